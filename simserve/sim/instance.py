@@ -1,0 +1,287 @@
+"""One serving engine: asks its scheduler for a plan, checks and applies it, waits for its cost, commits.
+
+Leap: when the plan promises to repeat (see `Plan.repeats`), the steps up to the next finish, block shortage
+or (if it matters) arrival are priced together and taken as one event; the trace is the same as without.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+
+import numpy as np
+
+from simserve.errors import LawBroken
+from simserve.perf.cost import CostModel
+from simserve.sim import lanes
+from simserve.sim.clock import STEP, Clock, Timer
+from simserve.sim.kv import BlockLedger
+from simserve.sim.plan import InstanceView, Plan, Scheduler, View
+from simserve.sim.request import Outcome, Request
+
+Observer = Callable[[int, int, Plan, int], None]
+
+
+class Instance:
+    """A replica: scheduler, block ledger and cost model on one clock.
+
+    max_model_len: tokens (prompt and output) a request may reach; a longer prompt is refused, a longer
+    output is cut there, as vLLM does. on_end: called with each request that ends, at that time.
+    observer: called as (start_ns, duration_ns, plan, free blocks) for every step; it switches leap off.
+    """
+
+    def __init__(
+        self, index: int, clock: Clock, scheduler: Scheduler, ledger: BlockLedger, cost: CostModel, *,
+        on_end: Callable[[Request, Outcome], None], max_model_len: int | None = None,
+        leap: bool = True, observer: Observer | None = None,
+    ) -> None:  # fmt: skip
+        self.clock, self.scheduler, self.ledger, self.cost = clock, scheduler, ledger, cost
+        capacity = ledger.total * ledger.block_size
+        self.max_model_len = min(max_model_len or capacity, capacity)
+        self.running: dict[int, Request] = {}
+        self.waiting: dict[int, Request] = {}
+        self.preempted: dict[int, Request] = {}
+        self.view = InstanceView(index, free_blocks=ledger.free, total_blocks=ledger.total)
+        self.step_log = array("q")
+        self.itl_gaps = array("q")
+        self.truncated = 0
+        self._seen = View(0, self.running, self.waiting, self.preempted, ledger)
+        self._on_end, self._observer, self._leap = on_end, observer, leap and observer is None
+        self._timer: Timer | None = None
+        self._step: _Step | None = None
+
+    def submit(self, request: Request) -> bool:
+        """Queue a request that arrives now; False if this instance can never serve it."""
+        if request.prompt_tokens >= self.max_model_len:
+            return False
+        if request.final_tokens > self.max_model_len:
+            request.final_tokens = self.max_model_len
+            self.truncated += 1
+        request.instance = self.view.index
+        self.waiting[request.id] = request
+        self.view.num_waiting += 1
+        if self._step is not None:
+            if self._step.arrival_breaks:
+                self._cut(self._step)
+        elif self._timer is None:
+            self._timer = self.clock.call_at(self.clock.now_ns, self._form, STEP)
+        return True
+
+    def _form(self) -> None:
+        """Ask for a plan at this instant and start it."""
+        now = self._seen.now_ns = self.clock.now_ns
+        self._timer = None
+        plan = self.scheduler.plan(self._seen)
+        self._move(plan, now)
+        if not plan.tokens:
+            return
+        step = self._step = _Step(now, plan)
+        self._advance(step)
+        self._price(step)
+        self._observe(step)
+        self._timer = self.clock.call_at(step.start_ns + step.duration_ns, self._finish, STEP)
+
+    def _move(self, plan: Plan, now: int) -> None:
+        """Apply the plan to the queues: preempt, then admit."""
+        for victim in plan.preempted:
+            request = self.running.pop(victim.id, None)
+            if request is None or request.blocks:
+                raise LawBroken("preempt", "victim not running or still holding blocks", time_ns=now,
+                                request=victim.id)  # fmt: skip
+            request.computed_tokens = 0
+            request.preemptions += 1
+            self.preempted[request.id] = request
+        for seen in plan.admitted:
+            resumed = self.preempted.pop(seen.id, None)
+            request = resumed or self.waiting.pop(seen.id, None)
+            if request is None:
+                raise LawBroken("admit", "request is not waiting", time_ns=now, request=seen.id)
+            if request.first_scheduled_ns < 0:
+                request.first_scheduled_ns = now
+            self.running[request.id] = request
+        if len(self.running) > self.scheduler.max_num_seqs:
+            raise LawBroken("max_num_seqs", f"{len(self.running)} requests run", time_ns=now)
+        self.view.num_running = len(self.running)
+        self.view.num_waiting = len(self.waiting) + len(self.preempted)
+        self.view.free_blocks = self.ledger.free
+
+    def _advance(self, step: _Step) -> None:
+        """Check the token map and advance computed tokens, gathering what the price depends on."""
+        running, size, start = self.running, self.ledger.block_size, step.start_ns
+        prefill: list[tuple[int, int]] = []
+        decode = context = sampled = regular = total = 0
+        most_left = 1 << 62
+        for seen, tokens in step.plan.tokens.items():
+            request = running.get(seen.id)
+            if request is None:
+                raise LawBroken("running", "a request that does not run got tokens", time_ns=start,
+                                request=seen.id)  # fmt: skip
+            before = request.computed_tokens
+            after = before + tokens
+            if tokens < 1 or after > request.num_tokens or after > request.blocks * size:
+                raise LawBroken("tokens", f"{tokens} tokens do not fit {request}", time_ns=start, request=seen.id)
+            if tokens == 1:
+                decode += 1
+                context += after
+            else:
+                prefill.append((tokens, before))
+            request.computed_tokens = after
+            total += tokens
+            if after == request.num_tokens:
+                sampled += 1
+                left = request.final_tokens - after
+                if left < most_left:
+                    most_left = left
+                if request.last_token_ns == start:
+                    regular += 1
+        if total > self.scheduler.max_num_batched_tokens:
+            raise LawBroken("budget", f"{total} tokens in one step", time_ns=start)
+        step.prefill, step.decode, step.context, step.sampled = prefill, decode, context, sampled
+        step.regular, step.tokens, step.left = regular, total, most_left
+
+    def _price(self, step: _Step) -> None:
+        """Set the duration; for a plan that repeats, of all steps up to the next change."""
+        plan = step.plan
+        leaps = self._leap and plan.repeats and step.regular == step.decode == len(plan.tokens)
+        count = self._steps_that_fit(step) if leaps and step.left > 1 else 1
+        if count > 1:
+            durations = self.cost.decode_run_ns(step.decode, step.context, count)
+            step.ends = np.cumsum(durations)
+            step.first_ns, step.last_ns = int(durations[0]), int(durations[-1])
+            step.durations, step.duration_ns = durations, int(step.ends[-1])
+        else:
+            duration = (
+                lanes.step_ns(plan.segments)
+                if plan.segments
+                else self.cost.step_ns(step.prefill, step.decode, step.context, step.sampled)
+            )
+            step.first_ns = step.last_ns = step.duration_ns = duration
+        if step.duration_ns < 1:
+            raise LawBroken("progress", "a step takes no time", time_ns=step.start_ns)
+        step.count = count
+        step.arrival_breaks = count > 1 and plan.arrival_breaks
+
+    def _steps_that_fit(self, step: _Step) -> int:
+        """The most steps of this batch before a request finishes or the free blocks could run out."""
+        most, size, free = step.left, self.ledger.block_size, self.ledger.free
+        if -(-(most - 1) // size) * step.decode <= free:
+            return most
+        held = np.array([r.computed_tokens for r in step.plan.tokens], dtype=np.int64)
+        have = -(-held // size)
+        low, high = 1, most
+        while low < high:
+            middle = (low + high + 1) // 2
+            fits = int((-(-(held + middle - 1) // size) - have).sum()) <= free
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return low
+
+    def _cut(self, step: _Step) -> None:
+        """End a leap at the first step boundary at or after now."""
+        elapsed = self.clock.now_ns - step.start_ns
+        count = int(np.searchsorted(step.ends, elapsed)) + 1
+        step.arrival_breaks = False
+        if count >= step.count:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        step.count = count
+        step.duration_ns, step.last_ns = int(step.ends[count - 1]), int(step.durations[count - 1])
+        self._timer = self.clock.call_at(step.start_ns + step.duration_ns, self._finish, STEP)
+
+    def _observe(self, step: _Step) -> None:
+        """Note the state in which the step starts, and tell an observer."""
+        step.used, step.running = self.ledger.used, len(self.running)
+        step.waiting = len(self.waiting) + len(self.preempted)
+        if self._observer is not None:
+            self._observer(step.start_ns, step.duration_ns, step.plan, self.ledger.free)
+
+    def _finish(self) -> None:
+        """Commit the tokens of the step that ends now, end requests, record, and go on."""
+        step = self._step
+        assert step is not None
+        self._log(step)
+        self._step = self._timer = None
+        end = step.start_ns + step.duration_ns
+        done = self._commit_many(step, end) if step.count > 1 else self._commit_one(step, end)
+        for request in done:
+            del self.running[request.id]
+            self.ledger.release(request)
+        self.view.num_running = len(self.running)
+        self.view.free_blocks = self.ledger.free
+        for request in done:
+            self._on_end(request, Outcome.FINISHED)
+        if self.running or self.waiting or self.preempted:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._form()
+
+    def _commit_one(self, step: _Step, end: int) -> list[Request]:
+        """Give each request that caught up its token."""
+        done: list[Request] = []
+        running, start = self.running, step.start_ns
+        for seen in step.plan.tokens:
+            if seen.computed_tokens != seen.num_tokens:
+                continue
+            request = running[seen.id]
+            last = request.last_token_ns
+            if last < 0:
+                request.first_token_ns = end
+            elif last != start:
+                self.itl_gaps.append(end - last)
+            request.last_token_ns = end
+            request.num_tokens += 1
+            if request.num_tokens == request.final_tokens:
+                done.append(request)
+        return done
+
+    def _commit_many(self, step: _Step, end: int) -> list[Request]:
+        """Give each request of a leap its tokens and blocks."""
+        done: list[Request] = []
+        count, running, ledger = step.count, self.running, self.ledger
+        for seen in step.plan.tokens:
+            request = running[seen.id]
+            request.computed_tokens += count - 1
+            request.num_tokens += count
+            request.last_token_ns = end
+            if not ledger.reserve(request, request.computed_tokens):
+                raise LawBroken("blocks", "a leap ran out of blocks", time_ns=end, request=request.id)
+            if request.num_tokens == request.final_tokens:
+                done.append(request)
+        return done
+
+    def _log(self, step: _Step) -> None:
+        self.step_log.extend((
+            step.start_ns, step.start_ns + step.duration_ns, step.count, step.first_ns, step.last_ns,
+            step.tokens, step.regular, step.running, step.waiting, step.used, len(step.plan.preempted),
+        ))  # fmt: skip
+
+
+class _Step:
+    """The step (or leap) in flight."""
+
+    __slots__ = (
+        "arrival_breaks", "context", "count", "decode", "duration_ns", "durations", "ends", "first_ns",
+        "last_ns", "left", "plan", "prefill", "regular", "running", "sampled", "start_ns", "tokens", "used",
+        "waiting",
+    )  # fmt: skip
+
+    arrival_breaks: bool
+    context: int
+    count: int
+    decode: int
+    duration_ns: int
+    durations: np.ndarray[tuple[int], np.dtype[np.int64]]
+    ends: np.ndarray[tuple[int], np.dtype[np.int64]]
+    first_ns: int
+    last_ns: int
+    left: int
+    prefill: list[tuple[int, int]]
+    regular: int
+    running: int
+    sampled: int
+    tokens: int
+    used: int
+    waiting: int
+
+    def __init__(self, start_ns: int, plan: Plan) -> None:
+        self.start_ns, self.plan = start_ns, plan

@@ -1,0 +1,47 @@
+"""The KV block ledger of one instance: who holds how many blocks of the paged KV cache.
+
+Rules after vLLM V1: a request holds ceil(tokens with slots / block_size) blocks, and one block of
+`num_gpu_blocks` is a null block that is never handed out.
+"""
+
+from __future__ import annotations
+
+from simserve.errors import SimserveError
+from simserve.sim.request import Seen
+
+
+class BlockLedger:
+    """Counts blocks; implements `sim.plan.Blocks`."""
+
+    __slots__ = ("block_size", "free", "total")
+
+    def __init__(self, num_gpu_blocks: int, block_size: int) -> None:
+        if num_gpu_blocks < 2 or block_size < 1:
+            raise SimserveError(f"a KV cache needs 2 blocks of 1 token, not {num_gpu_blocks} of {block_size}")
+        self.block_size = block_size
+        self.total = num_gpu_blocks - 1
+        self.free = self.total
+
+    @property
+    def used(self) -> int:
+        """Blocks held by requests."""
+        return self.total - self.free
+
+    def count(self, tokens: int) -> int:
+        """Blocks that hold `tokens` tokens."""
+        return -(-tokens // self.block_size)
+
+    def reserve(self, request: Seen, tokens: int) -> bool:
+        """Give `request` slots for its first `tokens` tokens; False (and no change) if they are not free."""
+        more = -(-tokens // self.block_size) - request.blocks
+        if more > self.free:
+            return False
+        if more > 0:
+            self.free -= more
+            request.blocks += more
+        return True
+
+    def release(self, request: Seen) -> None:
+        """Take all blocks from `request`."""
+        self.free += request.blocks
+        request.blocks = 0

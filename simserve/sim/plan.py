@@ -1,0 +1,159 @@
+"""The engine contract: a scheduler decides in `plan()`, the instance acts.
+
+A plan is a map {request: number of tokens}; prefill, chunk, prefix hit and decode are the same thing with
+other numbers. While planning, the only thing a scheduler may touch is the block ledger of its view: it
+reserves and releases KV blocks in the order in which it decides, because with a shared cache each decision
+changes what the next one finds. Everything else (queues, tokens, time, records) is the instance's.
+
+A step is a list of segments. Default: one, priced by the cost model from the token map. A scheduler that
+overlaps or splits work lists them itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+
+from simserve.sim.request import Seen
+
+
+class WorkKind(Enum):
+    """What a segment computes; hybrids, multimodal and diffusion are other kinds, not other engines."""
+
+    ENCODE = "encode"
+    PREFILL = "prefill"
+    DECODE = "decode"
+    DENOISE = "denoise"
+
+
+class Lane(Enum):
+    """A resource that a segment keeps busy."""
+
+    COMPUTE = "compute"
+    HBM = "hbm"
+    NETWORK = "network"
+    PCIE_IN = "pcie_in"
+    PCIE_OUT = "pcie_out"
+    CPU = "cpu"
+    STORAGE = "storage"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of a step: `tokens` tokens through layers [first, last), with ns of demand on each lane."""
+
+    kind: WorkKind
+    layers: tuple[int, int]
+    tokens: int
+    demand_ns: Mapping[Lane, int]
+
+
+@dataclass(slots=True)
+class Plan:
+    """What one step does.
+
+    tokens: tokens scheduled per request, in scheduling order, each at least 1; admitted: requests that leave
+    the waiting side; preempted: requests that lose their blocks, in order; segments: empty for the default.
+
+    repeats: the scheduler would plan the same tokens for every following step until a request finishes or
+    the block ledger runs dry; arrival_breaks: an arrival ends that promise too. They let the instance take
+    many decode steps as one event; a scheduler that never sets them is only slower.
+    """
+
+    tokens: dict[Seen, int] = field(default_factory=dict)
+    admitted: list[Seen] = field(default_factory=list)
+    preempted: list[Seen] = field(default_factory=list)
+    segments: tuple[Segment, ...] = ()
+    repeats: bool = False
+    arrival_breaks: bool = True
+
+
+class Blocks(Protocol):
+    """The block ledger as a scheduler sees it. Block counts are whole; a request holds ceil(tokens / block_size)."""
+
+    @property
+    def block_size(self) -> int: ...
+
+    @property
+    def total(self) -> int: ...
+
+    @property
+    def free(self) -> int: ...
+
+    def count(self, tokens: int) -> int:
+        """Blocks that hold `tokens` tokens."""
+        ...
+
+    def reserve(self, request: Seen, tokens: int) -> bool:
+        """Give `request` slots for its first `tokens` tokens; False (and no change) if they are not free."""
+        ...
+
+    def release(self, request: Seen) -> None:
+        """Take all blocks from `request`."""
+        ...
+
+
+@dataclass(slots=True)
+class View:
+    """What a scheduler sees of its instance. Mappings are in order of admission, preemption and arrival.
+
+    preempted: requests to resume, the last one preempted last (vLLM resumes that one first).
+    """
+
+    now_ns: int
+    running: Mapping[int, Seen]
+    waiting: Mapping[int, Seen]
+    preempted: Mapping[int, Seen]
+    blocks: Blocks
+
+
+class Scheduler(Protocol):
+    """Forms the batches of one instance. Its dataclass fields are its knobs (see `knob`)."""
+
+    @property
+    def max_num_batched_tokens(self) -> int: ...
+
+    @property
+    def max_num_seqs(self) -> int: ...
+
+    def plan(self, view: View) -> Plan:
+        """The next step; a plan without tokens means that nothing can run until a request arrives."""
+        ...
+
+
+@dataclass(slots=True)
+class InstanceView:
+    """What a router sees of an instance: counts at `taken_at_ns`, which may lie in the past."""
+
+    index: int
+    taken_at_ns: int = 0
+    num_running: int = 0
+    num_waiting: int = 0
+    free_blocks: int = 0
+    total_blocks: int = 0
+
+
+class Router(Protocol):
+    """Chooses an instance for each request."""
+
+    def route(self, request: Seen, views: Sequence[InstanceView]) -> int:
+        """The index into `views` of the instance that shall take `request`."""
+        ...
+
+
+def knob(default: Any, doc: str, *, low: float | None = None, high: float | None = None,
+         choices: tuple[object, ...] = ()) -> Any:  # fmt: skip
+    """A dataclass field that is also a search dimension: its range or choices, and one line of help."""
+    return field(default=default, metadata={"doc": doc, "low": low, "high": high, "choices": choices})
+
+
+def knobs(part: type) -> dict[str, Mapping[str, Any]]:
+    """Name -> {doc, low, high, choices, default} of every knob of a scheduler or router class."""
+    return {
+        f.name: {**f.metadata, "default": f.default}
+        for f in dataclasses.fields(part)
+        if "doc" in f.metadata
+    }

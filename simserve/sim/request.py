@@ -1,0 +1,68 @@
+"""What a policy may see of a request, what only the engine knows, and how a request ends.
+
+`Seen` has no output length: a policy that wants one must predict it. `Request` adds what the engine knows
+and is private to `sim`; after the run a request is one row of `Trace.requests`.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Outcome(IntEnum):
+    """How a request ended. Every request ends in exactly one, so conservation is one sum."""
+
+    FINISHED = 0
+    REJECTED = 1
+    UNFINISHED = 2
+
+
+class Seen:
+    """The part of a request that schedulers and routers may read (and never write).
+
+    num_tokens: prompt plus tokens generated so far; computed_tokens: those whose KV exists;
+    blocks: KV blocks held. A step gives a request tokens until computed catches up with known.
+    """
+
+    __slots__ = (
+        "arrival_ns",
+        "blocks",
+        "computed_tokens",
+        "id",
+        "num_tokens",
+        "preemptions",
+        "priority",
+        "prompt_tokens",
+    )
+
+    def __init__(self, id: int, arrival_ns: int, prompt_tokens: int, priority: int = 0) -> None:
+        self.id = id
+        self.arrival_ns = arrival_ns
+        self.prompt_tokens = prompt_tokens
+        self.priority = priority
+        self.num_tokens = prompt_tokens
+        self.computed_tokens = 0
+        self.blocks = 0
+        self.preemptions = 0
+
+    def __repr__(self) -> str:
+        return f"<request {self.id}: {self.computed_tokens}/{self.num_tokens} tokens, {self.blocks} blocks>"
+
+
+class Request(Seen):
+    """A request with what only the engine knows: where it will end and when its tokens came.
+
+    final_tokens: prompt plus output tokens; times are -1 until they happen.
+    """
+
+    __slots__ = ("final_tokens", "first_scheduled_ns", "first_token_ns", "instance", "last_token_ns")
+
+    def __init__(
+        self, id: int, arrival_ns: int, prompt_tokens: int, output_tokens: int, priority: int = 0
+    ) -> None:
+        super().__init__(id, arrival_ns, prompt_tokens, priority)
+        self.final_tokens = prompt_tokens + output_tokens
+        self.first_scheduled_ns = -1
+        self.first_token_ns = -1
+        self.last_token_ns = -1
+        self.instance = -1

@@ -1,0 +1,62 @@
+"""What happened in a run, as columns: one row per request, one row per step or run of equal steps.
+
+`requests`: id, arrival_ns, first_scheduled_ns, first_token_ns, finish_ns (-1 when it never happened),
+prompt_tokens, output_tokens (generated), instance (-1 if none took it), preemptions, outcome (`Outcome`).
+
+`steps`: instance, start_ns, end_ns, steps (k steps of the same batch in the row), first_dt_ns, last_dt_ns
+(their durations lie on a line between the two), tokens (scheduled per step), decode_tokens (tokens sampled
+per step whose predecessor came at the end of the step before, so that their ITL is the step's duration),
+running, waiting, used_blocks (at the start of the row), preempted.
+
+`itl_gaps_ns`: the inter-token gaps that `steps` does not cover (after a preemption or a skipped step).
+Nothing is stored per token.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+REQUEST_COLUMNS = (
+    "id", "arrival_ns", "first_scheduled_ns", "first_token_ns", "finish_ns",
+    "prompt_tokens", "output_tokens", "instance", "preemptions", "outcome",
+)  # fmt: skip
+STEP_COLUMNS = (
+    "start_ns", "end_ns", "steps", "first_dt_ns", "last_dt_ns", "tokens", "decode_tokens",
+    "running", "waiting", "used_blocks", "preempted",
+)  # fmt: skip
+
+Columns = dict[str, NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The record of one run; see the module docstring for the columns."""
+
+    requests: Columns
+    steps: Columns
+    itl_gaps_ns: NDArray[np.int64]
+    total_blocks: list[int]
+    end_ns: int
+    truncated: int = field(default=0)
+
+
+def columns(log: array[int], names: Sequence[str]) -> Columns:
+    """A flat row-major log as one int64 array per column."""
+    table = np.frombuffer(log, dtype=np.int64).reshape(-1, len(names)) if len(log) else None
+    empty = np.empty(0, dtype=np.int64)
+    return {n: (empty if table is None else table[:, i].copy()) for i, n in enumerate(names)}
+
+
+def step_columns(logs: Sequence[array[int]]) -> Columns:
+    """The step logs of all instances as one table, ordered by instance and time."""
+    parts = [columns(log, STEP_COLUMNS) for log in logs]
+    owner = [np.full(len(p["start_ns"]), i, dtype=np.int64) for i, p in enumerate(parts)]
+    table: Columns = {"instance": np.concatenate(owner) if owner else np.empty(0, dtype=np.int64)}
+    for name in STEP_COLUMNS:
+        table[name] = np.concatenate([p[name] for p in parts])
+    return table

@@ -1,0 +1,132 @@
+"""vLLM V1 continuous batching (scheduler of version 0.33.0).
+
+Source: vLLM, https://github.com/vllm-project/vllm (Apache-2.0), `vllm/v1/core/sched/scheduler.py`; rules
+confirmed by step logs of the running scheduler [known].
+Claim: one budget of tokens per step serves running requests first, then waiting ones in order; prefill,
+chunked prefill and decode are one mechanism; KV is paged, and on a shortage the last request is preempted
+and recomputed.
+Modelled: chunked prefill, `max_num_batched_tokens`, `max_num_seqs`, `long_prefill_token_threshold`,
+`scheduler_reserve_full_isl`, watermark, recompute preemption, FCFS and priority policies.
+Simplified: no prefix caching, no speculative decoding, no KV connector, synchronous scheduling.
+Reproduces: the step logs of the real scheduler, step by step (`python -m simserve.testing.oracle`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from simserve.sim.plan import Plan, View, knob
+from simserve.sim.request import Seen
+from simserve.systems import scheduler
+
+
+@scheduler("vllm")
+@dataclass
+class Vllm:
+    """vLLM V1's `schedule()`; defaults are the engine's for large GPUs [known]."""
+
+    max_num_batched_tokens: int = knob(8192, "tokens that one step may schedule", low=64, high=65536)
+    max_num_seqs: int = knob(256, "requests that may run at once", low=1, high=4096)
+    policy: str = knob("fcfs", "order of waiting and of preemption", choices=("fcfs", "priority"))
+    long_prefill_token_threshold: int = knob(0, "cap on one request's tokens per step; 0: none", low=0, high=65536)
+    scheduler_reserve_full_isl: bool = knob(True, "admit only if the whole sequence fits", choices=(True, False))
+    watermark: float = knob(0.0, "share of the blocks kept free when admitting beside others", low=0.0, high=0.5)
+
+    def plan(self, view: View) -> Plan:
+        """Running requests in order, then (if nothing was preempted) waiting ones."""
+        plan = Plan()
+        left = self._schedule_running(view, plan)
+        scheduled = len(plan.tokens)
+        steady = (
+            not plan.preempted
+            and scheduled == len(view.running)
+            and self.max_num_batched_tokens - left == scheduled
+        )
+        if not plan.preempted:
+            self._admit_waiting(view, plan, left)
+        plan.repeats = steady and not plan.admitted
+        plan.arrival_breaks = self.policy != "fcfs" or not (view.waiting or view.preempted)
+        return plan
+
+    def _schedule_running(self, view: View, plan: Plan) -> int:
+        """Step 1 of the rules; returns the budget that is left."""
+        order = list(view.running.values())
+        tokens, reserve, size = plan.tokens, view.blocks.reserve, view.blocks.block_size
+        budget, index = self.max_num_batched_tokens, 0
+        threshold = self._threshold(view)
+        while index < len(order) and budget > 0:
+            request = order[index]
+            index += 1
+            computed = request.computed_tokens
+            new = min(request.num_tokens - computed, budget)
+            if threshold and new > threshold:
+                new = threshold
+            if new == 0:
+                continue
+            target = computed + new
+            if target > request.blocks * size and not reserve(request, target):
+                scheduled = len(tokens)
+                budget += self._preempt_until_fits(view, plan, order, request, target)
+                index -= scheduled - len(tokens)
+                if request.blocks * size < target:
+                    if self.policy == "fcfs":
+                        break
+                    index -= 1
+                    continue
+            tokens[request] = new
+            budget -= new
+        return budget
+
+    def _preempt_until_fits(
+        self, view: View, plan: Plan, order: list[Seen], request: Seen, target: int
+    ) -> int:
+        """Preempt victims until `request` has its blocks or is its own victim; returns budget given back."""
+        returned = 0
+        while not view.blocks.reserve(request, target):
+            victim = order[-1] if self.policy == "fcfs" else max(order, key=_priority)
+            order.remove(victim)
+            view.blocks.release(victim)
+            plan.preempted.append(victim)
+            returned += plan.tokens.pop(victim, 0)
+            if victim is request:
+                break
+        return returned
+
+    def _admit_waiting(self, view: View, plan: Plan, budget: int) -> None:
+        """Step 2 of the rules: the head of the waiting requests, as long as it fits; no skipping."""
+        blocks, running = view.blocks, len(view.running)
+        threshold = self._threshold(view)
+        watermark = int(self.watermark * blocks.total)
+        for request in self._waiting(view):
+            if budget <= 0 or running >= self.max_num_seqs:
+                return
+            new = min(request.num_tokens, budget)
+            if threshold:
+                new = min(new, threshold)
+            whole = request.num_tokens if self.scheduler_reserve_full_isl else new
+            if blocks.count(whole) + (watermark if running else 0) > blocks.free:
+                return
+            blocks.reserve(request, new)
+            plan.admitted.append(request)
+            plan.tokens[request] = new
+            budget -= new
+            running += 1
+
+    def _waiting(self, view: View) -> Iterator[Seen]:
+        """Requests in the order in which they may be admitted."""
+        if self.policy == "priority":
+            yield from sorted([*view.waiting.values(), *view.preempted.values()], key=_priority)
+        else:
+            yield from reversed(list(view.preempted.values()))
+            yield from view.waiting.values()
+
+    def _threshold(self, view: View) -> int:
+        """The cap on one request's tokens, which a lone request does not feel."""
+        others = len(view.running) + len(view.waiting) + len(view.preempted)
+        return self.long_prefill_token_threshold if others > 1 else 0
+
+
+def _priority(request: Seen) -> tuple[int, int, int]:
+    return request.priority, request.arrival_ns, request.id
+

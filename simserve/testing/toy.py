@@ -1,0 +1,31 @@
+"""A cost model with three integers, so that a timeline can be worked out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class ToyCost:
+    """A step lasts base_ns + per_token_ns * tokens + per_context_ns * tokens computed after the step."""
+
+    base_ns: int = 1_000_000
+    per_token_ns: int = 0
+    per_context_ns: int = 0
+
+    def step_ns(
+        self, prefill: Sequence[tuple[int, int]], decode_seqs: int, decode_context_tokens: int, sampled: int
+    ) -> int:
+        """See `simserve.perf.cost.CostModel`."""
+        tokens = decode_seqs + sum(chunk for chunk, _ in prefill)
+        context = decode_context_tokens + sum(chunk + before for chunk, before in prefill)
+        return self.base_ns + self.per_token_ns * tokens + self.per_context_ns * context
+
+    def decode_run_ns(self, decode_seqs: int, decode_context_tokens: int, steps: int) -> NDArray[np.int64]:
+        """See `simserve.perf.cost.CostModel`."""
+        context = decode_context_tokens + decode_seqs * np.arange(steps, dtype=np.int64)
+        return self.base_ns + self.per_token_ns * decode_seqs + self.per_context_ns * context
