@@ -110,7 +110,7 @@ def _step_difference(mine: Step, real: Step) -> str | None:
     """The first thing in which two steps differ: order counts in `tokens`, not in `preempted`."""
     for key, ours, theirs in (
         ("tokens", list(mine["tokens"].items()), list(real["tokens"].items())),
-        ("preempted", sorted(mine["preempted"]), sorted(real["preempted"])),
+        ("preempted", sorted(map(str, mine["preempted"])), sorted(map(str, real["preempted"]))),
         ("free", mine["free"], real["free"]),
     ):
         if ours != theirs:
