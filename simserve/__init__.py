@@ -1,6 +1,7 @@
 """simserve: which deployment to run for serving an LLM, found by simulation on measured kernel times.
 
-Reading guide, six files: this one, `spec/study`, `sim/plan`, `sim/instance`, `perf/model`, one file of `systems/`.
+Reading guide, six files: this one, `spec/study`, `sim/plan`, `sim/instance`, `perf/model`, and one of
+`systems/`.
 
     study.yaml -> spec -> hardware, model, perfdb -> cost model -> cluster (SimPy) -> trace -> metrics
                                                           ^---- search (screen, Optuna) ----|

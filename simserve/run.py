@@ -38,7 +38,7 @@ def simulate(
     model: ModelSpec, deployment: DeploymentSpec, workload: RequestSet, *,
     slo: SloSpec | None = None, leap: bool = True, until_ns: int | None = None,
 ) -> RunResult:  # fmt: skip
-    """Play `workload` on `deployment`; Infeasible if it does not fit. Per replica memory is per GPU, bytes."""
+    """Play `workload` on `deployment`; Infeasible if it does not fit. memory_bytes is per GPU."""
     gpu = load_gpu(deployment.gpu)
     cost = deployment_cost(model, deployment, gpu)
     blocks = deployment_blocks(model, deployment, gpu)

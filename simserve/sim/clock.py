@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import simpy
+from simpy.events import EventPriority
 
 ARRIVAL = 0
 STEP = 1
@@ -21,12 +22,14 @@ STEP = 1
 class Timer(simpy.Event):
     """One scheduled call; the only place that touches SimPy's private event state."""
 
-    def __init__(self, env: simpy.Environment, call: Callable[[], None], delay_ns: int, priority: int) -> None:
+    def __init__(
+        self, env: simpy.Environment, call: Callable[[], None], delay_ns: int, priority: int
+    ) -> None:
         self.env = env
         self._ok = True
         self._value = None
         self.callbacks = [lambda _: call()]
-        env.schedule(self, simpy.core.EventPriority(priority), delay_ns)
+        env.schedule(self, EventPriority(priority), delay_ns)
 
     def cancel(self) -> None:
         """The call will not be made. Cancelling after the call is harmless."""

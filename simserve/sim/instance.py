@@ -119,7 +119,8 @@ class Instance:
             before = request.computed_tokens
             after = before + tokens
             if tokens < 1 or after > request.num_tokens or after > request.blocks * size:
-                raise LawBroken("tokens", f"{tokens} tokens do not fit {request}", time_ns=start, request=seen.id)
+                raise LawBroken("tokens", f"{tokens} tokens do not fit {request}", time_ns=start,
+                                request=seen.id)  # fmt: skip
             if tokens == 1:
                 decode += 1
                 context += after

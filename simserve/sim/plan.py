@@ -72,7 +72,7 @@ class Plan:
 
 
 class Blocks(Protocol):
-    """The block ledger as a scheduler sees it. Block counts are whole; a request holds ceil(tokens / block_size)."""
+    """The block ledger as a scheduler sees it; a request holds ceil(tokens / block_size) blocks."""
 
     @property
     def block_size(self) -> int: ...

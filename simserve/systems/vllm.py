@@ -29,9 +29,9 @@ class Vllm:
     max_num_batched_tokens: int = knob(8192, "tokens that one step may schedule", low=64, high=65536)
     max_num_seqs: int = knob(256, "requests that may run at once", low=1, high=4096)
     policy: str = knob("fcfs", "order of waiting and of preemption", choices=("fcfs", "priority"))
-    long_prefill_token_threshold: int = knob(0, "cap on one request's tokens per step; 0: none", low=0, high=65536)
-    scheduler_reserve_full_isl: bool = knob(True, "admit only if the whole sequence fits", choices=(True, False))
-    watermark: float = knob(0.0, "share of the blocks kept free when admitting beside others", low=0.0, high=0.5)
+    long_prefill_token_threshold: int = knob(0, "cap on one request per step; 0: none", low=0, high=65536)
+    scheduler_reserve_full_isl: bool = knob(True, "admit only what fits whole", choices=(True, False))
+    watermark: float = knob(0.0, "share of blocks kept free when admitting", low=0.0, high=0.5)
 
     def plan(self, view: View) -> Plan:
         """Running requests in order, then (if nothing was preempted) waiting ones."""

@@ -1,1 +1,1 @@
-"""For tests of simserve and of parts that others write: a toy cost model, builders, laws, the oracle check."""
+"""For tests of simserve and of parts written elsewhere: a toy cost model, builders, laws, the oracle."""

@@ -69,9 +69,8 @@ def replay(log: Log) -> tuple[list[Step], Trace]:
         })  # fmt: skip
 
     cluster = Cluster(RoundRobin())
-    cluster.add(
-        scheduler, toy, num_gpu_blocks=config["num_gpu_blocks"], block_size=config["block_size"], observer=observe
-    )
+    blocks, size = config["num_gpu_blocks"], config["block_size"]
+    cluster.add(scheduler, toy, num_gpu_blocks=blocks, block_size=size, observer=observe)
     return steps, cluster.play(load)
 
 

@@ -1,0 +1,68 @@
+"""The step logs of the real vLLM scheduler are reproduced step by step."""
+
+import copy
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from simserve.testing.oracle import differences, main, read_log
+
+NAMES = [
+    "01-basic", "02-chunked-small-budget", "03-seq-limit", "04-kv-pressure-preemption",
+    "05-kv-pressure-no-reserve", "08-priority", "09-long-prefill-threshold", "10-block32",
+    "11-azure-conv-500", "12-azure-code-300",
+]  # fmt: skip
+
+
+def log_path(shared: Path, name: str) -> Path:
+    """The log called `name`."""
+    return shared / "oracles" / "vllm_scheduler" / f"{name}.json.gz"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_step_is_equal(shared: Path, name: str) -> None:
+    """Token maps in order, preempted sets, free blocks, step times, first-token and finish times."""
+    log = read_log(log_path(shared, name))
+
+    equal, found = differences(log)
+
+    assert (len(log["steps"]), []) == (equal, found)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("max_num_batched_tokens", 300), ("max_num_seqs", 4), ("num_gpu_blocks", 298),
+     ("scheduler_reserve_full_isl", False), ("block_size", 15)],
+)  # fmt: skip
+def test_a_changed_rule_is_found(shared: Path, key: str, value: object) -> None:
+    """The check can fail: with one setting changed the log is no longer reproduced."""
+    log = copy.deepcopy(read_log(log_path(shared, "04-kv-pressure-preemption")))
+    log["config"][key] = value
+
+    equal, found = differences(log)
+
+    assert equal < len(log["steps"])
+    assert found
+
+
+def test_the_command_reports_and_exits(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Equal logs exit with 0, a changed one with 1 and its first difference, an unreadable one with 2."""
+    good = log_path(shared, "01-basic")
+    log = json.loads(gzip.decompress(good.read_bytes()))
+    log["steps"][5]["free"] += 1
+    changed = tmp_path / "changed.json"
+    changed.write_text(json.dumps(log))
+
+    codes = [main([str(good)]), main([str(good), str(changed)]), main([str(tmp_path / "none.json")])]
+
+    out = capsys.readouterr()
+    assert codes == [0, 1, 2]
+    assert out.out.splitlines()[:3] == [
+        "01-basic: 638/638 steps",
+        "01-basic: 638/638 steps",
+        "01-basic: 637/638 steps",
+    ]
+    assert out.out.splitlines()[3].startswith("  first difference: step 5 at ")
+    assert "none.json" in out.err
