@@ -32,13 +32,18 @@ def test_every_step_is_equal(shared: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [("max_num_batched_tokens", 300), ("max_num_seqs", 4), ("num_gpu_blocks", 298),
-     ("scheduler_reserve_full_isl", False), ("block_size", 15)],
+    ("name", "key", "value"),
+    [("04-kv-pressure-preemption", "max_num_batched_tokens", 300),
+     ("04-kv-pressure-preemption", "max_num_seqs", 4),
+     ("04-kv-pressure-preemption", "num_gpu_blocks", 298),
+     ("04-kv-pressure-preemption", "block_size", 15),
+     ("05-kv-pressure-no-reserve", "scheduler_reserve_full_isl", True),
+     ("08-priority", "policy", "fcfs"),
+     ("09-long-prefill-threshold", "long_prefill_token_threshold", 0)],
 )  # fmt: skip
-def test_a_changed_rule_is_found(shared: Path, key: str, value: object) -> None:
+def test_a_changed_rule_is_found(shared: Path, name: str, key: str, value: object) -> None:
     """The check can fail: with one setting changed the log is no longer reproduced."""
-    log = copy.deepcopy(read_log(log_path(shared, "04-kv-pressure-preemption")))
+    log = copy.deepcopy(read_log(log_path(shared, name)))
     log["config"][key] = value
 
     equal, found = differences(log)

@@ -1,0 +1,122 @@
+"""What must hold in every run, checked on its trace. A broken law is a bug of the simulator or of a policy.
+
+| law | statement |
+| --- | --- |
+| conservation | every request that arrived has exactly one outcome |
+| causality | arrival <= first scheduled <= first token <= finish; nothing of the kind without its predecessor |
+| tokens | the tokens scheduled are those of the requests, plus what preemption made to be computed again |
+| lanes | the steps of an instance do not overlap, and each lasts as long as its durations say |
+| memory | used blocks lie between 0 and the total |
+| work conservation | an instance that holds requests does not stand still |
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simserve.errors import LawBroken
+from simserve.sim.request import Outcome
+from simserve.sim.trace import Columns, Trace
+
+
+def check(trace: Trace) -> None:
+    """Raise LawBroken at the first law that the trace breaks."""
+    for law in (conservation, causality, tokens, lanes, memory, work_conservation):
+        law(trace)
+
+
+def conservation(trace: Trace) -> None:
+    """Every request once."""
+    ids = trace.requests["id"]
+    if len(np.unique(ids)) != len(ids):
+        raise LawBroken("conservation", "a request has two outcomes")
+
+
+def causality(trace: Trace) -> None:
+    """Times of a request in order."""
+    r = trace.requests
+    finished = r["outcome"] == Outcome.FINISHED
+    for earlier, later in (
+        ("arrival_ns", "first_scheduled_ns"),
+        ("first_scheduled_ns", "first_token_ns"),
+        ("first_token_ns", "finish_ns"),
+    ):
+        happened = r[later] >= 0
+        wrong = (happened & ((r[earlier] < 0) | (r[later] < r[earlier]))) | (finished & ~happened)
+        _raise_first("causality", wrong, r["id"], f"{later} before {earlier}")
+
+
+def tokens(trace: Trace) -> None:
+    """Without preemption a finished request costs prompt + output - 1 tokens; with it, at least that."""
+    r, s = trace.requests, trace.steps
+    if (r["outcome"] == Outcome.UNFINISHED).any():
+        return
+    done = r["outcome"] == Outcome.FINISHED
+    needed = int((r["prompt_tokens"] + r["output_tokens"] - 1)[done].sum())
+    scheduled = int((s["steps"] * s["tokens"]).sum())
+    again = int(r["preemptions"].sum())
+    if scheduled < needed or (again == 0 and scheduled != needed):
+        raise LawBroken("tokens", f"{scheduled} tokens scheduled, {needed} needed, {again} preemptions")
+
+
+def lanes(trace: Trace) -> None:
+    """Steps of one instance follow one another."""
+    s = trace.steps
+    same = s["instance"][1:] == s["instance"][:-1]
+    overlap = same & (s["start_ns"][1:] < s["end_ns"][:-1])
+    _raise_first("lanes", overlap, s["start_ns"][1:], "a step starts before the one before has ended")
+    one = s["steps"] == 1
+    wrong = (s["end_ns"] <= s["start_ns"]) | (one & (s["end_ns"] - s["start_ns"] != s["first_dt_ns"]))
+    _raise_first("lanes", wrong, s["start_ns"], "a step does not last as long as it costs")
+
+
+def memory(trace: Trace) -> None:
+    """Blocks in use are never negative nor more than there are."""
+    s = trace.steps
+    total = np.array(trace.total_blocks, dtype=np.int64)[s["instance"]]
+    wrong = (s["used_blocks"] < 0) | (s["used_blocks"] > total)
+    _raise_first("memory", wrong, s["start_ns"], "used blocks out of bounds")
+
+
+def work_conservation(trace: Trace) -> None:
+    """No instance stands still between two steps while a request that it took is in flight."""
+    s, r = trace.steps, trace.requests
+    for index in range(len(trace.total_blocks)):
+        own = s["instance"] == index
+        start, end = s["start_ns"][own], s["end_ns"][own]
+        mine = (r["instance"] == index) & (r["outcome"] == Outcome.FINISHED)
+        arrivals, finishes = np.sort(r["arrival_ns"][mine]), np.sort(r["finish_ns"][mine])
+        gaps = np.flatnonzero(start[1:] > end[:-1])
+        present = np.searchsorted(arrivals, end[:-1][gaps], side="right") - np.searchsorted(
+            finishes, end[:-1][gaps], side="right"
+        )
+        _raise_first("work conservation", present > 0, end[:-1][gaps], f"instance {index} stands still")
+
+
+def expanded(steps: Columns) -> Columns:
+    """Rows of several steps as one row per step: (instance, start_ns, duration_ns, tokens).
+
+    Durations inside a row lie on a line, so a row whose cost is linear in the context expands exactly.
+    """
+    count = steps["steps"]
+    row = np.repeat(np.arange(len(count)), count)
+    position = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+    span = np.maximum(count - 1, 1)[row]
+    first, last = steps["first_dt_ns"][row], steps["last_dt_ns"][row]
+    duration = first + (2 * (last - first) * position + span) // (2 * span)
+    begins = np.cumsum(duration) - duration
+    offset = begins - np.repeat(begins[np.cumsum(count) - count], count) if len(row) else begins
+    return {
+        "instance": steps["instance"][row],
+        "start_ns": steps["start_ns"][row] + offset,
+        "duration_ns": duration,
+        "tokens": steps["tokens"][row],
+    }
+
+
+def _raise_first(law: str, wrong: NDArray[np.bool_], who: NDArray[np.int64], detail: str) -> None:
+    """Raise for the first True of `wrong`, naming the entry of `who`."""
+    found = np.flatnonzero(wrong)
+    if len(found):
+        raise LawBroken(law, f"{detail} ({int(who[found[0]])})")
