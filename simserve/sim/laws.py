@@ -3,7 +3,7 @@
 | law | statement |
 | --- | --- |
 | conservation | every request that arrived has exactly one outcome |
-| causality | arrival <= first scheduled <= first token <= finish; nothing of the kind without its predecessor |
+| causality | arrival <= first scheduled <= first token <= finish; none without its predecessor |
 | tokens | the tokens scheduled are those of the requests, plus what preemption made to be computed again |
 | lanes | the steps of an instance do not overlap, and each lasts as long as its durations say |
 | memory | used blocks lie between 0 and the total |

@@ -41,7 +41,9 @@ settings_of_engine = st.fixed_dictionaries({
 })  # fmt: skip
 
 
-def run(requests: RequestSet, name: str, knobs: dict[str, object], router: str, blocks: int, leap: bool) -> Trace:
+def run(
+    requests: RequestSet, name: str, knobs: dict[str, object], router: str, blocks: int, leap: bool
+) -> Trace:
     """Two replicas of a scheduler; the blocks must come back at the end."""
     schedulers = [SCHEDULERS.get(name)(**knobs) for _ in range(2)]
     trace, cluster = play(
@@ -65,7 +67,9 @@ def same(first: Trace, second: Trace) -> bool:
 @pytest.mark.parametrize("name", SCHEDULERS.names())
 @settings(max_examples=60, deadline=None)
 @given(requests=loads(), knobs=settings_of_engine, blocks=st.sampled_from([11, 14, 40, 400]))
-def test_laws_hold(name: str, router: str, requests: RequestSet, knobs: dict[str, object], blocks: int) -> None:
+def test_laws_hold(
+    name: str, router: str, requests: RequestSet, knobs: dict[str, object], blocks: int
+) -> None:
     """Every law of `sim.laws`, blocks free at the end, determinism, leap on == leap off."""
     leaping = run(requests, name, knobs, router, blocks, leap=True)
     again = run(requests, name, knobs, router, blocks, leap=True)

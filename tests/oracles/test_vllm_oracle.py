@@ -52,7 +52,9 @@ def test_a_changed_rule_is_found(shared: Path, name: str, key: str, value: objec
     assert found
 
 
-def test_the_command_reports_and_exits(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_reports_and_exits(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Equal logs exit with 0, a changed one with 1 and its first difference, an unreadable one with 2."""
     good = log_path(shared, "01-basic")
     log = json.loads(gzip.decompress(good.read_bytes()))
