@@ -5,7 +5,8 @@ At equal times events run in this order, then in the order in which they were sc
 | priority | what | why |
 | --- | --- | --- |
 | ARRIVAL | requests and transfers arrive | an arrival at t is seen by a plan formed at t |
-| STEP | steps end, commit tokens and form the next plan | an engine polls its queue between steps |
+| COMMIT + index | the step of instance `index` ends and commits its tokens | ends before new plans; a fixed order |
+| PLAN | instances form their next plans | a plan formed at t sees all that arrived or ended at t |
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import simpy
 from simpy.events import EventPriority
 
 ARRIVAL = 0
-STEP = 1
+COMMIT = 1
+PLAN = 1 << 30
 
 
 class Timer(simpy.Event):
@@ -51,6 +53,10 @@ class Clock:
     def call_at(self, time_ns: int, call: Callable[[], None], priority: int) -> Timer:
         """Call `call` at `time_ns` (not before now); see the tie order above."""
         return Timer(self.env, call, time_ns - int(self.env.now), priority)
+
+    def later(self) -> bool:
+        """Whether nothing else is to happen at this instant."""
+        return self.env.peek() > self.env.now
 
     def run(self, until_ns: int | None = None) -> None:
         """Handle all events, or those before `until_ns`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -15,15 +16,19 @@ from simserve.sim.clock import ARRIVAL, Clock
 from simserve.sim.instance import Instance, Observer
 from simserve.sim.kv import BlockLedger
 from simserve.sim.plan import InstanceView, Router, Scheduler
+from simserve.sim.prefix import PrefixLedger
 from simserve.sim.request import Outcome, Request
 from simserve.sim.trace import REQUEST_COLUMNS, Trace, columns, step_columns
 
 Ints = NDArray[np.int64]
+Content = tuple[tuple[int, int], ...]
+Row = tuple[int, int, int, int, Content | None]
 
 
 class Load(Protocol):
     """The requests to play: columns of equal length, arrivals not decreasing.
 
+    content: what the prompts are made of (see `Seen`), or None if no two share anything.
     concurrency: None for an open loop; else at most so many requests are in flight, arrivals are ignored
     and the next request is sent at the instant at which one ends.
     """
@@ -38,6 +43,8 @@ class Load(Protocol):
     def priority(self) -> Ints: ...
     @property
     def concurrency(self) -> int | None: ...
+    @property
+    def content(self) -> Sequence[Content] | None: ...
 
 
 class Cluster:
@@ -60,11 +67,13 @@ class Cluster:
 
     def add(
         self, scheduler: Scheduler, cost: CostModel, *, num_gpu_blocks: int, block_size: int,
-        max_model_len: int | None = None, observer: Observer | None = None,
+        enable_prefix_caching: bool = False, max_model_len: int | None = None,
+        observer: Observer | None = None,
     ) -> Instance:  # fmt: skip
         """One more instance; its index is the order of adding."""
+        ledger = (PrefixLedger if enable_prefix_caching else BlockLedger)(num_gpu_blocks, block_size)
         instance = Instance(
-            len(self.instances), self.clock, scheduler, BlockLedger(num_gpu_blocks, block_size), cost,
+            len(self.instances), self.clock, scheduler, ledger, cost,
             on_end=self._end, max_model_len=max_model_len, leap=self._leap, observer=observer,
         )  # fmt: skip
         self.instances.append(instance)
@@ -122,6 +131,7 @@ class Cluster:
             request.id, request.arrival_ns, request.first_scheduled_ns, request.first_token_ns,
             request.last_token_ns if finished else -1, request.prompt_tokens,
             request.num_tokens - request.prompt_tokens, request.instance, request.preemptions, int(outcome),
+            request.cached_tokens,
         ))  # fmt: skip
         del self.in_flight[request.id]
         if outcome is not Outcome.UNFINISHED:
@@ -132,31 +142,34 @@ class Cluster:
         self._next = call
 
 
+def _rows(load: Load) -> Iterator[Row]:
+    """(arrival_ns, prompt tokens, output tokens, priority, content) per request."""
+    return zip(
+        load.arrival_ns.tolist(), load.prompt_tokens.tolist(), load.output_tokens.tolist(),
+        load.priority.tolist(), load.content or itertools.repeat(None, len(load.arrival_ns)), strict=True,
+    )  # fmt: skip
+
+
 class _OpenLoop:
     """Sends each request at its own arrival time, whatever the cluster does."""
 
     def __init__(self, cluster: Cluster, load: Load) -> None:
-        self._cluster = cluster
-        self._rows = zip(
-            load.arrival_ns.tolist(), load.prompt_tokens.tolist(), load.output_tokens.tolist(),
-            load.priority.tolist(), strict=True,
-        )  # fmt: skip
+        self._cluster, self._rows = cluster, _rows(load)
         self._index = 0
 
     def start(self) -> None:
         self._schedule(next(self._rows, None))
 
-    def _schedule(self, row: tuple[int, int, int, int] | None) -> None:
+    def _schedule(self, row: Row | None) -> None:
         if row is not None:
             self._cluster.clock.call_at(row[0], lambda: self._send(row), ARRIVAL)
 
-    def _send(self, row: tuple[int, int, int, int]) -> None:
+    def _send(self, row: Row) -> None:
         """Send `row` and all that arrive at the same instant."""
         now = row[0]
-        following: tuple[int, int, int, int] | None = row
+        following: Row | None = row
         while following is not None and following[0] == now:
-            arrival, prompt, output, priority = following
-            self._cluster.arrive(Request(self._index, arrival, prompt, output, priority))
+            self._cluster.arrive(Request(self._index, *following))
             self._index += 1
             following = next(self._rows, None)
         self._schedule(following)
@@ -166,11 +179,8 @@ class _ClosedLoop:
     """Keeps `concurrency` requests in flight; each end sends the next at the same instant."""
 
     def __init__(self, cluster: Cluster, load: Load) -> None:
-        self._cluster, self._concurrency = cluster, load.concurrency or 1
-        self._rows = enumerate(
-            zip(load.prompt_tokens.tolist(), load.output_tokens.tolist(), load.priority.tolist(), strict=True)
-        )
-        self._free, self._sending = self._concurrency, False
+        self._cluster, self._rows = cluster, enumerate(_rows(load))
+        self._free, self._sending = load.concurrency or 1, False
 
     def start(self) -> None:
         self._cluster.on_each_end(self._one_ended)
@@ -190,6 +200,7 @@ class _ClosedLoop:
             if row is None:
                 break
             self._free -= 1
-            index, (prompt, output, priority) = row
-            self._cluster.arrive(Request(index, self._cluster.clock.now_ns, prompt, output, priority))
+            index, (_, prompt, output, priority, content) = row
+            now = self._cluster.clock.now_ns
+            self._cluster.arrive(Request(index, now, prompt, output, priority, content))
         self._sending = False

@@ -14,7 +14,7 @@ import numpy as np
 from simserve.errors import LawBroken
 from simserve.perf.cost import CostModel
 from simserve.sim import lanes
-from simserve.sim.clock import STEP, Clock, Timer
+from simserve.sim.clock import COMMIT, PLAN, Clock, Timer
 from simserve.sim.kv import BlockLedger
 from simserve.sim.plan import InstanceView, Plan, Scheduler, View
 from simserve.sim.request import Outcome, Request
@@ -46,6 +46,7 @@ class Instance:
         self.itl_gaps = array("q")
         self.truncated = 0
         self._seen = View(0, self.running, self.waiting, self.preempted, ledger)
+        self._commit = COMMIT + index
         self._on_end, self._observer, self._leap = on_end, observer, leap and observer is None
         self._timer: Timer | None = None
         self._step: _Step | None = None
@@ -64,7 +65,7 @@ class Instance:
             if self._step.arrival_breaks:
                 self._cut(self._step)
         elif self._timer is None:
-            self._timer = self.clock.call_at(self.clock.now_ns, self._form, STEP)
+            self._timer = self.clock.call_at(self.clock.now_ns, self._form, PLAN)
         return True
 
     def _form(self) -> None:
@@ -79,7 +80,7 @@ class Instance:
         self._advance(step)
         self._price(step)
         self._observe(step)
-        self._timer = self.clock.call_at(step.start_ns + step.duration_ns, self._finish, STEP)
+        self._timer = self.clock.call_at(step.start_ns + step.duration_ns, self._finish, self._commit)
 
     def _move(self, plan: Plan, now: int) -> None:
         """Apply the plan to the queues: preempt, then admit."""
@@ -96,8 +97,10 @@ class Instance:
             request = resumed or self.waiting.pop(seen.id, None)
             if request is None:
                 raise LawBroken("admit", "request is not waiting", time_ns=now, request=seen.id)
+            request.computed_tokens = plan.cached.get(seen, 0)
             if request.first_scheduled_ns < 0:
                 request.first_scheduled_ns = now
+                request.cached_tokens = request.computed_tokens
             self.running[request.id] = request
         if len(self.running) > self.scheduler.max_num_seqs:
             raise LawBroken("max_num_seqs", f"{len(self.running)} requests run", time_ns=now)
@@ -187,7 +190,7 @@ class Instance:
             self._timer.cancel()
         step.count = count
         step.duration_ns, step.last_ns = int(step.ends[count - 1]), int(step.durations[count - 1])
-        self._timer = self.clock.call_at(step.start_ns + step.duration_ns, self._finish, STEP)
+        self._timer = self.clock.call_at(step.start_ns + step.duration_ns, self._finish, self._commit)
 
     def _observe(self, step: _Step) -> None:
         """Note the state in which the step starts, and tell an observer."""
@@ -207,14 +210,19 @@ class Instance:
         for request in done:
             del self.running[request.id]
             self.ledger.release(request)
+            self.ledger.forget(request)
         self.view.num_running = len(self.running)
         self.view.free_blocks = self.ledger.free
         for request in done:
             self._on_end(request, Outcome.FINISHED)
-        if self.running or self.waiting or self.preempted:
+        if not (self.running or self.waiting or self.preempted):
+            return
+        if self.clock.later():
             if self._timer is not None:
                 self._timer.cancel()
             self._form()
+        elif self._timer is None:
+            self._timer = self.clock.call_at(end, self._form, PLAN)
 
     def _commit_one(self, step: _Step, end: int) -> list[Request]:
         """Give each request that caught up its token."""
@@ -238,14 +246,14 @@ class Instance:
     def _commit_many(self, step: _Step, end: int) -> list[Request]:
         """Give each request of a leap its tokens and blocks."""
         done: list[Request] = []
-        count, running, ledger = step.count, self.running, self.ledger
-        for seen in step.plan.tokens:
-            request = running[seen.id]
-            request.computed_tokens += count - 1
+        count, batch = step.count, [self.running[seen.id] for seen in step.plan.tokens]
+        for request in batch:
             request.num_tokens += count
             request.last_token_ns = end
-            if not ledger.reserve(request, request.computed_tokens):
-                raise LawBroken("blocks", "a leap ran out of blocks", time_ns=end, request=request.id)
+        if not self.ledger.advance(batch, count - 1):
+            raise LawBroken("blocks", "a leap ran out of blocks", time_ns=end)
+        for request in batch:
+            request.computed_tokens += count - 1
             if request.num_tokens == request.final_tokens:
                 done.append(request)
         return done

@@ -6,6 +6,8 @@ Rules after vLLM V1: a request holds ceil(tokens with slots / block_size) blocks
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from simserve.errors import SimserveError
 from simserve.sim.request import Seen
 
@@ -40,6 +42,29 @@ class BlockLedger:
             self.free -= more
             request.blocks += more
         return True
+
+    def caches(self, tokens: int) -> bool:
+        """Whether a block enters the cache with this number of tokens; never without prefix caching."""
+        return False
+
+    def cached_tokens(self, request: Seen) -> int:
+        """Tokens of the request's cached prefix; none without prefix caching."""
+        return 0
+
+    def fits(self, request: Seen, tokens: int, headroom: int) -> bool:
+        """Whether a waiting request's first `tokens` tokens fit beside `headroom` blocks."""
+        return self.count(tokens) + headroom <= self.free
+
+    def attach(self, request: Seen) -> int:
+        """Give `request` the blocks of its cached prefix; returns their tokens."""
+        return 0
+
+    def advance(self, requests: Sequence[Seen], steps: int) -> bool:
+        """Blocks for `steps` more decode steps of a batch; False if they are not free."""
+        return all(self.reserve(request, request.computed_tokens + steps) for request in requests)
+
+    def forget(self, request: Seen) -> None:
+        """The request has ended."""
 
     def release(self, request: Seen) -> None:
         """Take all blocks from `request`."""

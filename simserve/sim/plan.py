@@ -56,7 +56,8 @@ class Plan:
     """What one step does.
 
     tokens: tokens scheduled per request, in scheduling order, each at least 1; admitted: requests that leave
-    the waiting side; preempted: requests that lose their blocks, in order; segments: empty for the default.
+    the waiting side; cached: tokens that an admitted request finds in the prefix cache; preempted: requests
+    that lose their blocks, in order; segments: empty for the default.
 
     repeats: the scheduler would plan the same tokens for every following step until a request finishes or
     the block ledger runs dry; arrival_breaks: an arrival ends that promise too. They let the instance take
@@ -65,6 +66,7 @@ class Plan:
 
     tokens: dict[Seen, int] = field(default_factory=dict)
     admitted: list[Seen] = field(default_factory=list)
+    cached: dict[Seen, int] = field(default_factory=dict)
     preempted: list[Seen] = field(default_factory=list)
     segments: tuple[Segment, ...] = ()
     repeats: bool = False
@@ -85,6 +87,22 @@ class Blocks(Protocol):
 
     def count(self, tokens: int) -> int:
         """Blocks that hold `tokens` tokens."""
+        ...
+
+    def caches(self, tokens: int) -> bool:
+        """Whether a block becomes full, and so enters the prefix cache, with this number of tokens."""
+        ...
+
+    def cached_tokens(self, request: Seen) -> int:
+        """Tokens of the request's longest cached prefix: whole blocks, at most all tokens but one."""
+        ...
+
+    def fits(self, request: Seen, tokens: int, headroom: int) -> bool:
+        """Whether a waiting request's first `tokens` tokens, hits included, fit beside `headroom` blocks."""
+        ...
+
+    def attach(self, request: Seen) -> int:
+        """Give a request that is admitted its cached prefix; returns its tokens."""
         ...
 
     def reserve(self, request: Seen, tokens: int) -> bool:

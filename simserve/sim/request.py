@@ -21,21 +21,28 @@ class Seen:
     """The part of a request that schedulers and routers may read (and never write).
 
     num_tokens: prompt plus tokens generated so far; computed_tokens: those whose KV exists;
-    blocks: KV blocks held. A step gives a request tokens until computed catches up with known.
+    blocks: KV blocks held. content: the prompt as (content id, tokens) pieces: two requests share a prefix as
+    far as their pieces agree; output_content: the content id of what is generated. A step gives a
+    request tokens until computed catches up with known.
     """
 
     __slots__ = (
         "arrival_ns",
         "blocks",
         "computed_tokens",
+        "content",
         "id",
         "num_tokens",
+        "output_content",
         "preemptions",
         "priority",
         "prompt_tokens",
     )
 
-    def __init__(self, id: int, arrival_ns: int, prompt_tokens: int, priority: int = 0) -> None:
+    def __init__(
+        self, id: int, arrival_ns: int, prompt_tokens: int, priority: int = 0,
+        content: tuple[tuple[int, int], ...] | None = None,
+    ) -> None:  # fmt: skip
         self.id = id
         self.arrival_ns = arrival_ns
         self.prompt_tokens = prompt_tokens
@@ -43,6 +50,8 @@ class Seen:
         self.num_tokens = prompt_tokens
         self.computed_tokens = 0
         self.blocks = 0
+        self.content = content if content is not None else ((-2 * id - 1, prompt_tokens),)
+        self.output_content = -2 * id - 2
         self.preemptions = 0
 
     def __repr__(self) -> str:
@@ -52,15 +61,25 @@ class Seen:
 class Request(Seen):
     """A request with what only the engine knows: where it will end and when its tokens came.
 
-    final_tokens: prompt plus output tokens; times are -1 until they happen.
+    final_tokens: prompt plus output tokens; cached_tokens: prefix-cache hits at the first
+    admission; times are -1 until they happen.
     """
 
-    __slots__ = ("final_tokens", "first_scheduled_ns", "first_token_ns", "instance", "last_token_ns")
+    __slots__ = (
+        "cached_tokens",
+        "final_tokens",
+        "first_scheduled_ns",
+        "first_token_ns",
+        "instance",
+        "last_token_ns",
+    )
 
     def __init__(
-        self, id: int, arrival_ns: int, prompt_tokens: int, output_tokens: int, priority: int = 0
-    ) -> None:
-        super().__init__(id, arrival_ns, prompt_tokens, priority)
+        self, id: int, arrival_ns: int, prompt_tokens: int, output_tokens: int, priority: int = 0,
+        content: tuple[tuple[int, int], ...] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(id, arrival_ns, prompt_tokens, priority, content)
+        self.cached_tokens = 0
         self.final_tokens = prompt_tokens + output_tokens
         self.first_scheduled_ns = -1
         self.first_token_ns = -1

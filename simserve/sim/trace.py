@@ -1,7 +1,8 @@
 """What happened in a run, as columns: one row per request, one row per step or run of equal steps.
 
 `requests`: id, arrival_ns, first_scheduled_ns, first_token_ns, finish_ns (-1 when it never happened),
-prompt_tokens, output_tokens (generated), instance (-1 if none took it), preemptions, outcome (`Outcome`).
+prompt_tokens, output_tokens (generated), instance (-1 if none took it), preemptions, outcome (`Outcome`),
+cached_tokens (found in the prefix cache at the first admission).
 
 `steps`: instance, start_ns, end_ns, steps (k steps of the same batch in the row), first_dt_ns, last_dt_ns
 (their durations lie on a line between the two), tokens (scheduled per step), decode_tokens (tokens sampled
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 REQUEST_COLUMNS = (
     "id", "arrival_ns", "first_scheduled_ns", "first_token_ns", "finish_ns",
-    "prompt_tokens", "output_tokens", "instance", "preemptions", "outcome",
+    "prompt_tokens", "output_tokens", "instance", "preemptions", "outcome", "cached_tokens",
 )  # fmt: skip
 STEP_COLUMNS = (
     "start_ns", "end_ns", "steps", "first_dt_ns", "last_dt_ns", "tokens", "decode_tokens",

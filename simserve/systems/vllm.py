@@ -6,8 +6,8 @@ Claim: one budget of tokens per step serves running requests first, then waiting
 chunked prefill and decode are one mechanism; KV is paged, and on a shortage the last request is preempted
 and recomputed.
 Modelled: chunked prefill, `max_num_batched_tokens`, `max_num_seqs`, `long_prefill_token_threshold`,
-`scheduler_reserve_full_isl`, watermark, recompute preemption, FCFS and priority policies.
-Simplified: no prefix caching, no speculative decoding, no KV connector, synchronous scheduling.
+`scheduler_reserve_full_isl`, watermark, prefix caching, recompute preemption, FCFS and priority policies.
+Simplified: no speculative decoding, no KV connector, synchronous scheduling.
 Reproduces: the step logs of the real scheduler, step by step (`python -m simserve.testing.oracle`).
 """
 
@@ -52,7 +52,9 @@ class Vllm:
     def _schedule_running(self, view: View, plan: Plan) -> int:
         """Step 1 of the rules; returns the budget that is left."""
         order = list(view.running.values())
-        tokens, reserve, size = plan.tokens, view.blocks.reserve, view.blocks.block_size
+        tokens, reserve, size, caches = (
+            plan.tokens, view.blocks.reserve, view.blocks.block_size, view.blocks.caches
+        )  # fmt: skip
         budget, index = self.max_num_batched_tokens, 0
         threshold = self._threshold(view)
         while index < len(order) and budget > 0:
@@ -65,7 +67,7 @@ class Vllm:
             if new == 0:
                 continue
             target = computed + new
-            if target > request.blocks * size and not reserve(request, target):
+            if (target > request.blocks * size or caches(target)) and not reserve(request, target):
                 scheduled = len(tokens)
                 budget += self._preempt_until_fits(view, plan, order, request, target)
                 index -= scheduled - len(tokens)
@@ -101,13 +103,16 @@ class Vllm:
         for request in self._waiting(view):
             if budget <= 0 or running >= self.max_num_seqs:
                 return
-            new = min(request.num_tokens, budget)
+            hit = blocks.cached_tokens(request)
+            new = min(request.num_tokens - hit, budget)
             if threshold:
                 new = min(new, threshold)
-            whole = request.num_tokens if self.scheduler_reserve_full_isl else new
-            if blocks.count(whole) + (watermark if running else 0) > blocks.free:
+            whole = request.num_tokens if self.scheduler_reserve_full_isl else hit + new
+            if not blocks.fits(request, whole, watermark if running else 0):
                 return
-            blocks.reserve(request, new)
+            if hit:
+                plan.cached[request] = blocks.attach(request)
+            blocks.reserve(request, hit + new)
             plan.admitted.append(request)
             plan.tokens[request] = new
             budget -= new

@@ -11,32 +11,32 @@ from simserve.sim.cluster import Cluster
 from simserve.sim.instance import Observer
 from simserve.sim.plan import Router, Scheduler
 from simserve.sim.trace import Trace
-from simserve.workload.requests import RequestSet
+from simserve.workload.requests import Content, RequestSet
 
 
 def load(
     rows: Sequence[tuple[int, int, int]], *, priority: Sequence[int] | None = None,
-    concurrency: int | None = None,
+    concurrency: int | None = None, content: Sequence[Content] | None = None,
 ) -> RequestSet:  # fmt: skip
     """Requests from (arrival_ns, prompt tokens, output tokens) rows, in order of arrival."""
     table = np.array(rows, dtype=np.int64).reshape(-1, 3)
     return RequestSet(
         arrival_ns=table[:, 0], prompt_tokens=table[:, 1], output_tokens=table[:, 2],
         priority=np.array(priority if priority is not None else [0] * len(table), dtype=np.int64),
-        concurrency=concurrency, provenance={"kind": "built"},
+        concurrency=concurrency, provenance={"kind": "built"}, content=content,
     )  # fmt: skip
 
 
 def play(
     requests: RequestSet, schedulers: Sequence[Scheduler], router: Router, cost: CostModel, *,
     num_gpu_blocks: int = 1001, block_size: int = 16, leap: bool = True,
-    max_model_len: int | None = None, observer: Observer | None = None,
+    enable_prefix_caching: bool = False, max_model_len: int | None = None, observer: Observer | None = None,
 ) -> tuple[Trace, Cluster]:  # fmt: skip
     """Play `requests` on one instance per scheduler."""
     cluster = Cluster(router, leap=leap)
     for scheduler in schedulers:
         cluster.add(
             scheduler, cost, num_gpu_blocks=num_gpu_blocks, block_size=block_size,
-            max_model_len=max_model_len, observer=observer,
+            enable_prefix_caching=enable_prefix_caching, max_model_len=max_model_len, observer=observer,
         )  # fmt: skip
     return cluster.play(requests), cluster

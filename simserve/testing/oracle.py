@@ -47,8 +47,6 @@ def read_log(path: Path) -> Log:
 def replay(log: Log) -> tuple[list[Step], Trace]:
     """Our steps for the requests of a log, in the log's own format, and the whole trace."""
     config, cost = log["config"], log["cost"]
-    if config["enable_prefix_caching"]:
-        raise SpecError("prefix caching is not modelled yet", file=str(log.get("name")), key="config")
     scheduler = Vllm(
         config["max_num_batched_tokens"], config["max_num_seqs"], config["policy"],
         config["long_prefill_token_threshold"], config["scheduler_reserve_full_isl"],
@@ -70,7 +68,8 @@ def replay(log: Log) -> tuple[list[Step], Trace]:
 
     cluster = Cluster(RoundRobin())
     blocks, size = config["num_gpu_blocks"], config["block_size"]
-    cluster.add(scheduler, toy, num_gpu_blocks=blocks, block_size=size, observer=observe)
+    cluster.add(scheduler, toy, num_gpu_blocks=blocks, block_size=size, observer=observe,
+                enable_prefix_caching=config["enable_prefix_caching"])  # fmt: skip
     return steps, cluster.play(load)
 
 
@@ -86,7 +85,9 @@ def _load(requests: list[dict[str, Any]]) -> tuple[RequestSet, list[int]]:
             ("priority", lambda r: r.get("priority", 0)),
         )
     }
-    return RequestSet(**column, concurrency=None, provenance={}), [r["id"] for r in order]
+    content = [tuple((c, n) for c, n in r["segments"]) for r in order]
+    load = RequestSet(**column, concurrency=None, provenance={}, content=content)
+    return load, [r["id"] for r in order]
 
 
 def differences(log: Log) -> tuple[int, list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from simserve.errors import SpecError
 from simserve.units import NS_PER_S
 
 Ints = NDArray[np.int64]
+Content = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class RequestSet:
     arrival_ns: int64[n], not decreasing; prompt_tokens, output_tokens: int64[n], at least 1; priority:
     int64[n], lower first. concurrency: None for an open loop, else at most so many requests are in flight
     and arrival_ns is ignored. provenance: where the requests come from, JSON-safe.
+    content: each prompt as (content id, tokens) pieces, for shared prefixes; None if nothing is shared.
     """
 
     arrival_ns: Ints
@@ -29,6 +31,7 @@ class RequestSet:
     priority: Ints
     concurrency: int | None
     provenance: Mapping[str, object]
+    content: Sequence[Content] | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(c) for c in (self.arrival_ns, self.prompt_tokens, self.output_tokens, self.priority)}
@@ -52,6 +55,7 @@ class RequestSet:
         return RequestSet(
             self.arrival_ns[:count], self.prompt_tokens[:count], self.output_tokens[:count],
             self.priority[:count], self.concurrency, {**self.provenance, "head": count},
+            None if self.content is None else self.content[:count],
         )  # fmt: skip
 
     @property

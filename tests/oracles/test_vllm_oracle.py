@@ -11,8 +11,8 @@ from simserve.testing.oracle import differences, main, read_log
 
 NAMES = [
     "01-basic", "02-chunked-small-budget", "03-seq-limit", "04-kv-pressure-preemption",
-    "05-kv-pressure-no-reserve", "08-priority", "09-long-prefill-threshold", "10-block32",
-    "11-azure-conv-500", "12-azure-code-300",
+    "05-kv-pressure-no-reserve", "06-prefix-shared", "07-prefix-eviction", "08-priority",
+    "09-long-prefill-threshold", "10-block32", "11-azure-conv-500", "12-azure-code-300",
 ]  # fmt: skip
 
 
@@ -38,6 +38,8 @@ def test_every_step_is_equal(shared: Path, name: str) -> None:
      ("04-kv-pressure-preemption", "num_gpu_blocks", 298),
      ("04-kv-pressure-preemption", "block_size", 15),
      ("05-kv-pressure-no-reserve", "scheduler_reserve_full_isl", True),
+     ("06-prefix-shared", "enable_prefix_caching", False),
+     ("07-prefix-eviction", "num_gpu_blocks", 498),
      ("08-priority", "policy", "fcfs"),
      ("09-long-prefill-threshold", "long_prefill_token_threshold", 0)],
 )  # fmt: skip

@@ -3,7 +3,7 @@
 import pytest
 
 from simserve.errors import Infeasible, SimserveError
-from simserve.sim.clock import ARRIVAL, STEP, Clock
+from simserve.sim.clock import ARRIVAL, COMMIT, PLAN, Clock
 from simserve.sim.kv import BlockLedger
 from simserve.sim.lanes import step_ns
 from simserve.sim.memory import Memory, MemoryObject, ObjectKind
@@ -61,13 +61,15 @@ def test_a_segment_lasts_as_long_as_its_busiest_lane() -> None:
 def test_equal_times_run_by_priority_then_order() -> None:
     """The written tie order; a cancelled call is not made."""
     clock, seen = Clock(), []
-    clock.call_at(5, lambda: seen.append("step"), STEP)
+    clock.call_at(5, lambda: seen.append("plan"), PLAN)
+    clock.call_at(5, lambda: seen.append("commit of 1"), COMMIT + 1)
+    clock.call_at(5, lambda: seen.append("commit of 0"), COMMIT)
     clock.call_at(5, lambda: seen.append("arrival"), ARRIVAL)
     clock.call_at(5, lambda: seen.append("never"), ARRIVAL).cancel()
-    clock.call_at(5, lambda: seen.append("second step"), STEP)
+    clock.call_at(5, lambda: seen.append("second plan"), PLAN)
     clock.run()
 
-    assert seen == ["arrival", "step", "second step"]
+    assert seen == ["arrival", "commit of 0", "commit of 1", "plan", "second plan"]
     assert clock.now_ns == 5
 
 

@@ -1,0 +1,159 @@
+"""The block ledger with prefix caching: blocks have contents, hashes and reference counts.
+
+Rules of vLLM V1 (version 0.33.0) [known]: the hash of a full block covers its tokens and its parent's hash.
+Full blocks enter the cache when slots are allocated. The free list is a queue: allocation takes its front and
+evicts the hash of a cached block on the way; a hit takes a block out wherever it is. Freed blocks of a
+request are handled tail first: without a hash to the front, with one to the end. Two equal blocks may exist;
+the first one found serves.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+
+from simserve.sim.kv import BlockLedger
+from simserve.sim.request import Seen
+
+
+class PrefixLedger(BlockLedger):
+    """Implements `sim.plan.Blocks` with a shared, LRU-evicted prefix cache."""
+
+    __slots__ = ("_cached", "_chain", "_full", "_hash", "_held", "_queue", "_refs")
+
+    def __init__(self, num_gpu_blocks: int, block_size: int) -> None:
+        super().__init__(num_gpu_blocks, block_size)
+        self._queue: OrderedDict[int, None] = OrderedDict.fromkeys(range(1, num_gpu_blocks))
+        self._refs = [0] * num_gpu_blocks
+        self._hash: list[int | None] = [None] * num_gpu_blocks
+        self._cached: dict[int, dict[int, None]] = {}
+        self._held: dict[int, list[int]] = {}
+        self._full: dict[int, int] = {}
+        self._chain: dict[int, list[int]] = {}
+
+    def caches(self, tokens: int) -> bool:
+        """Whether a block becomes full, and so enters the cache, with this number of tokens."""
+        return tokens % self.block_size == 0
+
+    def cached_tokens(self, request: Seen) -> int:
+        """Tokens of the longest cached prefix: whole blocks, at most all tokens but one."""
+        return len(self._hits(request)) * self.block_size
+
+    def fits(self, request: Seen, tokens: int, headroom: int) -> bool:
+        """Whether `tokens` tokens fit beside `headroom` blocks; hits that nobody holds cost a free block."""
+        hits = self._hits(request)
+        unheld = sum(1 for block in hits if self._refs[block] == 0)
+        return self.count(tokens) - len(hits) + unheld + headroom <= self.free
+
+    def attach(self, request: Seen) -> int:
+        """Give `request` the blocks of its cached prefix; returns their tokens."""
+        hits = self._hits(request)
+        for block in hits:
+            if self._refs[block] == 0:
+                del self._queue[block]
+                self.free -= 1
+            self._refs[block] += 1
+        self._held[request.id] = hits
+        self._full[request.id] = request.blocks = len(hits)
+        return len(hits) * self.block_size
+
+    def reserve(self, request: Seen, tokens: int) -> bool:
+        """As the plain ledger's; full blocks enter the cache at once."""
+        held = self._held.setdefault(request.id, [])
+        more = self.count(tokens) - len(held)
+        if more > self.free:
+            return False
+        for _ in range(more):
+            block = self._take()
+            held.append(block)
+        request.blocks = len(held)
+        self._enter(request, held, min(tokens, request.num_tokens) // self.block_size)
+        return True
+
+    def release(self, request: Seen) -> None:
+        """Drop the request's references; what nobody holds becomes free, and stays cached until taken."""
+        for block in reversed(self._held.pop(request.id, [])):
+            self._refs[block] -= 1
+            if self._refs[block] == 0:
+                self._queue[block] = None
+                if self._hash[block] is None:
+                    self._queue.move_to_end(block, last=False)
+                self.free += 1
+        self._full.pop(request.id, None)
+        request.blocks = 0
+
+    def forget(self, request: Seen) -> None:
+        """The request has ended: its hash chain is no longer needed."""
+        self._chain.pop(request.id, None)
+
+    def advance(self, requests: Sequence[Seen], steps: int) -> bool:
+        """Blocks for `steps` more decode steps of a batch, in the order in which single steps take them."""
+        size = self.block_size
+        events = sorted(
+            (step, index, request.computed_tokens + step)
+            for index, request in enumerate(requests)
+            for step in _steps_at_block_ends(request.computed_tokens, steps, size)
+        )
+        return all(self.reserve(requests[index], tokens) for _, index, tokens in events)
+
+    def _take(self) -> int:
+        """The block at the front of the queue, its hash evicted."""
+        block, _ = self._queue.popitem(last=False)
+        old = self._hash[block]
+        if old is not None:
+            same = self._cached[old]
+            del same[block]
+            if not same:
+                del self._cached[old]
+            self._hash[block] = None
+        self._refs[block] = 1
+        self.free -= 1
+        return block
+
+    def _enter(self, request: Seen, held: list[int], full: int) -> None:
+        """Put the request's full blocks into the cache."""
+        done = self._full.get(request.id, 0)
+        if full <= done:
+            return
+        hashes = self._hashes(request, full)
+        for index in range(done, full):
+            self._hash[held[index]] = hashes[index]
+            self._cached.setdefault(hashes[index], {})[held[index]] = None
+        self._full[request.id] = full
+
+    def _hits(self, request: Seen) -> list[int]:
+        """Cached blocks of the longest prefix."""
+        hits: list[int] = []
+        for value in self._hashes(request, (request.num_tokens - 1) // self.block_size):
+            blocks = self._cached.get(value)
+            if blocks is None:
+                break
+            hits.append(next(iter(blocks)))
+        return hits
+
+    def _hashes(self, request: Seen, count: int) -> list[int]:
+        """The first `count` hashes of the request's chain, extended as needed."""
+        chain = self._chain.setdefault(request.id, [])
+        while len(chain) < count:
+            parent = chain[-1] if chain else 0
+            start = len(chain) * self.block_size
+            chain.append(hash((parent, *_pieces(request, start, start + self.block_size))))
+        return chain[:count] if len(chain) > count else chain
+
+
+def _pieces(request: Seen, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """What tokens [start, end) are, as (content id, offset, length)."""
+    at = 0
+    for content, length in (*request.content, (request.output_content, 1 << 62)):
+        low, high = max(start, at), min(end, at + length)
+        if low < high:
+            yield content, low - at, high - low
+        at += length
+        if at >= end:
+            return
+
+
+def _steps_at_block_ends(tokens: int, steps: int, size: int) -> Iterator[int]:
+    """Steps in [1, steps] after which a block is new or full, for a request with `tokens` tokens."""
+    for residue in sorted({0, 1 % size}):
+        yield from range((residue - tokens - 1) % size + 1, steps + 1, size)
