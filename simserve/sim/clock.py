@@ -5,7 +5,7 @@ At equal times events run in this order, then in the order in which they were sc
 | priority | what | why |
 | --- | --- | --- |
 | ARRIVAL | requests and transfers arrive | an arrival at t is seen by a plan formed at t |
-| COMMIT + index | the step of instance `index` ends and commits its tokens | ends before new plans; a fixed order |
+| COMMIT + index | a step of instance `index` ends, its tokens count | ends before plans, in order |
 | PLAN | instances form their next plans | a plan formed at t sees all that arrived or ended at t |
 """
 
