@@ -1,0 +1,139 @@
+"""Kernel tables on disk: `perfdb/<device>/<family>.parquet` with `provenance.json` beside; see perfdb/README.md."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simserve.errors import MissingData, UnknownName
+from simserve.paths import data_dirs
+
+FAMILIES = ("gemm", "prefill_attention", "decode_attention", "all_reduce")
+KEYS: dict[str, tuple[str, ...]] = {
+    "gemm": ("dtype", "n", "k", "m"),
+    "prefill_attention": ("kv_dtype", "head_dim", "heads", "kv_heads", "batch", "tokens"),
+    "decode_attention": ("kv_dtype", "head_dim", "heads", "kv_heads", "batch", "context"),
+    "all_reduce": ("method", "ranks", "bytes"),
+}
+Columns = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True)
+class TableInfo:
+    """One table: where it is, how many rows, and its entry of provenance.json."""
+
+    device: str
+    family: str
+    path: Path
+    rows: int
+    size_bytes: int
+    provenance: dict[str, Any]
+
+
+def table_path(device: str, family: str) -> Path | None:
+    """The table of a device and family, the user's own folder first, or None."""
+    paths = (folder / device / f"{family}.parquet" for folder in data_dirs("perfdb"))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def has_table(device: str, family: str) -> bool:
+    """Whether there is a table of this family for this device."""
+    return table_path(device, family) is not None
+
+
+def read_table(device: str, family: str, where: dict[str, str | int] | None = None) -> Columns:
+    """Columns of a table as arrays, only rows whose column equals the value in `where`.
+
+    MissingData says how to build the table if there is none.
+    """
+    import pyarrow.parquet as pq
+
+    path = table_path(device, family)
+    if path is None:
+        raise MissingData(
+            f"no {family} table for {device} in perfdb; build it with "
+            f"`simserve perfdb build --from aiconfigurator` (pip install 'simserve[aiconfigurator]')"
+        )
+    filters = [(column, "==", value) for column, value in (where or {}).items()] or None
+    columns = [*KEYS[family], "latency_ns"]
+    table = pq.read_table(path, columns=columns, filters=filters, use_threads=False)
+    return {name: cast("NDArray[np.generic]", table.column(name).to_numpy()) for name in columns}
+
+
+def write_table(path: Path, family: str, columns: Columns) -> None:
+    """Sort by the family's keys and write compactly (zstd; integers; strings as dictionaries)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    order = np.lexsort([columns[key] for key in reversed(KEYS[family])])
+    names = [*KEYS[family], "latency_ns", *(["kernel"] if "kernel" in columns else [])]
+    table = pa.table({name: columns[name][order] for name in names})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, compression="zstd", compression_level=19, store_schema=False)
+
+
+@lru_cache(maxsize=64)
+def _provenance(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    return cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
+
+
+def provenance(device: str, family: str) -> dict[str, Any]:
+    """What provenance.json says about a table (source, versions, licence, rows), {} if it says nothing."""
+    path = table_path(device, family)
+    if path is None:
+        return {}
+    whole = _provenance(path.parent / "provenance.json")
+    shared = {key: value for key, value in whole.items() if key != "tables"}
+    return {**shared, **whole.get("tables", {}).get(family, {})}
+
+
+def devices() -> list[str]:
+    """Devices with at least one table."""
+    found = {p.parent.name for d in data_dirs("perfdb") for p in d.glob("*/*.parquet") if p.stem in FAMILIES}
+    return sorted(found)
+
+
+def list_tables() -> list[TableInfo]:
+    """All tables, by device, in the order of FAMILIES."""
+    import pyarrow.parquet as pq
+
+    rows: list[TableInfo] = []
+    for device in devices():
+        for family in FAMILIES:
+            path = table_path(device, family)
+            if path is not None:
+                count = pq.read_metadata(path).num_rows
+                entry = provenance(device, family)
+                rows.append(TableInfo(device, family, path, count, path.stat().st_size, entry))
+    return rows
+
+
+def show(device: str, family: str) -> dict[str, Any]:
+    """Provenance, row count and the distinct values or range of every key of one table."""
+    if family not in FAMILIES:
+        raise UnknownName("table family", family, FAMILIES)
+    if not has_table(device, family) and device not in devices():
+        raise UnknownName("device with tables", device, devices())
+    columns = read_table(device, family)
+    return {
+        "device": device,
+        "family": family,
+        "rows": len(columns["latency_ns"]),
+        "columns": {name: _summary(values) for name, values in columns.items()},
+        "provenance": provenance(device, family),
+    }
+
+
+def _summary(values: NDArray[np.generic]) -> dict[str, Any]:
+    distinct = np.unique(values.astype(str) if values.dtype.kind == "O" else values)
+    if len(distinct) <= 24:
+        return {"values": distinct.tolist()}
+    return {"distinct": len(distinct), "min": distinct[0].item(), "max": distinct[-1].item()}
