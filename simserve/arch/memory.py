@@ -1,0 +1,139 @@
+"""Bytes on one rank: weights, KV cache, activations, and the KV blocks that are left.
+
+The arithmetic of vLLM's start-up profile: gpu_memory_utilization x device memory, less weights, less the
+activation peak of the largest step, less what libraries hold, divided by the bytes of a KV block.
+"""
+
+from __future__ import annotations
+
+from simserve.arch.dtypes import ACTIVATION_BYTES, DTYPES, check_dtype, element_bytes
+from simserve.arch.shard import Shard, shard
+from simserve.errors import Infeasible
+from simserve.spec.hardware import GpuSpec
+from simserve.spec.model import ModelSpec
+from simserve.units import MIB, format_bytes
+
+__all__ = [
+    "DTYPES",
+    "activation_bytes",
+    "check_dtype",
+    "element_bytes",
+    "kv_bytes_per_token",
+    "num_gpu_blocks",
+    "parameter_count",
+    "runtime_bytes",
+    "weight_bytes",
+]
+
+FP32_BYTES = 4
+# What public vLLM start-up logs call non_torch_memory: 0.05 to 0.20 GiB, 0.12 for Llama-3.1-8B on an H100.
+LIBRARY_BYTES = 123 * MIB
+# NCCL buffers at 2 ranks, and at 4 or 8: nccl_mem of the system files of aiconfigurator-core 0.12.0.
+NCCL_BYTES_2, NCCL_BYTES_MORE = 358_612_992, 411_041_792
+
+
+def parameter_count(model: ModelSpec) -> int:
+    """Parameters of the whole model, biases and norms included; tied embeddings counted once."""
+    whole = shard(model, 1)
+    embeddings = model.vocab_size * model.hidden_size * (1 if model.tie_word_embeddings else 2)
+    return embeddings + _linear_parameters(model, whole) + _small_parameters(model, whole)
+
+
+def weight_bytes(model: ModelSpec, dtype: str, tensor_parallel_size: int) -> int:
+    """Bytes of weights on one rank.
+
+    fp8 holds the linear layers in one byte; embeddings, LM head, norms and biases stay in two, as vLLM keeps
+    them. Scales are left out: one number a tensor, or 1/4096 of the weights with 128 x 128 blocks.
+    """
+    part = shard(model, tensor_parallel_size)
+    tables = 1 if model.tie_word_embeddings else 2
+    wide = tables * part.vocab_rows * model.hidden_size + _small_parameters(model, part)
+    return ACTIVATION_BYTES * wide + element_bytes(dtype) * _linear_parameters(model, part)
+
+
+def kv_bytes_per_token(model: ModelSpec, kv_cache_dtype: str, tensor_parallel_size: int) -> int:
+    """Bytes of keys and values of one token, all layers, on one rank. 'auto' is two bytes an element."""
+    part = shard(model, tensor_parallel_size)
+    elements = 2 * model.num_hidden_layers * part.kv_heads * model.head_dim
+    return elements * element_bytes(kv_cache_dtype)
+
+
+def activation_bytes(
+    model: ModelSpec, max_num_batched_tokens: int, max_num_seqs: int, tensor_parallel_size: int
+) -> int:
+    """Peak of the largest step on one rank [derived], the larger of two moments.
+
+    In the MLP of a full step: the residual and one hidden row, gate and up, and their product. At the
+    sampler: logits of max_num_seqs rows in two bytes, their fp32 copy, and fp32 probabilities; the hidden
+    rows of the step still live.
+    """
+    part = shard(model, tensor_parallel_size)
+    hidden_rows = 2 * ACTIVATION_BYTES * model.hidden_size
+    mlp_row = 3 * ACTIVATION_BYTES * part.intermediate_size
+    attention_row = 2 * ACTIVATION_BYTES * (part.heads + part.kv_heads) * model.head_dim
+    body = max_num_batched_tokens * (hidden_rows + max(mlp_row, attention_row))
+    logits_row = model.vocab_size * (ACTIVATION_BYTES + 2 * FP32_BYTES)
+    return max(body, max_num_batched_tokens * hidden_rows + max_num_seqs * logits_row)
+
+
+def runtime_bytes(tensor_parallel_size: int) -> int:
+    """What libraries hold outside the allocator on one rank: workspaces, and NCCL with ranks > 1."""
+    if tensor_parallel_size == 1:
+        return LIBRARY_BYTES
+    return LIBRARY_BYTES + (NCCL_BYTES_2 if tensor_parallel_size == 2 else NCCL_BYTES_MORE)
+
+
+def num_gpu_blocks(
+    model: ModelSpec,
+    gpu: GpuSpec,
+    *,
+    tp: int,
+    dtype: str,
+    kv_cache_dtype: str,
+    gpu_memory_utilization: float,
+    block_size: int,
+    max_num_batched_tokens: int,
+    max_num_seqs: int,
+) -> int:
+    """KV blocks that fit on one rank, the null block that vLLM never hands out included.
+
+    Raises Infeasible with the byte counts in words when fewer than two fit, or the dtype is not supported.
+    """
+    check_dtype(gpu, dtype)
+    budget = int(gpu.memory_bytes * gpu_memory_utilization)
+    weights = weight_bytes(model, dtype, tp)
+    step = activation_bytes(model, max_num_batched_tokens, max_num_seqs, tp)
+    libraries = runtime_bytes(tp)
+    left = budget - weights - step - libraries
+    blocks = left // (block_size * kv_bytes_per_token(model, kv_cache_dtype, tp))
+    if blocks < 2:
+        verdict = f"{format_bytes(left)} for KV" if left > 0 else f"{format_bytes(-left)} too little"
+        raise Infeasible(
+            f"{model.name} in {dtype} over {tp} x {gpu.name} does not fit: per GPU {format_bytes(weights)} "
+            f"of weights, {format_bytes(step)} of activations and {format_bytes(libraries)} of libraries "
+            f"against {format_bytes(budget)} available ({gpu_memory_utilization:g} of "
+            f"{format_bytes(gpu.memory_bytes)}) leave {verdict}"
+        )
+    return blocks
+
+
+def _linear_parameters(model: ModelSpec, part: Shard) -> int:
+    """Weights of the projections of all layers on one rank."""
+    query, kv = part.heads * model.head_dim, part.kv_heads * model.head_dim
+    attention = model.hidden_size * (2 * query + 2 * kv)
+    return model.num_hidden_layers * (attention + 3 * model.hidden_size * part.intermediate_size)
+
+
+def _small_parameters(model: ModelSpec, part: Shard) -> int:
+    """Norms and biases of all layers on one rank, and the final norm."""
+    hidden, head_dim = model.hidden_size, model.head_dim
+    layer = 2 * hidden
+    if model.qk_norm:
+        layer += 2 * head_dim
+    if model.attention_bias:
+        layer += (part.heads + 2 * part.kv_heads) * head_dim
+    if model.attention_output_bias:
+        layer += hidden
+    if model.mlp_bias:
+        layer += 2 * part.intermediate_size + hidden
+    return model.num_hidden_layers * layer + hidden

@@ -1,0 +1,66 @@
+"""The operations of one step of one rank, as shapes. A cost model turns them into time.
+
+`m`, the number of tokens in the step, is left out everywhere: it alone changes between steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Gemm:
+    """[m, k] x [k, n], run `count` times a step; shapes per rank, after the tensor-parallel split."""
+
+    name: str
+    n: int
+    k: int
+    count: int
+
+    @property
+    def flop_per_token(self) -> int:
+        """Multiply and add counted as two, over all `count` runs."""
+        return 2 * self.n * self.k * self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Softmax attention of `heads` query heads over `kv_heads` key/value heads, `count` layers; per rank."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class AllReduce:
+    """A sum over `ranks` of `bytes_per_token` x m bytes, run `count` times a step."""
+
+    bytes_per_token: int
+    count: int
+    ranks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Elementwise:
+    """A memory-bound pass: `bytes_per_token` x m bytes, reads and writes together, `count` times a step."""
+
+    name: str
+    bytes_per_token: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepOps:
+    """Everything one rank does in a step. `lm_head` runs on the sampled rows only, the rest on all tokens.
+
+    `all_reduces` is empty without tensor parallelism. The all-gather of the logits is not in the list: its
+    size goes with the sampled rows, and at 2 x vocabulary / ranks bytes a row it is far below the others.
+    """
+
+    gemms: tuple[Gemm, ...]
+    attention: Attention
+    all_reduces: tuple[AllReduce, ...]
+    elementwise: tuple[Elementwise, ...]
+    lm_head: Gemm

@@ -1,0 +1,192 @@
+"""`config.json` of a dense Hugging Face model -> ModelSpec; what cannot be represented exactly is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simserve.errors import SpecError, nearest_name
+from simserve.spec.base import parse
+from simserve.spec.model import ModelSpec
+
+# Fields whose presence (a value other than null, false, 0, 1 or []) means: not a plain dense decoder.
+_REFUSED = {
+    "num_experts": "a mixture of experts is not a dense model",
+    "num_local_experts": "a mixture of experts is not a dense model",
+    "n_routed_experts": "a mixture of experts is not a dense model",
+    "kv_lora_rank": "multi-head latent attention is not supported",
+    "text_config": "a multimodal or nested config is not supported",
+    "vision_config": "a multimodal or nested config is not supported",
+    "block_configs": "layers of different shapes are not supported",
+    "hybrid_override_pattern": "hybrid (state-space) layers are not supported",
+    "attn_logit_softcapping": "soft-capped attention is not supported",
+    "is_encoder_decoder": "an encoder-decoder is not supported",
+    "num_nextn_predict_layers": "multi-token prediction layers are not supported",
+}
+_COPIED = (
+    "num_hidden_layers",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "vocab_size",
+    "max_position_embeddings",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Class:
+    """What a Hugging Face model class assumes for keys that its config.json leaves out.
+
+    kv_heads: None means as many as attention heads; head_dim: None means hidden_size / heads.
+    """
+
+    kv_heads: int | None
+    head_dim: int | None = None
+    qkv_bias: bool = False
+    reads_attention_bias: bool = True
+    qk_norm: bool = False
+    windowed_by_default: bool = False
+
+
+# Defaults of transformers 4.57: LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config.
+_CLASSES = {
+    "llama": _Class(kv_heads=None),
+    "mistral": _Class(kv_heads=8, reads_attention_bias=False, windowed_by_default=True),
+    "qwen2": _Class(kv_heads=32, qkv_bias=True, reads_attention_bias=False),
+    "qwen3": _Class(kv_heads=32, head_dim=128, qk_norm=True),
+}
+
+
+def read_hf_config(path: Path, name: str | None = None) -> ModelSpec:
+    """The model described by `path`, a config.json or a folder that holds one. SpecError otherwise."""
+    path = path / "config.json" if path.is_dir() else path
+    config = _read_json(path)
+    file = str(path)
+    _refuse(config, file)
+    family = _CLASSES[config["model_type"]]
+    fields: dict[str, Any] = {key: _required(config, key, file) for key in _COPIED}
+    fields |= _attention(config, family, file)
+    fields |= {
+        "name": name or _name(path),
+        "model_type": config["model_type"],
+        "tie_word_embeddings": config.get("tie_word_embeddings", False),
+        "mlp_bias": config.get("mlp_bias", False),
+        "torch_dtype": _torch_dtype(config, file),
+        "sources": _sources(config, path),
+    }
+    return parse(ModelSpec, fields, file=file)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SpecError("no such file", file=str(path)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"cannot be read: {error}", file=str(path)) from None
+    except json.JSONDecodeError as error:
+        raise SpecError(f"not valid JSON: {error.msg}", file=str(path), line=error.lineno) from None
+    if not isinstance(config, dict):
+        raise SpecError("a config.json holds one JSON object", file=str(path))
+    return config
+
+
+def _refuse(config: Mapping[str, Any], file: str) -> None:
+    for key, why in _REFUSED.items():
+        if config.get(key) not in (None, False, 0, 1, []):
+            value = config[key] if isinstance(config[key], (int, float, str)) else None
+            raise SpecError(why, file=file, key=key, value=value)
+    kind = _required(config, "model_type", file)
+    if kind not in _CLASSES:
+        known = ", ".join(_CLASSES)
+        problem = f"not a model type this can import; it imports {known}"
+        raise SpecError(problem, file=file, key="model_type", value=kind)
+    if config.get("hidden_act", "silu") != "silu":
+        raise SpecError(
+            "only the gated silu MLP is supported", file=file, key="hidden_act", value=config["hidden_act"]
+        )
+    _refuse_windows(config, file)
+    _refuse_quantised(config, file)
+
+
+def _refuse_windows(config: Mapping[str, Any], file: str) -> None:
+    """Sliding windows cap the KV cache and the attention of a request: not a plain dense model."""
+    layers = config.get("layer_types") or []
+    if any(kind != "full_attention" for kind in layers):
+        raise SpecError("only full-attention layers are supported", file=file, key="layer_types")
+    window = config.get("sliding_window")
+    in_use = _first(config.get("use_sliding_window"), _CLASSES[config["model_type"]].windowed_by_default)
+    reach = config.get("max_position_embeddings", 0)
+    if in_use and window is not None and window < reach:
+        problem = "sliding-window attention is not supported"
+        raise SpecError(problem, file=file, key="sliding_window", value=window)
+
+
+def _refuse_quantised(config: Mapping[str, Any], file: str) -> None:
+    quantised = config.get("quantization_config")
+    if quantised is None:
+        return
+    method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
+    if method != "fp8":
+        raise SpecError(
+            "only unquantised and fp8 checkpoints are supported",
+            file=file,
+            key="quantization_config.quant_method",
+            value=method,
+        )
+
+
+def _attention(config: Mapping[str, Any], family: _Class, file: str) -> dict[str, Any]:
+    heads, hidden = _required(config, "num_attention_heads", file), _required(config, "hidden_size", file)
+    bias = config.get("attention_bias", False) if family.reads_attention_bias else False
+    return {
+        "num_key_value_heads": _first(config.get("num_key_value_heads"), family.kv_heads, heads),
+        "head_dim": _first(config.get("head_dim"), family.head_dim) or _head_dim(hidden, heads, file),
+        "attention_bias": bias or family.qkv_bias,
+        "attention_output_bias": bias,
+        "qk_norm": family.qk_norm,
+    }
+
+
+def _head_dim(hidden: Any, heads: Any, file: str) -> int:
+    if not (isinstance(hidden, int) and isinstance(heads, int) and heads > 0 and hidden % heads == 0):
+        problem = f"not given, and num_attention_heads {heads!r} does not divide hidden_size {hidden!r}"
+        raise SpecError(problem, file=file, key="head_dim")
+    return hidden // heads
+
+
+def _first(*values: Any) -> Any:
+    return next((v for v in values if v is not None), None)
+
+
+def _torch_dtype(config: Mapping[str, Any], file: str) -> Any:
+    # transformers 5 writes `dtype`, earlier versions `torch_dtype`.
+    key = "dtype" if config.get("dtype") is not None else "torch_dtype"
+    return _required(config, key, file)
+
+
+def _required(config: Mapping[str, Any], key: str, file: str) -> Any:
+    if config.get(key) is None:
+        near = nearest_name(key, [k for k in config if k != key])
+        raise SpecError("missing in this config.json", file=file, key=key, nearest=near)
+    return config[key]
+
+
+def _sources(config: Mapping[str, Any], path: Path) -> list[str]:
+    sources = [f"imported from {path.name}"]
+    if config.get("quantization_config"):
+        sources.append("the checkpoint is quantised to fp8: deploy it with dtype fp8")
+    return sources
+
+
+def _name(path: Path) -> str:
+    """From 'models--org--model' in the path (Hugging Face cache), 'org--model_config.json', or the folder."""
+    for part in path.parts:
+        if part.startswith("models--"):
+            return part.removeprefix("models--").replace("--", "/")
+    if path.name != "config.json":
+        return path.stem.removesuffix("_config").replace("--", "/")
+    return path.resolve().parent.name
