@@ -47,8 +47,10 @@ class Catalogue(Generic[S]):
         """
         paths = self._paths()
         wanted = fold(name)
-        by_name = {fold(known): path for known, path in paths.items()}
-        by_last_part = {fold(known.rpartition("/")[2]): path for known, path in paths.items()}
+        # Reversed, so that of two files with one name the user's, which comes first, wins.
+        backwards = list(reversed(paths.items()))
+        by_name = {fold(known): path for known, path in backwards}
+        by_last_part = {fold(known.rpartition("/")[2]): path for known, path in backwards}
         path = by_name.get(wanted) or by_last_part.get(wanted)
         if path is not None:
             return self._load(path)

@@ -12,7 +12,7 @@ from simserve.errors import SpecError, nearest_name
 from simserve.spec.base import parse
 from simserve.spec.model import ModelSpec
 
-# Fields whose presence (a value other than null, false, 0, 1 or []) means: not a plain dense decoder.
+# Fields that, when set to anything but null, false, 0 or [], mean: not a plain dense decoder.
 _REFUSED = {
     "num_experts": "a mixture of experts is not a dense model",
     "num_local_experts": "a mixture of experts is not a dense model",
@@ -96,11 +96,11 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _refuse(config: Mapping[str, Any], file: str) -> None:
     for key, why in _REFUSED.items():
-        if config.get(key) not in (None, False, 0, 1, []):
-            value = config[key] if isinstance(config[key], (int, float, str)) else None
+        if config.get(key):
+            value = config[key] if isinstance(config[key], (int, float)) else None
             raise SpecError(why, file=file, key=key, value=value)
     kind = _required(config, "model_type", file)
-    if kind not in _CLASSES:
+    if not isinstance(kind, str) or kind not in _CLASSES:
         known = ", ".join(_CLASSES)
         problem = f"not a model type this can import; it imports {known}"
         raise SpecError(problem, file=file, key="model_type", value=kind)
@@ -115,12 +115,13 @@ def _refuse(config: Mapping[str, Any], file: str) -> None:
 def _refuse_windows(config: Mapping[str, Any], file: str) -> None:
     """Sliding windows cap the KV cache and the attention of a request: not a plain dense model."""
     layers = config.get("layer_types") or []
-    if any(kind != "full_attention" for kind in layers):
+    if not isinstance(layers, list) or any(kind != "full_attention" for kind in layers):
         raise SpecError("only full-attention layers are supported", file=file, key="layer_types")
     window = config.get("sliding_window")
     in_use = _first(config.get("use_sliding_window"), _CLASSES[config["model_type"]].windowed_by_default)
-    reach = config.get("max_position_embeddings", 0)
-    if in_use and window is not None and window < reach:
+    reach = _required(config, "max_position_embeddings", file)
+    covers_all = isinstance(window, int) and isinstance(reach, int) and window >= reach
+    if in_use and window is not None and not covers_all:
         problem = "sliding-window attention is not supported"
         raise SpecError(problem, file=file, key="sliding_window", value=window)
 
@@ -129,12 +130,15 @@ def _refuse_quantised(config: Mapping[str, Any], file: str) -> None:
     quantised = config.get("quantization_config")
     if quantised is None:
         return
-    method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
-    if method != "fp8":
+    # ModelOpt names the format in quant_algo, everybody else in quant_method.
+    method = quantised
+    if isinstance(quantised, dict):
+        method = _first(quantised.get("quant_algo"), quantised.get("quant_method"))
+    if str(method).lower() != "fp8":
         raise SpecError(
             "only unquantised and fp8 checkpoints are supported",
             file=file,
-            key="quantization_config.quant_method",
+            key="quantization_config",
             value=method,
         )
 

@@ -70,6 +70,7 @@ def test_names_are_full_ids() -> None:
     names = model_names()
     assert "Qwen/Qwen3-14B" in names
     assert sorted(names) == names
+    assert [load_model(name).name for name in names] == names
 
 
 @pytest.mark.parametrize(
@@ -172,7 +173,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"sliding_window": 4096, "use_sliding_window": True}, "sliding_window: sliding-window attention"),
     ({"model_type": "mistral", "sliding_window": 4096, "use_sliding_window": None}, "sliding_window: "),
     ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types: only full-attention"),
-    ({"quantization_config": {"quant_method": "awq"}}, "quantization_config.quant_method: only unquantised"),
+    ({"quantization_config": {"quant_method": "awq"}}, "quantization_config: only unquantised"),
+    ({"is_encoder_decoder": True}, "is_encoder_decoder: an encoder-decoder is not supported"),
+    ({"num_nextn_predict_layers": 1}, "num_nextn_predict_layers: multi-token prediction"),
+    ({"model_type": ["llama"]}, "model_type: not a model type this can import"),
+    ({"use_sliding_window": True, "sliding_window": "4096"}, "sliding_window: sliding-window attention"),
+    ({"max_position_embeddings": None}, "max_position_embeddings: missing in this config.json"),
     ({"hidden_size": None}, "hidden_size: missing in this config.json"),
     ({"torch_dtype": None}, "torch_dtype: missing in this config.json"),
     ({"model_type": "llama", "head_dim": None, "num_attention_heads": 33}, "head_dim: not given, and "),
@@ -210,9 +216,10 @@ def test_a_missing_file_says_so(tmp_path: Path, name: str) -> None:
         load_model(str(tmp_path / name))
 
 
-def test_an_fp8_checkpoint_imports_with_a_reminder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("quantised", [{"quant_method": "fp8"}, {"quant_algo": "FP8"}])
+def test_an_fp8_checkpoint_imports_with_a_reminder(tmp_path: Path, quantised: dict[str, str]) -> None:
     """The architecture is the same; the number format is the deployment's."""
-    model = import_hf_config(_write(tmp_path, {**QWEN3_8B, "quantization_config": {"quant_method": "fp8"}}))
+    model = import_hf_config(_write(tmp_path, {**QWEN3_8B, "quantization_config": quantised}))
     assert "the checkpoint is quantised to fp8: deploy it with dtype fp8" in model.sources
 
 
@@ -226,6 +233,18 @@ def test_an_imported_model_written_to_yaml_is_found_by_name(
     monkeypatch.setenv("SIMSERVE_DATA", str(tmp_path))
     assert model == load_model("my-model")
     assert "me/my-model" in model_names()
+
+
+def test_of_two_models_with_one_last_part_the_users_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The full id still reaches the shipped one."""
+    model = import_hf_config(_write(tmp_path, QWEN3_8B), name="me/Qwen3-32B")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / yaml_file_name(model)).write_text(to_yaml(model), encoding="utf-8")
+    monkeypatch.setenv("SIMSERVE_DATA", str(tmp_path))
+    assert load_model("qwen3-32b").name == "me/Qwen3-32B"
+    assert load_model("Qwen/Qwen3-32B").name == "Qwen/Qwen3-32B"
 
 
 def test_models_are_hashable() -> None:
