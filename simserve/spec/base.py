@@ -112,7 +112,8 @@ def _first_problem(cls: type[Spec], error: ValidationError, located: Located) ->
     details = error.errors(include_url=False)
     first = next((e for e in details if e["type"] == "extra_forbidden"), details[0])
     path = tuple(p for p in first["loc"] if _in_data(located.data, first["loc"], p))
-    line = next((located.lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in located.lines), None)
+    places = (path[:n] for n in range(len(path), -1, -1))
+    line = next((located.lines[place] for place in places if place in located.lines), None)
     kind, value, nearest = first["type"], first.get("input"), None
     problem = first["msg"].removeprefix("Value error, ")
     problem = problem[:1].lower() + problem[1:]

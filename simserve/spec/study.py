@@ -1,0 +1,76 @@
+"""A study: model, workload, SLO, deployment, and the space to search. One YAML file is one study."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator, Field
+
+from simserve.spec.base import Located, Spec, parse, read_yaml
+from simserve.spec.deployment import DeploymentSpec, Dtype
+from simserve.spec.slo import SloSpec
+from simserve.spec.workload import WorkloadSpec
+
+T = TypeVar("T")
+
+
+def _listed(value: Any) -> Any:
+    """A single choice is a list of one."""
+    return value if isinstance(value, list | tuple) or value is None else [value]
+
+
+Choices = Annotated[tuple[T, ...], BeforeValidator(_listed), Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class SpaceSpec(Spec):
+    """What the search may choose from; a key that is absent stays as the study's deployment has it."""
+
+    gpu: Choices[str] | None = None
+    tensor_parallel_size: Choices[Count] | None = None
+    replicas: Choices[Count] | None = None
+    max_num_batched_tokens: Choices[Count] | None = None
+    max_num_seqs: Choices[Count] | None = None
+    router: Choices[str] | None = None
+    dtype: Choices[Dtype] | None = None
+
+
+class SearchSpec(Spec):
+    """The search: its space, the most GPUs a deployment may use, and how much to simulate.
+
+    trials: simulated configurations at most; requests: simulate only the first so many; timeout_s: stop
+    asking for new trials after so many seconds.
+    """
+
+    space: SpaceSpec = SpaceSpec()
+    max_gpus: int | None = Field(default=None, ge=1)
+    trials: int = Field(default=40, ge=1, le=100_000)
+    requests: int | None = Field(default=None, ge=1)
+    timeout_s: float | None = Field(default=None, gt=0)
+
+
+class StudySpec(Spec):
+    """One question. `deployment` alone is a simulation, with `search` its space is explored."""
+
+    name: str = Field(default="study", pattern=r"^[A-Za-z0-9._-]+$")
+    model: str
+    workload: WorkloadSpec
+    slo: SloSpec | None = None
+    deployment: DeploymentSpec = DeploymentSpec()
+    search: SearchSpec | None = None
+    seed: int = Field(default=0, ge=0)
+
+
+def load_study(path: Path | str) -> StudySpec:
+    """Read a study file; without a `name` it is called like the file."""
+    located = read_yaml(path)
+    if isinstance(located.data, dict) and "name" not in located.data:
+        located = Located({"name": Path(path).stem, **located.data}, located.lines, located.file)
+    return parse(StudySpec, located)
+
+
+def study_json_schema() -> str:
+    """JSON Schema of study files, for editors."""
+    return json.dumps(StudySpec.model_json_schema(), indent=2)

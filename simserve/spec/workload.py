@@ -1,0 +1,102 @@
+"""What arrives: a trace that is replayed, or arrivals and lengths drawn from distributions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from simserve.spec.base import Spec
+
+
+class TraceSpec(Spec):
+    """A recorded trace. rate_scale 2 halves all gaps between arrivals; limit: the first so many requests."""
+
+    path: str
+    format: Literal["azure"] = "azure"
+    rate_scale: float = Field(default=1.0, gt=0)
+    limit: int | None = Field(default=None, ge=1)
+
+
+class ArrivalSpec(Spec):
+    """How requests arrive: `rate_rps` per second, `cv` (gamma) of the gaps, or a closed loop."""
+
+    kind: Literal["poisson", "gamma", "constant", "closed_loop"]
+    rate_rps: float | None = Field(default=None, gt=0)
+    cv: float | None = Field(default=None, gt=0)
+    concurrency: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> ArrivalSpec:
+        needed = {"closed_loop": ["concurrency"], "gamma": ["rate_rps", "cv"]}.get(self.kind, ["rate_rps"])
+        _exactly(self, self.kind, needed, ["rate_rps", "cv", "concurrency"])
+        return self
+
+
+class LengthSpec(Spec):
+    """A distribution of token counts, at least 1.
+
+    fixed: value; uniform: low..high inclusive; lognormal: mean and std of the variable itself, clipped to
+    [min, max]; empirical: drawn with replacement from values, or from a column of a CSV file at path.
+    """
+
+    kind: Literal["fixed", "uniform", "lognormal", "empirical"]
+    value: int | None = Field(default=None, ge=1)
+    low: int | None = Field(default=None, ge=1)
+    high: int | None = Field(default=None, ge=1)
+    mean: float | None = Field(default=None, ge=1)
+    std: float | None = Field(default=None, gt=0)
+    min: int | None = Field(default=None, ge=1)
+    max: int | None = Field(default=None, ge=1)
+    values: tuple[int, ...] | None = None
+    path: str | None = None
+    column: str | None = None
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> LengthSpec:
+        if self.kind == "empirical":
+            needed = ["path", "column"] if self.path is not None else ["values"]
+        else:
+            needed = {"fixed": ["value"], "uniform": ["low", "high"], "lognormal": ["mean", "std"]}[self.kind]
+        known = ["value", "low", "high", "mean", "std", "values", "path", "column"]
+        if self.kind != "lognormal":
+            known += ["min", "max"]
+        _exactly(self, self.kind, needed, known)
+        for low, high in (("low", "high"), ("min", "max")):
+            first, second = getattr(self, low), getattr(self, high)
+            if first is not None and second is not None and first > second:
+                raise ValueError(f"{low} {first} is larger than {high} {second}")
+        if self.values is not None and (not self.values or min(self.values) < 1):
+            raise ValueError("values must be a list of token counts of at least 1")
+        return self
+
+
+class WorkloadSpec(Spec):
+    """Either `trace`, or `arrivals`, `prompt_tokens`, `output_tokens` and the number of `requests`."""
+
+    trace: TraceSpec | None = None
+    arrivals: ArrivalSpec | None = None
+    prompt_tokens: LengthSpec | None = None
+    output_tokens: LengthSpec | None = None
+    requests: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _trace_or_distributions(self) -> WorkloadSpec:
+        drawn = ["arrivals", "prompt_tokens", "output_tokens", "requests"]
+        if self.trace is not None:
+            _exactly(self, "a workload with a trace", ["trace"], drawn)
+        elif all(getattr(self, name) is None for name in drawn):
+            raise ValueError("a workload needs trace, or arrivals, prompt_tokens, output_tokens and requests")
+        else:
+            _exactly(self, "a workload without a trace", drawn, drawn)
+        return self
+
+
+def _exactly(spec: Spec, kind: str, needed: list[str], known: list[str]) -> None:
+    """ValueError unless all of `needed` and nothing else of `known` is set."""
+    missing = [name for name in needed if getattr(spec, name) is None]
+    if missing:
+        raise ValueError(f"{kind} needs {' and '.join(missing)}")
+    extra = [name for name in known if name not in needed and getattr(spec, name) is not None]
+    if extra:
+        raise ValueError(f"{kind} has no {' nor '.join(extra)}")
