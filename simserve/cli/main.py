@@ -1,0 +1,74 @@
+"""`simserve`: every user error is one line on stderr and exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from simserve import __version__
+from simserve.cli import explain, hw, models, perfdb, search, simulate
+from simserve.errors import LawBroken, SimserveError
+
+USER_ERROR, BUG, INTERRUPTED = 2, 1, 130
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Which deployment to run for serving an LLM, found by simulation on measured kernel times.",
+)
+app.command("search")(search.search)
+app.command("simulate")(simulate.simulate)
+app.command("explain")(explain.explain)
+app.add_typer(models.app, name="models")
+app.add_typer(hw.app, name="hw")
+app.add_typer(perfdb.app, name="perfdb")
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"simserve {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 for a user error, 130 after Ctrl-C, 1 for our own bug."""
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        try:
+            code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        except LawBroken as error:
+            return _complain(f"{error} (a bug in simserve; please report it)", BUG)
+        except SimserveError as error:
+            return _complain(str(error), USER_ERROR)
+        except typer.Abort:
+            return INTERRUPTED
+        except Exception as error:
+            # Usage errors of the parser: their class has moved between versions of typer, their method not.
+            if not hasattr(error, "format_message"):
+                raise
+            return _complain(error.format_message(), USER_ERROR)
+    return code if isinstance(code, int) else 0
+
+
+def _complain(message: str, code: int) -> int:
+    """One line on stderr, whatever the message holds."""
+    sys.stdout.flush()
+    print("simserve: error: " + " ".join(message.split()), file=sys.stderr)
+    return code

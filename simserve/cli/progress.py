@@ -1,0 +1,37 @@
+"""A progress bar on stderr, shown at a terminal only and gone when the work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from simserve.search.objective import Outcome
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[int, int, Outcome | None], None]]:
+    """Yields report(done, total, latest outcome); the bar names the best configuration so far."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from simserve.search.objective import ranked
+    from simserve.search.result import describe
+
+    console = Console(stderr=True)
+    best: list[Outcome] = []
+    bar = Progress(
+        BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}"),
+        console=console, transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("simulating", total=None)
+
+        def report(done: int, total: int, outcome: Outcome | None) -> None:
+            if outcome is not None:
+                best[:] = ranked([*best, outcome])[:1]
+            text = f"best: {describe(best[0])}" if best and best[0].meets_slo else "simulating"
+            bar.update(task, completed=done, total=total, description=text)
+
+        yield report

@@ -1,0 +1,201 @@
+"""`simserve search`: the deployment to run for a load under an SLO."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simserve.cli import options as opt
+from simserve.errors import Infeasible, SpecError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from simserve.search.result import SearchResult
+    from simserve.search.runner import Inputs
+
+_SPACE, _RUN = "Search space (repeat, or separate by commas)", "Search"
+_DEFAULT_TOKENS, _DEFAULT_SEQS = [2048, 8192, 16384], [128, 256]
+RESULTS = Path("simserve-results")
+
+Words = list[str] | None
+
+
+def search(
+    study: opt.Study = None,
+    model: opt.Model = None,
+    gpu: Annotated[Words, typer.Option(help="GPU types.", rich_help_panel=_SPACE)] = None,
+    gpus: Annotated[
+        int | None, typer.Option(help="GPUs at most (default 8).", rich_help_panel=_SPACE)
+    ] = None,
+    tp: Annotated[Words, typer.Option(help="Tensor-parallel sizes.", rich_help_panel=_SPACE)] = None,
+    replicas: Annotated[Words, typer.Option(help="Numbers of replicas.", rich_help_panel=_SPACE)] = None,
+    dtype: Annotated[Words, typer.Option(help="bf16, fp16, fp8.", rich_help_panel=_SPACE)] = None,
+    max_num_batched_tokens: Annotated[
+        Words, typer.Option(help="Tokens per step.", rich_help_panel=_SPACE)
+    ] = None,
+    max_num_seqs: Annotated[Words, typer.Option(help="Running requests.", rich_help_panel=_SPACE)] = None,
+    router: Annotated[Words, typer.Option(help="Routers.", rich_help_panel=_SPACE)] = None,
+    scheduler: opt.Scheduler = None,
+    kv_cache_dtype: opt.KvCacheDtype = None,
+    trace: opt.Trace = None,
+    trace_format: opt.TraceFormat = None,
+    rate_scale: opt.RateScale = None,
+    rate: opt.Rate = None,
+    cv: opt.Cv = None,
+    concurrency: opt.Concurrency = None,
+    isl: opt.Isl = None,
+    osl: opt.Osl = None,
+    requests: opt.Requests = None,
+    ttft: opt.Ttft = None,
+    tpot: opt.Tpot = None,
+    e2e: opt.E2e = None,
+    percentile: opt.Percentile = None,
+    seed: opt.Seed = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Configurations to simulate at most.", rich_help_panel=_RUN)
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Processes; 0 for one per CPU.", min=0, rich_help_panel=_RUN)] = 1,
+    resume: Annotated[
+        bool, typer.Option(help="Take up the search in the output folder.", rich_help_panel=_RUN)
+    ] = False,
+    top: Annotated[int, typer.Option(help="Rows of the table.", min=1, rich_help_panel="Output")] = 10,
+    json_out: opt.Json = None,
+    out: opt.OutDir = None,
+) -> None:
+    """Find the deployment with the highest throughput per GPU that meets the SLO.
+
+    simserve search studies/quickstart.yaml
+
+    simserve search --model Qwen/Qwen3-32B --gpu h200_sxm --gpus 8 --trace azure-conv.csv --ttft 500 --tpot 30
+    """
+    given = locals()
+    flags = opt.Flags(**{name: given[name] for name in opt.Flags.__dataclass_fields__})
+    space_flags = {f"--{k.replace('_', '-')}": given[k] for k in (
+        "gpu", "gpus", "tp", "replicas", "dtype", "max_num_batched_tokens", "max_num_seqs", "router",
+        "scheduler", "kv_cache_dtype")}  # fmt: skip
+    sections = _sections(space_flags, trials) if study is None else {}
+    inputs = _inputs(study, flags, sections, space_flags, trials)
+    folder = out if out is not None else RESULTS / inputs.study.name
+    _search(
+        inputs, folder, jobs=jobs or _cpus(), resume=resume, top=top, json_out=json_out, again=_again(study)
+    )
+
+
+def _inputs(
+    study: Path | None,
+    flags: opt.Flags,
+    sections: dict[str, Any],
+    space_flags: dict[str, Any],
+    trials: int | None,
+) -> Inputs:
+    from simserve.search.runner import prepare
+
+    asked = opt.read_study(study, flags, sections, space_flags)
+    if asked.search is None:
+        raise SpecError("there is no 'search' section; use `simserve simulate`, or add one", file=str(study))
+    requests = asked.search.requests
+    if trials is not None:
+        if trials < 1:
+            raise SpecError("must be at least 1", file=opt.COMMAND_LINE, key="--trials", value=trials)
+        asked = asked.model_copy(update={"search": asked.search.model_copy(update={"trials": trials})})
+    limit = flags.requests if study is not None else None
+    return prepare(asked, base_dir=opt.base_dir(study), requests=limit or requests)
+
+
+def _search(
+    inputs: Inputs, folder: Path, *, jobs: int, resume: bool, top: int, json_out: str | None, again: str
+) -> None:
+    from rich.console import Console
+
+    from simserve.cli.progress import progress_bar
+    from simserve.report.save import make_folder
+    from simserve.report.terminal import print_search
+    from simserve.search.result import nothing_meets
+    from simserve.search.runner import run_search
+
+    make_folder(folder)
+    try:
+        with progress_bar() as progress:
+            result = run_search(inputs, out_dir=folder, jobs=jobs, resume=resume, progress=progress)
+    except KeyboardInterrupt:
+        print(
+            f"simserve: interrupted; resume with {again} -o {shlex.quote(str(folder))} --resume",
+            file=sys.stderr,
+        )
+        raise typer.Exit(130) from None
+    console = Console()
+    if json_out != "-":
+        print_search(console, result, top=top)
+    store(console, result, folder, json_out)
+    if result.recommended is None:
+        raise Infeasible(nothing_meets(result))
+
+
+def store(console: Console, result: SearchResult, folder: Path | None, json_out: str | None) -> None:
+    """Save to the folder, and the JSON document to where it was asked for."""
+    from simserve.report.document import document
+    from simserve.report.save import save, to_json, write_atomic
+
+    if folder is not None:
+        names = ", ".join(path.name for path in save(result, folder))
+        if json_out != "-":
+            console.print(f"\nsaved in {folder}: {names}", soft_wrap=True, highlight=False, markup=False)
+    if json_out == "-":
+        typer.echo(to_json(document(result)), nl=False)
+    elif json_out is not None:
+        write_atomic(Path(json_out), to_json(document(result)))
+
+
+def _sections(space_flags: dict[str, Any], trials: int | None) -> dict[str, Any]:
+    """The `deployment` and `search` sections that the options describe; raises SpecError without a GPU."""
+    gpu = opt.words(space_flags["--gpu"])
+    if not gpu:
+        raise SpecError("give at least one GPU type", file=opt.COMMAND_LINE, key="--gpu")
+    most = space_flags["--gpus"] if space_flags["--gpus"] is not None else 8
+    space = {
+        "gpu": gpu,
+        "tensor_parallel_size": opt.integers(space_flags["--tp"], "--tp")
+        or [size for size in (1, 2, 4, 8) if size <= most],
+        "replicas": opt.integers(space_flags["--replicas"], "--replicas") or _replica_counts(most),
+        "dtype": opt.words(space_flags["--dtype"]) or ["bf16"],
+        "max_num_batched_tokens": opt.integers(
+            space_flags["--max-num-batched-tokens"], "--max-num-batched-tokens"
+        )
+        or _DEFAULT_TOKENS,
+        "max_num_seqs": opt.integers(space_flags["--max-num-seqs"], "--max-num-seqs") or _DEFAULT_SEQS,
+        "router": opt.words(space_flags["--router"]) or ["round_robin", "least_loaded"],
+    }
+    base = {
+        "gpu": gpu[0],
+        "scheduler": space_flags["--scheduler"],
+        "kv_cache_dtype": space_flags["--kv-cache-dtype"],
+    }
+    asked: dict[str, Any] = {"space": space, "max_gpus": most}
+    if trials is not None:
+        asked["trials"] = trials
+    return {"deployment": {k: v for k, v in base.items() if v is not None}, "search": asked}
+
+
+def _replica_counts(most: int) -> list[int]:
+    """Every count up to 8, then in steps that keep the space small."""
+    return [n for n in range(1, most + 1) if n <= 8 or (n <= 32 and n % 4 == 0) or n % 16 == 0]
+
+
+def _again(study: Path | None) -> str:
+    """The command that was typed, without its output folder and --resume."""
+    if study is not None:
+        return f"simserve search {shlex.quote(str(study))}"
+    return "the same options and"
+
+
+def _cpus() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1

@@ -1,0 +1,85 @@
+"""`simserve simulate`: one deployment, all its latencies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from simserve.cli import options as opt
+from simserve.errors import SpecError
+
+_DEPLOY = "Deployment"
+
+
+def simulate(
+    study: opt.Study = None,
+    model: opt.Model = None,
+    gpu: Annotated[str | None, typer.Option(help="GPU type.", rich_help_panel=_DEPLOY)] = None,
+    tp: Annotated[int | None, typer.Option(help="Tensor-parallel size.", rich_help_panel=_DEPLOY)] = None,
+    replicas: Annotated[int | None, typer.Option(help="Number of replicas.", rich_help_panel=_DEPLOY)] = None,
+    dtype: Annotated[str | None, typer.Option(help="bf16, fp16, fp8.", rich_help_panel=_DEPLOY)] = None,
+    max_num_batched_tokens: Annotated[
+        int | None, typer.Option(help="Tokens per step.", rich_help_panel=_DEPLOY)
+    ] = None,
+    max_num_seqs: Annotated[
+        int | None, typer.Option(help="Running requests.", rich_help_panel=_DEPLOY)
+    ] = None,
+    router: Annotated[str | None, typer.Option(help="Router.", rich_help_panel=_DEPLOY)] = None,
+    scheduler: opt.Scheduler = None,
+    kv_cache_dtype: opt.KvCacheDtype = None,
+    trace: opt.Trace = None,
+    trace_format: opt.TraceFormat = None,
+    rate_scale: opt.RateScale = None,
+    rate: opt.Rate = None,
+    cv: opt.Cv = None,
+    concurrency: opt.Concurrency = None,
+    isl: opt.Isl = None,
+    osl: opt.Osl = None,
+    requests: opt.Requests = None,
+    ttft: opt.Ttft = None,
+    tpot: opt.Tpot = None,
+    e2e: opt.E2e = None,
+    percentile: opt.Percentile = None,
+    seed: opt.Seed = None,
+    json_out: opt.Json = None,
+    out: opt.OutDir = None,
+) -> None:
+    """Simulate the one deployment of a study, or of the options, and print its metrics.
+
+    simserve simulate studies/azure_conv.yaml
+
+    simserve simulate --model meta-llama/Llama-3.1-8B --gpu h100_sxm --rate 4 --isl 1000 --osl 200
+    """
+    given = locals()
+    flags = opt.Flags(**{name: given[name] for name in opt.Flags.__dataclass_fields__})
+    deployment = {
+        "gpu": gpu, "tensor_parallel_size": tp, "replicas": replicas, "dtype": dtype,
+        "max_num_batched_tokens": max_num_batched_tokens, "max_num_seqs": max_num_seqs, "router": router,
+        "scheduler": scheduler, "kv_cache_dtype": kv_cache_dtype,
+    }  # fmt: skip
+    _simulate(study, flags, deployment, json_out, out)
+
+
+def _simulate(
+    study: Path | None, flags: opt.Flags, deployment: dict[str, Any], json_out: str | None, out: Path | None
+) -> None:
+    from rich.console import Console
+
+    from simserve.cli.search import store
+    from simserve.report.terminal import print_simulation
+    from simserve.search.runner import prepare, run_simulation
+
+    if study is None and deployment["gpu"] is None:
+        raise SpecError("give a study file, or --model, --gpu and the other options", file=opt.COMMAND_LINE)
+    sections = {"deployment": {k: v for k, v in deployment.items() if v is not None}}
+    names = {"tensor_parallel_size": "--tp"}
+    other = {names.get(k, f"--{k.replace('_', '-')}"): v for k, v in deployment.items()}
+    asked = opt.read_study(study, flags, sections, other)
+    limit = flags.requests if study is not None else None
+    result = run_simulation(prepare(asked, base_dir=opt.base_dir(study), requests=limit))
+    console = Console()
+    if json_out != "-":
+        print_simulation(console, result)
+    store(console, result, out, json_out)

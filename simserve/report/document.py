@@ -1,0 +1,84 @@
+"""The JSON document of a result, one schema for `search` and `simulate`: "simserve.result/1".
+
+    schema           "simserve.result/1"; a change that breaks readers raises the number
+    kind             "search" or "simulate"
+    name             of the study
+    model            Hugging Face id
+    recommended      index into `runs` of the run to deploy; null for `simulate` or if none meets the SLO
+    ties             indices of runs within 1 % of the recommended one's throughput per GPU
+    front            indices of the Pareto front (tokens/s/GPU up, TPOT down) among runs that meet the SLO,
+                     by falling throughput
+    configurations   size of the feasible space;  complete: true if every one of them was simulated
+    rejected         [{reason, configurations}] that cannot exist, the commonest reason first
+    runs             the simulated configurations, the best first:
+      deployment       the fields of a study's `deployment`;  num_gpus: tensor_parallel_size * replicas
+      num_gpu_blocks   KV blocks per replica;  memory_bytes: per GPU, by kind
+      meets_slo        true if every objective holds and no request was turned away
+      slo              [{name: ttft|tpot|e2e, percentile, value_ms, bound_ms}]; value_ms 1e12 means never
+      turned_away      requests rejected by this deployment that the model's context would hold
+      tokens_per_s_per_gpu   prompt + output tokens per second and GPU
+      ttft_ms, tpot_ms       at the SLO's percentile (90 if there is no SLO)
+      usd_per_hour           of all GPUs, from the prices in hw_specs
+      usd_per_million_tokens prompt + output tokens
+      sources          share of the priced operations by source: measured, interpolated, transferred, modelled
+      metrics          everything in `simserve.metrics`, in the units that the keys name
+      launch           shell lines that start this configuration
+    provenance       versions, seed, the study as read, the model, the workload's origin and SHA-256
+
+Times in ms, rates per second, sizes in bytes. Numbers that do not exist are null.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from simserve.report.launch import launch_lines
+from simserve.search.objective import Outcome
+from simserve.search.result import SearchResult
+
+SCHEMA = "simserve.result/1"
+
+
+def document(result: SearchResult) -> dict[str, Any]:
+    """The result as JSON-safe data; see the module docstring for the schema."""
+    runs = result.runs
+    recommended = result.recommended
+    places = {id(run): index for index, run in enumerate(runs)}
+    model = str(result.provenance["model"]["name"])
+    plain = {
+        "schema": SCHEMA,
+        "kind": result.kind,
+        "name": result.name,
+        "model": model,
+        "recommended": None if recommended is None else places[id(recommended)],
+        "ties": [places[id(run)] for run in result.ties],
+        "front": [places[id(run)] for run in result.front],
+        "configurations": result.configurations,
+        "complete": result.complete,
+        "rejected": [{"reason": r, "configurations": n} for r, n in result.rejected_reasons],
+        "runs": [_run(model, run) for run in runs],
+        "provenance": result.provenance,
+    }
+    safe: dict[str, Any] = json_safe(plain)
+    return safe
+
+
+def json_safe(value: Any) -> Any:
+    """NumPy scalars as Python's, tuples as lists, NaN and infinities as None."""
+    if isinstance(value, dict):
+        return {str(k): json_safe(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_safe(v) for v in value]
+    if hasattr(value, "item") and not isinstance(value, (str, bytes)):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+
+
+def _run(model: str, run: Outcome) -> dict[str, Any]:
+    from simserve.spec.hardware import load_gpu
+
+    launch = launch_lines(model, run.deployment, load_gpu(run.deployment.gpu))
+    return {**run.to_dict(), "meets_slo": run.meets_slo, "launch": launch}

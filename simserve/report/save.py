@@ -1,0 +1,78 @@
+"""Write results so that a reader never sees half a file: to a temporary file, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from simserve.errors import SpecError
+from simserve.report.document import document
+from simserve.report.plot import plotly_html
+from simserve.report.tables import csv_text
+from simserve.search.result import SearchResult
+
+
+def save(result: SearchResult, folder: Path) -> list[Path]:
+    """Write result.json, runs.csv, provenance.json, launch.sh and, with plotly, pareto.html; their paths."""
+    content = document(result)
+    files = {
+        "result.json": to_json(content),
+        "runs.csv": csv_text(result),
+        "provenance.json": to_json(content["provenance"]),
+    }
+    chosen = content["recommended"] if result.kind == "search" else 0
+    if chosen is not None:
+        files["launch.sh"] = "\n".join(["#!/bin/sh", *_background(content["runs"][chosen]["launch"])]) + "\n"
+    if (html := plotly_html(result)) is not None:
+        files["pareto.html"] = html
+    make_folder(folder)
+    return [write_atomic(folder / name, text) for name, text in files.items()]
+
+
+def to_json(content: object) -> str:
+    """Readable JSON with a final newline."""
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def make_folder(folder: Path) -> None:
+    """Create `folder`; SpecError if that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecError(f"cannot create the output folder: {_why(error)}", file=str(folder)) from None
+    if not os.access(folder, os.W_OK):
+        raise SpecError("the output folder is not writable", file=str(folder))
+
+
+def write_atomic(path: Path, text: str) -> Path:
+    """Replace `path` by `text` in one step; SpecError if that is not possible."""
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
+        ) as out:
+            temporary = Path(out.name)
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise SpecError(f"cannot write: {_why(error)}", file=str(path)) from None
+    return path
+
+
+def _background(lines: list[str]) -> list[str]:
+    """Several servers in one script run side by side."""
+    commands = [line for line in lines if not line.startswith("#")]
+    if len(commands) < 2:
+        return lines
+    return [*(line if line.startswith("#") else f"{line} &" for line in lines), "wait"]
+
+
+def _why(error: OSError) -> str:
+    return (error.strerror or type(error).__name__).lower()

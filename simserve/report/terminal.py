@@ -1,0 +1,165 @@
+"""Results as rich tables for a person at a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from simserve.report.launch import launch_lines
+from simserve.report.plot import scatter
+from simserve.search.objective import NEVER_MS, Outcome
+from simserve.search.result import SearchResult, describe
+from simserve.units import format_bytes
+
+_LATENCIES = (("TTFT", "ttft_ms"), ("TPOT", "tpot_ms"), ("ITL", "itl_ms"), ("E2E", "e2e_ms"),
+              ("queueing", "queueing_ms"))  # fmt: skip
+_STATS = ("mean", "p50", "p90", "p95", "p99")
+_SOURCES = ("measured", "interpolated", "transferred", "modelled")
+
+
+def print_search(console: Console, result: SearchResult, *, top: int = 10) -> None:
+    """Top-k table, Pareto scatter, recommendation with its launch commands and what its numbers rest on."""
+    console.print(_top_table(result, top))
+    for line in scatter(result):
+        console.print(escape(line), highlight=False)
+    _print_rejected(console, result)
+    chosen = result.recommended
+    if chosen is None:
+        return
+    console.print()
+    console.print(f"[bold green]Recommended[/]: {escape(describe(chosen))}")
+    _print_ties(console, result)
+    console.print(_metrics_table(chosen))
+    _print_facts(console, chosen)
+    print_launch(console, result, chosen)
+
+
+def print_simulation(console: Console, result: SearchResult) -> None:
+    """All metrics of one run."""
+    run = result.runs[0]
+    console.print(f"[bold]{escape(result.name)}[/]: {escape(describe(run))}")
+    console.print(_metrics_table(run))
+    _print_facts(console, run)
+
+
+def print_launch(console: Console, result: SearchResult, run: Outcome) -> None:
+    """The launch commands, one unbroken line each, so that they can be copied."""
+    from simserve.spec.hardware import load_gpu
+
+    lines = launch_lines(
+        str(result.provenance["model"]["name"]), run.deployment, load_gpu(run.deployment.gpu)
+    )
+    console.print("[bold]Launch[/]:")
+    for line in lines:
+        console.print(f"  {escape(line)}", soft_wrap=True, highlight=False)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with `digits` significant ones, whole from there on; 'never' for NEVER_MS, '-' for None."""
+    if value is None:
+        return "-"
+    if value >= NEVER_MS:
+        return "never"
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def _top_table(result: SearchResult, top: int) -> Table:
+    scope = "all" if result.complete else "the most promising"
+    title = f"{result.name}: {len(result.runs)} of {result.configurations} possible configurations simulated"
+    if len(result.runs) > top:
+        title += f", the best {top} shown"
+    percentile = result.runs[0].slo[0].percentile if result.runs[0].slo else 90.0
+    table = Table(
+        title=escape(title), caption=f"simulated: {scope}; * on the Pareto front", title_justify="left"
+    )
+    headers = ("", "GPUs", "configuration", "tokens/s/GPU", f"TTFT P{percentile:g} ms",
+               f"TPOT P{percentile:g} ms", "SLO", "USD/h", "USD/M tokens")  # fmt: skip
+    for header in headers:
+        table.add_column(header, justify="left" if header in ("configuration", "SLO", "") else "right")
+    front = {id(r) for r in result.front}
+    for index, run in enumerate(result.runs[:top]):
+        star = "*" if id(run) in front else ""
+        table.add_row(
+            f"{index + 1}{star}", str(run.num_gpus), escape(describe(run)), number(run.tokens_per_s_per_gpu, 4),
+            number(run.ttft_ms), number(run.tpot_ms), "[green]met[/]" if run.meets_slo else _missed(run),
+            f"{run.usd_per_hour:.2f}", number(run.usd_per_million_tokens),
+        )  # fmt: skip
+    return table
+
+
+def _missed(run: Outcome) -> str:
+    names = [s.name.upper() for s in run.slo if s.excess > 0.0]
+    if run.turned_away:
+        names.append(f"{run.turned_away} turned away")
+    return f"[red]misses {', '.join(names)}[/]"
+
+
+def _metrics_table(run: Outcome) -> Table:
+    table = Table(show_edge=False)
+    table.add_column("ms")
+    for stat in _STATS:
+        table.add_column(stat, justify="right")
+    bounds = [s.name for s in run.slo]
+    if bounds:
+        table.add_column("SLO", justify="right")
+    for title, key in _LATENCIES:
+        stats: dict[str, Any] = run.metrics.get(key) or {}
+        row = [title, *(number(stats.get(stat)) for stat in _STATS)]
+        if bounds:
+            row.append(_bound(run, key))
+        table.add_row(*row)
+    return table
+
+
+def _bound(run: Outcome, key: str) -> str:
+    for value in run.slo:
+        if key == f"{value.name}_ms":
+            sign, colour = ("<=", "green") if value.excess <= 0.0 else (">", "red")
+            return f"[{colour}]P{value.percentile:g} {number(value.value_ms)} {sign} {value.bound_ms:g}[/]"
+    return ""
+
+
+def _print_facts(console: Console, run: Outcome) -> None:
+    m = run.metrics
+    console.print(
+        f"{number(m.get('request_throughput_rps'))} requests/s, {number(m.get('output_tokens_per_s'), 4)} output "
+        f"tokens/s, {number(run.tokens_per_s_per_gpu, 4)} tokens/s/GPU, "
+        f"goodput {number(m.get('goodput_rps'))} requests/s",
+        highlight=False,
+    )
+    console.print(
+        f"{run.usd_per_hour:.2f} USD/h, {number(run.usd_per_million_tokens)} USD per million tokens; "
+        f"{run.num_gpus} GPU{'s' if run.num_gpus > 1 else ''}, {run.num_gpu_blocks} KV blocks per replica, "
+        f"{m.get('preemptions', 0)} preemptions",
+        highlight=False,
+    )
+    if run.memory_bytes:
+        parts = ", ".join(
+            f"{name.replace('_', ' ')} {format_bytes(n)}" for name, n in run.memory_bytes.items()
+        )
+        console.print(f"memory per GPU: {parts}", highlight=False)
+    if run.sources:
+        parts = ", ".join(f"{100 * run.sources[s]:.0f} % {s}" for s in _SOURCES if run.sources.get(s))
+        console.print(f"kernel numbers: {parts}", highlight=False)
+
+
+def _print_ties(console: Console, result: SearchResult) -> None:
+    if result.ties:
+        console.print(
+            f"  within 1 % of its throughput per GPU: {len(result.ties)} more, at higher cost or TPOT",
+            highlight=False,
+        )
+
+
+def _print_rejected(console: Console, result: SearchResult) -> None:
+    reasons = result.rejected_reasons
+    for reason, count in reasons[:3]:
+        console.print(f"[dim]not possible, {count} configurations: {escape(reason)}[/]", highlight=False)
+    if len(reasons) > 3:
+        rest = sum(count for _, count in reasons[3:])
+        console.print(f"[dim]not possible for {len(reasons) - 3} other reasons: {rest}[/]", highlight=False)

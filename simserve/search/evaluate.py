@@ -1,0 +1,67 @@
+"""Simulate one configuration and reduce the run to an Outcome; the unit of work of a parallel search."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from simserve.search.objective import (
+    DEFAULT_PERCENTILE,
+    NEVER_MS,
+    Outcome,
+    at_percentile,
+    latencies_ms,
+    slo_values,
+)
+
+if TYPE_CHECKING:
+    from simserve.run import RunResult
+    from simserve.sim.trace import Trace
+    from simserve.spec.deployment import DeploymentSpec
+    from simserve.spec.model import ModelSpec
+    from simserve.spec.slo import SloSpec
+    from simserve.workload.requests import RequestSet
+
+_REJECTED = 1
+_SECONDS_PER_HOUR = 3600
+
+
+def evaluate(
+    model: ModelSpec, deployment: DeploymentSpec, workload: RequestSet, slo: SloSpec | None
+) -> Outcome:
+    """Play `workload` on `deployment`; Infeasible if it cannot exist."""
+    from simserve.run import simulate
+
+    return reduce(simulate(model, deployment, workload, slo=slo), model, deployment, slo)
+
+
+def reduce(result: RunResult, model: ModelSpec, deployment: DeploymentSpec, slo: SloSpec | None) -> Outcome:
+    """The numbers of a run that the search compares and the report shows."""
+    from simserve.spec.hardware import load_gpu
+
+    metrics = result.metrics.to_dict()
+    percentile = float(slo.percentile) if slo is not None else DEFAULT_PERCENTILE
+    measured = latencies_ms(result.trace)
+    tokens_per_s = float(metrics["total_tokens_per_s"])
+    usd_per_hour = load_gpu(deployment.gpu).price_usd_per_hour * deployment.num_gpus
+    million_per_hour = tokens_per_s * _SECONDS_PER_HOUR / 1e6
+    return Outcome(
+        deployment=deployment,
+        num_gpus=deployment.num_gpus,
+        num_gpu_blocks=result.num_gpu_blocks,
+        tokens_per_s_per_gpu=tokens_per_s / deployment.num_gpus,
+        ttft_ms=at_percentile(measured["ttft"], percentile),
+        tpot_ms=at_percentile(measured["tpot"], percentile),
+        usd_per_hour=usd_per_hour,
+        usd_per_million_tokens=usd_per_hour / million_per_hour if million_per_hour > 0 else NEVER_MS,
+        slo=slo_values(result.trace, slo),
+        turned_away=_turned_away(result.trace, model),
+        metrics=metrics,
+        sources=dict(result.cost_provenance.get("source_shares", {})),
+        memory_bytes=dict(result.memory_bytes),
+    )
+
+
+def _turned_away(trace: Trace, model: ModelSpec) -> int:
+    """Rejected requests that the model's own context would hold: the deployment's fault, not the user's."""
+    rejected = trace.requests["outcome"] == _REJECTED
+    return int((rejected & (trace.requests["prompt_tokens"] < model.max_position_embeddings)).sum())

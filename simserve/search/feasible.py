@@ -1,0 +1,105 @@
+"""Which configurations can exist at all: dtype, divisibility, memory. Every rejected one has its reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from simserve.errors import Infeasible
+
+if TYPE_CHECKING:
+    from simserve.spec.deployment import DeploymentSpec
+    from simserve.spec.model import ModelSpec
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A configuration that cannot exist, and why, in one line."""
+
+    deployment: DeploymentSpec
+    reason: str
+
+
+@dataclass(frozen=True)
+class Feasible:
+    """The configurations that can exist, the KV blocks of one replica of each, and the rejected rest."""
+
+    deployments: list[DeploymentSpec]
+    num_gpu_blocks: list[int]
+    rejected: list[Rejected]
+
+
+def split(model: ModelSpec, deployments: Sequence[DeploymentSpec], *, longest_tokens: int = 0) -> Feasible:
+    """Sort `deployments` into feasible and rejected.
+
+    longest_tokens: prompt + output of the longest request, which one replica's KV cache must hold.
+    Raises Infeasible with the commonest reason when nothing is left.
+    """
+    kept: list[DeploymentSpec] = []
+    blocks: list[int] = []
+    rejected: list[Rejected] = []
+    for deployment in deployments:
+        try:
+            count = check(model, deployment, longest_tokens=longest_tokens)
+        except Infeasible as error:
+            rejected.append(Rejected(deployment, str(error)))
+        else:
+            kept.append(deployment)
+            blocks.append(count)
+    if not kept:
+        raise Infeasible(_nothing_fits(rejected))
+    return Feasible(kept, blocks, rejected)
+
+
+def check(model: ModelSpec, deployment: DeploymentSpec, *, longest_tokens: int = 0) -> int:
+    """KV blocks of one replica; Infeasible names the dtype, divisor or byte count that is in the way."""
+    # Replicas and routers change nothing for one replica, so they share one answer.
+    one = deployment.model_copy(update={"replicas": 1, "router": "round_robin"})
+    answer = _check_replica(model, one)
+    if isinstance(answer, str):
+        raise Infeasible(answer)
+    capacity = (answer - 1) * deployment.block_size
+    servable = min(longest_tokens, deployment.max_model_len or model.max_position_embeddings)
+    if servable > capacity:
+        raise Infeasible(
+            f"the longest request needs {servable} tokens of KV cache; a replica on {deployment.gpu} "
+            f"TP{deployment.tensor_parallel_size} {deployment.dtype} holds {capacity}"
+        )
+    return answer
+
+
+def reasons(rejected: Sequence[Rejected]) -> list[tuple[str, int]]:
+    """(reason, how many configurations), the commonest first."""
+    return Counter(r.reason for r in rejected).most_common()
+
+
+@lru_cache(maxsize=65536)
+def _check_replica(model: ModelSpec, deployment: DeploymentSpec) -> int | str:
+    """The block count, or the reason why there is none."""
+    from simserve.arch.dense import dense_ops
+    from simserve.arch.dtypes import check_dtype
+    from simserve.run import deployment_blocks
+    from simserve.spec.hardware import load_gpu
+
+    gpu = load_gpu(deployment.gpu)
+    tp, budget = deployment.tensor_parallel_size, deployment.max_num_batched_tokens
+    if budget < deployment.max_num_seqs:
+        return f"max_num_batched_tokens {budget} is below max_num_seqs {deployment.max_num_seqs}"
+    if tp > gpu.gpus_per_node:
+        return f"tensor_parallel_size {tp} spans nodes: a node has {gpu.gpus_per_node} x {gpu.name}"
+    try:
+        check_dtype(gpu, deployment.dtype)
+        dense_ops(model, tp)
+        return deployment_blocks(model, deployment, gpu)
+    except Infeasible as error:
+        return str(error)
+
+
+def _nothing_fits(rejected: Sequence[Rejected]) -> str:
+    if len(rejected) == 1:
+        return rejected[0].reason
+    reason, count = reasons(rejected)[0]
+    return f"none of {len(rejected)} configurations is possible; {count} of them because {reason}"

@@ -1,0 +1,53 @@
+"""A workload in a few numbers, for the analytic screen and for checks before any simulation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simserve.units import NS_PER_S
+
+if TYPE_CHECKING:
+    from simserve.workload.requests import RequestSet
+
+
+@dataclass(frozen=True)
+class Load:
+    """Means over the requests of a workload.
+
+    rate_rps: offered rate; inf for a closed loop, whose `concurrency` is its size. arrival_cv: coefficient
+    of variation of the gaps between arrivals. longest_tokens: prompt + output of the longest request.
+    """
+
+    requests: int
+    rate_rps: float
+    concurrency: int | None
+    prompt_tokens: float
+    output_tokens: float
+    arrival_cv: float
+    duration_s: float
+    longest_tokens: int
+    shortest_tokens: int
+
+
+def summarise(workload: RequestSet) -> Load:
+    """The Load of a workload with at least one request."""
+    total = workload.prompt_tokens + workload.output_tokens
+    gaps = np.diff(workload.arrival_ns)
+    span_s = float(workload.arrival_ns[-1] - workload.arrival_ns[0]) / NS_PER_S
+    open_loop = workload.concurrency is None
+    rate = len(workload) / span_s if open_loop and span_s > 0 else float("inf")
+    mean_gap = float(gaps.mean()) if len(gaps) else 0.0
+    return Load(
+        requests=len(workload),
+        rate_rps=rate,
+        concurrency=workload.concurrency,
+        prompt_tokens=float(workload.prompt_tokens.mean()),
+        output_tokens=float(workload.output_tokens.mean()),
+        arrival_cv=float(gaps.std()) / mean_gap if mean_gap > 0 else 0.0,
+        duration_s=span_s,
+        longest_tokens=int(total.max()),
+        shortest_tokens=int(total.min()),
+    )

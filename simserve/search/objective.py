@@ -1,0 +1,163 @@
+"""What a simulated configuration is judged by: latency at the SLO's percentile, throughput, cost.
+
+Objectives: total tokens (prompt + output) per second and GPU, to maximise; TPOT at the SLO's percentile, to
+minimise. Constraints, each met at or below zero: value / bound - 1 for every SLO, and the share of requests
+that the deployment turned away although the model could have served them.
+
+A percentile P here is the smallest value that P % of the requests do not exceed (nearest rank), with
+requests that never finished counted as infinitely slow, so that "P90 <= bound" is the same statement as
+"at least 90 % of the requests are within the bound".
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simserve.units import NS_PER_MS
+
+if TYPE_CHECKING:
+    from simserve.sim.trace import Trace
+    from simserve.spec.deployment import DeploymentSpec
+    from simserve.spec.slo import SloSpec
+
+DEFAULT_PERCENTILE = 90.0
+NEVER_MS = 1e12  # stands for "never" where a finite number is needed (JSON, Optuna)
+_TIE = 0.01  # throughputs within 1 % are a tie: run-to-run differences of a workload are larger
+_FINISHED = 0
+
+
+@dataclass(frozen=True)
+class SloValue:
+    """One service level objective of one run; value_ms is NEVER_MS where too many requests never finished."""
+
+    name: str
+    percentile: float
+    value_ms: float
+    bound_ms: float
+
+    @property
+    def excess(self) -> float:
+        """value / bound - 1: at most zero where the objective is met."""
+        return self.value_ms / self.bound_ms - 1.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One simulated configuration, as numbers that survive JSON.
+
+    tpot_ms, ttft_ms: at the SLO's percentile. sources: share of the priced time by source of the kernel
+    numbers. turned_away: requests that this deployment rejected although the model's context holds them.
+    """
+
+    deployment: DeploymentSpec
+    num_gpus: int
+    num_gpu_blocks: int
+    tokens_per_s_per_gpu: float
+    ttft_ms: float
+    tpot_ms: float
+    usd_per_hour: float
+    usd_per_million_tokens: float
+    slo: tuple[SloValue, ...]
+    turned_away: int
+    metrics: dict[str, Any]
+    sources: dict[str, float] = field(default_factory=dict)
+    memory_bytes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def meets_slo(self) -> bool:
+        """Every objective holds and nobody was turned away."""
+        return self.turned_away == 0 and all(s.excess <= 0.0 for s in self.slo)
+
+    @property
+    def worst_excess(self) -> float:
+        """The largest relative excess over a bound; at most zero where all are met."""
+        return max((s.excess for s in self.slo), default=0.0)
+
+    def constraints(self) -> dict[str, float]:
+        """Name -> value, met at or below zero; the form that Optuna takes."""
+        return {**{s.name: s.excess for s in self.slo}, "turned_away": float(self.turned_away)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe; the inverse is `outcome_from_dict`."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        plain["deployment"] = self.deployment.model_dump(mode="json")
+        plain["slo"] = [asdict(s) for s in self.slo]
+        return plain
+
+
+def outcome_from_dict(data: dict[str, Any]) -> Outcome:
+    """An Outcome from what `Outcome.to_dict` gave."""
+    from simserve.spec.deployment import DeploymentSpec
+
+    deployment = DeploymentSpec.model_validate(data["deployment"])
+    slo = tuple(SloValue(**s) for s in data["slo"])
+    return Outcome(**{**data, "deployment": deployment, "slo": slo})
+
+
+def latencies_ms(trace: Trace) -> dict[str, NDArray[np.float64]]:
+    """ttft, tpot, e2e per request in ms, inf where the request never finished; tpot skips 1-token outputs."""
+    rows = trace.requests
+    done = rows["outcome"] == _FINISHED
+    never = np.full(len(done), np.inf)
+    ttft = np.where(done, (rows["first_token_ns"] - rows["arrival_ns"]) / NS_PER_MS, never)
+    e2e = np.where(done, (rows["finish_ns"] - rows["arrival_ns"]) / NS_PER_MS, never)
+    gaps = np.maximum(rows["output_tokens"] - 1, 1)
+    tpot = np.where(done, (rows["finish_ns"] - rows["first_token_ns"]) / gaps / NS_PER_MS, never)
+    return {"ttft": ttft, "tpot": tpot[(rows["output_tokens"] > 1) | ~done], "e2e": e2e}
+
+
+def at_percentile(values: NDArray[np.float64], percentile: float) -> float:
+    """The smallest value that `percentile` % of `values` do not exceed; 0 for none, NEVER_MS for infinite."""
+    if len(values) == 0:
+        return 0.0
+    value = float(np.percentile(values, percentile, method="inverted_cdf"))
+    return value if np.isfinite(value) else NEVER_MS
+
+
+def slo_values(trace: Trace, slo: SloSpec | None) -> tuple[SloValue, ...]:
+    """The bounded latencies of a run at the SLO's percentile."""
+    if slo is None:
+        return ()
+    measured = latencies_ms(trace)
+    bounds = (("ttft", slo.ttft_ms), ("tpot", slo.tpot_ms), ("e2e", slo.e2e_ms))
+    return tuple(
+        SloValue(name, float(slo.percentile), at_percentile(measured[name], slo.percentile), float(bound))
+        for name, bound in bounds
+        if bound is not None
+    )
+
+
+def ranked(outcomes: list[Outcome]) -> list[Outcome]:
+    """The best first: those that meet the SLO by throughput per GPU, then the others by how far they miss."""
+
+    def merit(o: Outcome) -> tuple[Any, ...]:
+        first = 0.0 if o.meets_slo else max(o.worst_excess, 0.0)
+        return (not o.meets_slo, o.turned_away > 0, first, -o.tokens_per_s_per_gpu,
+                o.usd_per_million_tokens, o.tpot_ms, _name(o))  # fmt: skip
+
+    return sorted(outcomes, key=merit)
+
+
+def recommend(outcomes: list[Outcome]) -> tuple[Outcome | None, list[Outcome]]:
+    """(the configuration to run, those within 1 % of its throughput per GPU); (None, []) if none meets the SLO.
+
+    Highest throughput per GPU; within 1 % of it the lowest cost per million tokens, then the lowest TPOT.
+    """
+    good = [o for o in outcomes if o.meets_slo]
+    if not good:
+        return None, []
+    best = max(o.tokens_per_s_per_gpu for o in good)
+    tied = [o for o in good if o.tokens_per_s_per_gpu >= best * (1.0 - _TIE)]
+    tied.sort(key=lambda o: (round(o.usd_per_million_tokens, 4), round(o.tpot_ms, 3), _name(o)))
+    return tied[0], tied[1:]
+
+
+def _name(outcome: Outcome) -> tuple[Any, ...]:
+    """A total order without meaning, so that equal results rank alike on every machine."""
+    d = outcome.deployment
+    return (outcome.num_gpus, d.gpu, d.tensor_parallel_size, d.dtype, d.max_num_batched_tokens,
+            d.max_num_seqs, d.router)  # fmt: skip

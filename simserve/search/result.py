@@ -1,0 +1,77 @@
+"""What a search or a simulation found, as data; `simserve.report.document` turns it into JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from simserve.search.feasible import Rejected, reasons
+from simserve.search.objective import NEVER_MS, Outcome, ranked, recommend
+from simserve.search.pareto import front
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The answer to a study.
+
+    kind: 'search' or 'simulate' (one run, nothing recommended); runs: every simulated configuration, the
+    best first; failed: configurations that turned out impossible while simulated, rejected: those that never
+    could run; configurations: size of the feasible space; complete: every feasible one was simulated.
+    """
+
+    kind: Literal["search", "simulate"]
+    name: str
+    runs: list[Outcome]
+    rejected: list[Rejected] = field(default_factory=list)
+    configurations: int = 1
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Every feasible configuration was simulated, so that the answer is exact for this workload."""
+        return len(self.runs) >= self.configurations
+
+    @property
+    def recommended(self) -> Outcome | None:
+        """The configuration to run; None when none meets the SLO."""
+        return recommend(self.runs)[0] if self.kind == "search" else None
+
+    @property
+    def ties(self) -> list[Outcome]:
+        """Configurations within 1 % of the recommended one's throughput per GPU."""
+        return recommend(self.runs)[1] if self.kind == "search" else []
+
+    @property
+    def front(self) -> list[Outcome]:
+        """Throughput per GPU against TPOT, among those that meet the SLO."""
+        return front(self.runs)
+
+    @property
+    def rejected_reasons(self) -> list[tuple[str, int]]:
+        """(reason, number of configurations), the commonest first."""
+        return reasons(self.rejected)
+
+
+def nothing_meets(result: SearchResult) -> str:
+    """The one line that says that nothing meets the SLO, with the best found and what it misses."""
+    best = ranked(result.runs)[0]
+    worst = max(best.slo, key=lambda s: s.excess)
+    reached = "never" if worst.value_ms >= NEVER_MS else f"{worst.value_ms:.4g} ms"
+    scope = "possible configurations" if result.complete else f"of {result.configurations} configurations"
+    missed = f"its P{worst.percentile:g} {worst.name.upper()} is {reached}, the bound {worst.bound_ms:g} ms"
+    if worst.excess <= 0.0:
+        missed = f"it turned away {best.turned_away} requests that do not fit its KV cache"
+    return (
+        f"no configuration meets the SLO ({len(result.runs)} {scope} simulated); "
+        f"the nearest is {describe(best)}: {missed}"
+    )
+
+
+def describe(outcome: Outcome) -> str:
+    """A configuration in a few words: '2 x h100_sxm TP1 bf16, 8192 tokens, 256 seqs, round_robin'."""
+    d = outcome.deployment
+    text = (
+        f"{d.replicas} x {d.gpu} TP{d.tensor_parallel_size} {d.dtype}, "
+        f"{d.max_num_batched_tokens} tokens, {d.max_num_seqs} seqs"
+    )
+    return f"{text}, {d.router}" if d.replicas > 1 else text

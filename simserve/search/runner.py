@@ -1,0 +1,179 @@
+"""Run a search: feasible configurations, in the screen's order, simulated under Optuna, the best first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simserve.errors import Infeasible, SpecError
+from simserve.search import screen
+from simserve.search.evaluate import evaluate
+from simserve.search.feasible import Feasible, Rejected, split
+from simserve.search.load import Load, summarise
+from simserve.search.objective import Outcome, ranked
+from simserve.search.provenance import fingerprint, provenance
+from simserve.search.result import SearchResult
+from simserve.search.space import from_study
+from simserve.search.trials import Trials, open_study
+
+if TYPE_CHECKING:
+    from simserve.spec.deployment import DeploymentSpec
+    from simserve.spec.model import ModelSpec
+    from simserve.spec.slo import SloSpec
+    from simserve.spec.study import StudySpec
+    from simserve.workload.requests import RequestSet
+
+JOURNAL = "search.journal"
+DEFAULT_TRIALS = 40
+Progress = Callable[[int, int, Outcome | None], None]  # (done, of, the latest outcome)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A study with its model and requests in hand."""
+
+    study: StudySpec
+    model: ModelSpec
+    workload: RequestSet
+    load: Load
+
+
+def prepare(study: StudySpec, *, base_dir: Path | None, requests: int | None = None) -> Inputs:
+    """Load the model and build the workload of a study; `requests` keeps only the first so many.
+
+    base_dir: folder that relative paths in the study refer to. Raises SpecError, UnknownName, MissingData.
+    """
+    from simserve.spec.model import load_model
+    from simserve.workload.build import build_workload
+
+    model = load_model(study.model)
+    workload = build_workload(study.workload, seed=study.seed, base_dir=base_dir)
+    if requests is not None and requests < len(workload):
+        workload = workload.head(requests)
+    load = summarise(workload)
+    if load.shortest_tokens > model.max_position_embeddings:
+        raise SpecError(
+            f"every request is longer than the context of {model.name} "
+            f"({model.max_position_embeddings} tokens); the shortest has {load.shortest_tokens}",
+            key="workload",
+        )
+    return Inputs(study, model, workload, load)
+
+
+def run_simulation(inputs: Inputs) -> SearchResult:
+    """Simulate the study's one deployment; Infeasible if it cannot exist."""
+    study = inputs.study
+    split(inputs.model, [study.deployment], longest_tokens=inputs.load.shortest_tokens)
+    outcome = evaluate(inputs.model, study.deployment, inputs.workload, study.slo)
+    record = provenance(study, inputs.model, inputs.workload)
+    return SearchResult("simulate", study.name, [outcome], provenance=record)
+
+
+def run_search(
+    inputs: Inputs,
+    *,
+    out_dir: Path | None = None,
+    jobs: int = 1,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> SearchResult:
+    """Search the study's space; the result is the same for any `jobs`, and for a resumed search.
+
+    out_dir: where the journal lies that `resume` takes up; None keeps the trials in memory. Raises
+    Infeasible when no configuration is possible. A result in which nothing meets the SLO is still a result.
+    """
+    study = inputs.study
+    space = from_study(study)
+    possible = split(inputs.model, space.deployments(), longest_tokens=inputs.load.longest_tokens)
+    estimate = screen.estimate(inputs.model, possible.deployments, possible.num_gpu_blocks, inputs.load)
+    order = [possible.deployments[i] for i in screen.order(estimate, possible.deployments, study.slo)]
+    record = provenance(study, inputs.model, inputs.workload)
+    journal = out_dir / JOURNAL if out_dir is not None else None
+    optuna_study = open_study(journal, fingerprint(record), resume=resume)
+    budget = study.search.trials if study.search is not None else DEFAULT_TRIALS
+    trials = Trials(optuna_study, space, order, budget, study.seed)
+    _simulate_all(trials, inputs, jobs, progress)
+    return _result(inputs, possible, trials, record)
+
+
+def _simulate_all(trials: Trials, inputs: Inputs, jobs: int, progress: Progress | None) -> None:
+    limit_s = inputs.study.search.timeout_s if inputs.study.search is not None else None
+    start = time.monotonic()
+    report = progress or (lambda done, total, outcome: None)
+    report(len(trials.outcomes), trials.budget, None)
+    with _Workers(inputs, jobs) as workers:
+        while batch := list(trials.next_batch()):
+            for index, outcome in workers.run([deployment for _, deployment in batch]):
+                trials.finish(*batch[index], outcome)
+                done = len(trials.outcomes) + len(trials.failed)
+                report(done, trials.budget, outcome if isinstance(outcome, Outcome) else None)
+            if limit_s is not None and time.monotonic() - start > limit_s:
+                break
+
+
+def _result(inputs: Inputs, possible: Feasible, trials: Trials, record: dict[str, Any]) -> SearchResult:
+    failed = [Rejected(deployment, reason) for deployment, reason in trials.failed]
+    if not trials.outcomes:
+        raise Infeasible(failed[0].reason if failed else "the time limit ended before any simulation")
+    return SearchResult(
+        kind="search",
+        name=inputs.study.name,
+        runs=ranked(trials.outcomes),
+        rejected=[*possible.rejected, *failed],
+        configurations=len(possible.deployments) - len(failed),
+        provenance=record,
+    )
+
+
+class _Workers:
+    """Simulations one after another here, or in `jobs` processes of joblib; yields results as they come."""
+
+    def __init__(self, inputs: Inputs, jobs: int) -> None:
+        self._arguments = (inputs.model, inputs.workload, inputs.study.slo)
+        self._jobs = jobs
+        self._pool: Any = None
+
+    def __enter__(self) -> _Workers:
+        if self._jobs > 1:
+            from joblib import Parallel
+
+            self._pool = Parallel(n_jobs=self._jobs, return_as="generator_unordered").__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.__exit__(*error)
+
+    def run(self, deployments: Sequence[DeploymentSpec]) -> Iterator[tuple[int, Outcome | str]]:
+        """(index, outcome, or why the deployment proved impossible) in order of completion."""
+        if self._pool is None:
+            for index, deployment in enumerate(deployments):
+                yield _attempt(index, deployment, *self._arguments)
+            return
+        from joblib import delayed
+
+        yield from self._pool(
+            delayed(_attempt_in_worker)(i, d, *self._arguments) for i, d in enumerate(deployments)
+        )
+
+
+def _attempt(
+    index: int, deployment: DeploymentSpec, model: ModelSpec, workload: RequestSet, slo: SloSpec | None
+) -> tuple[int, Outcome | str]:
+    try:
+        return index, evaluate(model, deployment, workload, slo)
+    except Infeasible as error:
+        return index, str(error)
+
+
+def _attempt_in_worker(
+    index: int, deployment: DeploymentSpec, model: ModelSpec, workload: RequestSet, slo: SloSpec | None
+) -> tuple[int, Outcome | str]:
+    import signal
+
+    # Ctrl-C reaches the whole process group; only the driver may act on it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return _attempt(index, deployment, model, workload, slo)
