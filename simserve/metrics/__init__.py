@@ -1,0 +1,24 @@
+"""From a trace to what people ask of it. All latencies are milliseconds of the simulated clock.
+
+| metric | definition | over |
+| --- | --- | --- |
+| TTFT | first_token - arrival | requests that got a first token and finished |
+| TPOT | (finish - first_token) / (output_tokens - 1) | finished requests with at least 2 output tokens |
+| ITL | gap between successive tokens of one request | all such gaps |
+| E2E | finish - arrival | finished requests |
+| queueing | first_scheduled - arrival | finished requests |
+| request throughput | finished requests / duration | |
+| output, total token throughput | (output, prompt + output) tokens of finished requests / duration | |
+| goodput | finished requests that meet every bound of the SLO / duration (DistServe) | |
+| SLO attainment | those requests / all requests; a rejected or unfinished one has missed | |
+| KV occupancy | used / total blocks, weighted with the time of steps; peak at a step's start | all instances |
+
+duration: from the first arrival to the last finish. Percentiles of requests interpolate linearly between order
+statistics (numpy's default, as `vllm bench serve`). Percentiles of ITL are the smallest gap that at least p %
+of all gaps do not exceed (inverted CDF), exact without a number per token. A request with one output token
+has no TPOT and meets every TPOT bound. The definitions follow vLLM's benchmark and DistServe [known].
+"""
+
+from simserve.metrics.compute import Metrics, Stats, compute
+
+__all__ = ["Metrics", "Stats", "compute"]

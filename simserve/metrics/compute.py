@@ -1,0 +1,141 @@
+"""The metrics of one run; definitions in `simserve.metrics`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simserve.errors import SpecError
+from simserve.metrics.stats import Stats, stats, weighted_stats
+from simserve.sim.laws import expanded
+from simserve.sim.request import Outcome
+from simserve.sim.trace import Trace
+from simserve.spec.slo import SloSpec
+from simserve.units import NS_PER_MS, NS_PER_S
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """All metrics of one run; see the package docstring. `*_ms` are Stats, counts are requests."""
+
+    duration_s: float
+    num_gpus: int
+    requests: int
+    finished: int
+    rejected: int
+    unfinished: int
+    truncated: int
+    request_throughput_rps: float
+    output_tokens_per_s: float
+    total_tokens_per_s: float
+    output_tokens_per_s_per_gpu: float
+    total_tokens_per_s_per_gpu: float
+    ttft_ms: Stats
+    tpot_ms: Stats
+    itl_ms: Stats
+    e2e_ms: Stats
+    queueing_ms: Stats
+    goodput_rps: float | None
+    slo_attainment: float | None
+    kv_occupancy_mean: float
+    kv_occupancy_peak: float
+    preemptions: int
+    prefix_hit_rate: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe, None where there is no value."""
+        return asdict(self)
+
+
+def compute(
+    trace: Trace, *, num_gpus: int, slo: SloSpec | None = None, warmup_fraction: float = 0.0
+) -> Metrics:
+    """Metrics of a trace.
+
+    warmup_fraction: the first so many of the requests, in order of id, are left out of latencies and
+    attainment (they still count for throughput). SpecError if it is not in [0, 1).
+    """
+    if not 0 <= warmup_fraction < 1:
+        raise SpecError("must be at least 0 and below 1", key="warmup_fraction", value=warmup_fraction)
+    r = trace.requests
+    finished = r["outcome"] == Outcome.FINISHED
+    counted = np.arange(len(finished)) >= int(warmup_fraction * len(finished))
+    late = _latencies_ms(trace)
+    done = finished & counted
+    many = done & (r["output_tokens"] > 1)
+    duration_s = _duration_s(trace, finished)
+    output = int(r["output_tokens"][finished].sum())
+    total = output + int(r["prompt_tokens"][finished].sum())
+    good = None if slo is None else _meets(late, r["output_tokens"], slo) & done
+    mean, peak = _kv_occupancy(trace)
+    return Metrics(
+        duration_s=duration_s, num_gpus=num_gpus, requests=len(finished), finished=int(finished.sum()),
+        rejected=int((r["outcome"] == Outcome.REJECTED).sum()),
+        unfinished=int((r["outcome"] == Outcome.UNFINISHED).sum()),
+        truncated=trace.truncated,
+        request_throughput_rps=int(finished.sum()) / duration_s,
+        output_tokens_per_s=output / duration_s, total_tokens_per_s=total / duration_s,
+        output_tokens_per_s_per_gpu=output / duration_s / num_gpus,
+        total_tokens_per_s_per_gpu=total / duration_s / num_gpus,
+        ttft_ms=stats(late["ttft"][done]), tpot_ms=stats(late["tpot"][many]), itl_ms=_itl(trace),
+        e2e_ms=stats(late["e2e"][done]), queueing_ms=stats(late["queueing"][done]),
+        goodput_rps=None if good is None else int(good.sum()) / duration_s,
+        slo_attainment=None if good is None else int(good.sum()) / max(int(counted.sum()), 1),
+        kv_occupancy_mean=mean, kv_occupancy_peak=peak, preemptions=int(r["preemptions"].sum()),
+        prefix_hit_rate=float(r["cached_tokens"].sum() / max(int(r["prompt_tokens"].sum()), 1)),
+    )  # fmt: skip
+
+
+def _latencies_ms(trace: Trace) -> dict[str, Floats]:
+    """Per request; meaningless where the request did not get that far."""
+    r = trace.requests
+    after_first = np.maximum(r["output_tokens"] - 1, 1)
+    return {
+        "ttft": (r["first_token_ns"] - r["arrival_ns"]) / NS_PER_MS,
+        "tpot": (r["finish_ns"] - r["first_token_ns"]) / after_first / NS_PER_MS,
+        "e2e": (r["finish_ns"] - r["arrival_ns"]) / NS_PER_MS,
+        "queueing": (r["first_scheduled_ns"] - r["arrival_ns"]) / NS_PER_MS,
+    }
+
+
+def _meets(late: dict[str, Floats], output_tokens: NDArray[np.int64], slo: SloSpec) -> NDArray[np.bool_]:
+    """Which requests keep every bound."""
+    good = np.ones(len(output_tokens), dtype=np.bool_)
+    for name, bound in (("ttft", slo.ttft_ms), ("tpot", slo.tpot_ms), ("e2e", slo.e2e_ms)):
+        if bound is not None:
+            free = (output_tokens == 1) if name == "tpot" else np.zeros(len(good), dtype=np.bool_)
+            good &= free | (late[name] <= bound)
+    return good
+
+
+def _duration_s(trace: Trace, finished: NDArray[np.bool_]) -> float:
+    """First arrival to last finish, at least 1 ns; to the end of the trace if nothing finished."""
+    arrivals = trace.requests["arrival_ns"]
+    begin = int(arrivals.min()) if len(arrivals) else 0
+    end = int(trace.requests["finish_ns"].max()) if finished.any() else trace.end_ns
+    return max(end - begin, 1) / NS_PER_S
+
+
+def _itl(trace: Trace) -> Stats:
+    """Every gap between tokens: steps weighted with their regular tokens, and the gaps noted one by one."""
+    steps = expanded(trace.steps)
+    weights = np.repeat(trace.steps["decode_tokens"], trace.steps["steps"])
+    values = np.concatenate([steps["duration_ns"], trace.itl_gaps_ns]) / NS_PER_MS
+    ones = np.ones(len(trace.itl_gaps_ns), dtype=np.int64)
+    return weighted_stats(values, np.concatenate([weights, ones]))
+
+
+def _kv_occupancy(trace: Trace) -> tuple[float, float]:
+    """Time-weighted mean over busy time, and peak, of used / total blocks."""
+    s = trace.steps
+    if len(s["start_ns"]) == 0:
+        return 0.0, 0.0
+    total = np.array(trace.total_blocks, dtype=np.int64)[s["instance"]]
+    share = s["used_blocks"] / total
+    busy = (s["end_ns"] - s["start_ns"]).astype(np.float64)
+    return float((share * busy).sum() / busy.sum()), float(share.max())
