@@ -1,8 +1,10 @@
 """Units and physics of measured tables: no row may be faster than the device can be.
 
-A row is dropped when it beats max(FLOP / peak, (bytes - L2) / bandwidth). The L2 is subtracted because a
-benchmark that repeats one operation may find up to that many bytes of its working set cached, but the rest
-must cross the memory bus whatever the kernel does. FLOP of causal attention count attended pairs only.
+A row is dropped when it beats max(FLOP / peak, bytes / bandwidth), each operand crossing the bus once. Two
+reasons are told apart. If the time beats FLOP / peak or (bytes - L2) / bandwidth, the row is impossible: wrong
+unit or wrong key. Otherwise the benchmark repeated one operation on data that stayed in the L2 cache: real, but
+serving never sees it, because the weights and KV of the other layers pass through the cache between two uses.
+FLOP of causal attention count attended pairs only.
 All-reduce: each rank sends at least (ranks - 1) / ranks of the message, switch reduction included.
 """
 
@@ -48,8 +50,8 @@ def l2_bytes(gpu: GpuSpec) -> int:
     return L2_BYTES[gpu.name]
 
 
-def bound_ns(family: str, columns: Columns, gpu: GpuSpec, link: LinkSpec) -> Floats:
-    """The least time each row of a table may take, ns."""
+def bound_ns(family: str, columns: Columns, gpu: GpuSpec, link: LinkSpec, cached_bytes: int = 0) -> Floats:
+    """The least time each row of a table may take, ns, if `cached_bytes` need not cross the memory bus."""
     number = {k: v.astype(np.float64) for k, v in columns.items() if v.dtype.kind in "iuf"}
     if family == "all_reduce":
         ranks = number["ranks"]
@@ -61,7 +63,7 @@ def bound_ns(family: str, columns: Columns, gpu: GpuSpec, link: LinkSpec) -> Flo
         flop, size = _attention_work(family, columns, number)
         dtypes = columns["kv_dtype"]
     peak = _per_dtype(dtypes, lambda d: roofline.peak_flops(gpu, d if d in gpu.peak_flops else "bf16"))
-    uncached = np.maximum(size - l2_bytes(gpu), 0) / gpu.memory_bandwidth_bytes_per_s
+    uncached = np.maximum(size - cached_bytes, 0) / gpu.memory_bandwidth_bytes_per_s
     return np.maximum(flop / peak, uncached) * NS
 
 
@@ -71,13 +73,15 @@ def drop_unphysical(
     """The rows that physics allows, and what was removed (non-positive times included)."""
     bound, time = bound_ns(family, columns, gpu, link), columns["latency_ns"].astype(np.float64)
     broken = ~(time > 0)
-    fast = ~broken & (time < bound)
-    keep = ~(broken | fast)
-    dropped = [
-        Dropped(reason, int(mask.sum()), _examples(columns, bound, mask))
-        for reason, mask in (("not positive", broken), ("faster than the roofline", fast))
-        if mask.any()
-    ]
+    impossible = ~broken & (time < bound_ns(family, columns, gpu, link, l2_bytes(gpu)))
+    cached = ~broken & ~impossible & (time < bound)
+    keep = ~(broken | impossible | cached)
+    reasons = {
+        "not positive": broken,
+        "faster than the roofline, caches granted: impossible": impossible,
+        "faster than the roofline: operands stayed in the L2 cache of the benchmark": cached,
+    }
+    dropped = [Dropped(why, int(m.sum()), _examples(columns, bound, m)) for why, m in reasons.items() if m.any()]
     return {name: values[keep] for name, values in columns.items()}, dropped
 
 

@@ -1,0 +1,74 @@
+"""All-reduce: log time linear in log bytes per method; the faster of vLLM's own kernel and NCCL.
+
+vLLM picks by a size threshold per GPU generation that it tunes to the crossing point; the minimum is that
+choice without the threshold's small misses. Below the table its smallest message, above it the last bandwidth.
+Ranks that nobody measured take the nearest measured ring, scaled by 2 (r - 1) / r.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from simserve.perf import roofline, store
+from simserve.perf.priced import Source, worst
+from simserve.perf.roofline import NS, Floats
+from simserve.spec.hardware import GpuSpec, load_link
+
+
+@dataclass(frozen=True)
+class AllReduceCurve:
+    """Times of one all-reduce: ns[i] at each queried size."""
+
+    ns: Floats
+    source: Source
+    note: str
+    sizes: frozenset[int]
+    largest: int
+
+    def source_at(self, size_bytes: int) -> Source:
+        """How the time of one message came about."""
+        if size_bytes > self.largest:
+            return worst(self.source, "modelled")
+        return self.source if size_bytes in self.sizes else worst(self.source, "interpolated")
+
+
+def measured_all_reduce(gpu: GpuSpec, source: GpuSpec, ranks: int, size_bytes: Floats) -> AllReduceCurve:
+    """From the tables of `source`; times of messages of `size_bytes` (array) among `ranks`."""
+    columns = store.read_table(source.name, "all_reduce")
+    have = np.unique(columns["ranks"].astype(np.int64))
+    near = int(have[np.argmin(np.abs(np.log(have / ranks)))])
+    curves = []
+    knots: set[int] = set()
+    for method in np.unique(columns["method"].astype(str)):
+        rows = (columns["ranks"] == near) & (columns["method"] == method)
+        order = np.argsort(columns["bytes"][rows])
+        sizes = columns["bytes"][rows][order].astype(np.float64)
+        time = columns["latency_ns"][rows][order].astype(np.float64)
+        knots.update(int(x) for x in sizes)
+        inside = np.exp(np.interp(np.log(size_bytes), np.log(sizes), np.log(time)))
+        curves.append(inside * np.maximum(size_bytes / sizes[-1], 1.0))
+    ns = np.minimum.reduce(curves)
+    kind: Source = "measured"
+    note = ""
+    if near != ranks:
+        ns = ns * (2 * (ranks - 1) / ranks) / (2 * (near - 1) / near)
+        kind, note = "modelled", f"ring of {near} ranks scaled to {ranks}"
+    if gpu.interconnect != source.interconnect:
+        ns = ns * _link_rate(source) / _link_rate(gpu)
+    if gpu.name != source.name:
+        kind, note = worst(kind, "transferred"), f"times of {source.name}; {note}".rstrip("; ")
+    return AllReduceCurve(ns, kind, note, frozenset(knots), max(knots))
+
+
+def roofline_all_reduce(gpu: GpuSpec, ranks: int, size_bytes: Floats) -> AllReduceCurve:
+    """Without a table: a ring at a documented share of the link, plus a launch floor."""
+    traffic = 2 * (ranks - 1) / ranks * size_bytes
+    ns = roofline.COLLECTIVE_FLOOR_NS + traffic / _link_rate(gpu) * NS
+    return AllReduceCurve(ns, "modelled", "ring on the link's bandwidth", frozenset(), 0)
+
+
+def _link_rate(gpu: GpuSpec) -> float:
+    link = load_link(gpu.interconnect)
+    return link.bandwidth_bytes_per_s * (link.efficiency or roofline.LINK_EFFICIENCY)

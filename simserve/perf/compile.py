@@ -1,0 +1,149 @@
+"""One (model split, device, formats) into dense arrays: everything a step needs, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from simserve.arch.ops import AllReduce, Elementwise, Gemm, StepOps
+from simserve.errors import MissingData
+from simserve.perf import store
+from simserve.perf.collective import measured_all_reduce, roofline_all_reduce
+from simserve.perf.decode import DecodeTable, measured_decode, roofline_decode
+from simserve.perf.elementwise import elementwise_ns
+from simserve.perf.gemm import GemmTable, roofline_curve
+from simserve.perf.prefill import PrefillTable, measured_prefill, roofline_prefill
+from simserve.perf.priced import Priced, Source
+from simserve.perf.roofline import Floats
+from simserve.spec.hardware import GpuSpec, load_gpu
+
+# Devices without tables whose silicon is that of a measured one, in another size of memory.
+RELATIVES = {"a100_sxm_40gb": "a100_sxm"}
+
+
+@dataclass(frozen=True)
+class TokenOp:
+    """An operation whose time depends on a number of tokens alone: ns[m] for m = 0..M, all its runs together."""
+
+    name: str
+    ns: Floats
+    source_at: Callable[[int], Source]
+    table: str
+    note: str
+
+    def price(self, m: int) -> Priced:
+        """The price at m tokens."""
+        return Priced(float(self.ns[m]), self.source_at(m), self.table, self.note)
+
+
+@dataclass(frozen=True)
+class Formats:
+    """Number formats and limits that tables are compiled for."""
+
+    dtype: str
+    kv_cache_dtype: str
+    max_tokens: int
+    max_num_seqs: int
+
+    @property
+    def kv_dtype(self) -> str:
+        """bf16 or fp8: 'auto' and fp16 hold two bytes."""
+        return "fp8" if self.kv_cache_dtype == "fp8" else "bf16"
+
+
+class Tables:
+    """Chooses, per family, between a device's own tables, those of its relative, and the roofline."""
+
+    def __init__(self, gpu: GpuSpec, formats: Formats) -> None:
+        self.gpu, self.formats = gpu, formats
+        self._gemms: dict[str, GemmTable | None] = {}
+
+    def origin(self, family: str, key: str = "", value: str = "") -> GpuSpec | None:
+        """The device whose table of `family` answers (with rows where key = value), None for the roofline."""
+        for name in (self.gpu.name, RELATIVES.get(self.gpu.name)):
+            if name and store.has_table(name, family) and (not key or value in _values(name, family, key)):
+                return self.gpu if name == self.gpu.name else load_gpu(name)
+        return None
+
+    def gemm(self, op: Gemm, dtype: str) -> TokenOp:
+        """One GEMM over 1..max_tokens rows."""
+        m = np.arange(1, self.formats.max_tokens + 1, dtype=np.float64)
+        twin = "bf16" if dtype == "fp16" else dtype
+        if twin not in self._gemms:
+            source = self.origin("gemm", "dtype", twin) if dtype in self.gpu.peak_flops else None
+            self._gemms[twin] = GemmTable(self.gpu, source, dtype) if source else None
+        table = self._gemms[twin]
+        curve = table.curve(op.n, op.k, m) if table else roofline_curve(self.gpu, dtype, op.n, op.k, m)
+        name = f"{table.source.name}/gemm" if table else "roofline"
+        return TokenOp(op.name, _from_zero(curve.ns * op.count), curve.source_at, name, curve.note)
+
+    def all_reduce(self, op: AllReduce) -> TokenOp:
+        """One all-reduce over 1..max_tokens rows."""
+        size = op.bytes_per_token * np.arange(1, self.formats.max_tokens + 1, dtype=np.float64)
+        source = self.origin("all_reduce")
+        if source:
+            curve = measured_all_reduce(self.gpu, source, op.ranks, size)
+        else:
+            curve = roofline_all_reduce(self.gpu, op.ranks, size)
+        row = op.bytes_per_token
+        name = f"{source.name}/all_reduce" if source else "roofline"
+        ns = _from_zero(curve.ns * op.count)
+        return TokenOp("all_reduce", ns, lambda m: curve.source_at(m * row), name, curve.note)
+
+    def elementwise(self, op: Elementwise) -> TokenOp:
+        """One pass over 1..max_tokens rows."""
+        size = op.bytes_per_token * np.arange(1, self.formats.max_tokens + 1, dtype=np.float64)
+        ns = _from_zero(elementwise_ns(self.gpu, size) * op.count)
+        return TokenOp(op.name, ns, lambda m: "modelled", "roofline", "bytes and launch floor")
+
+    def decode(self, ops: StepOps) -> tuple[DecodeTable, str]:
+        """Decode attention of one layer, and the table's name."""
+        a, batch, kv = ops.attention, self.formats.max_num_seqs, self.formats.kv_dtype
+        source = self.origin("decode_attention", "kv_dtype", kv)
+        if source is None:
+            element = 1 if kv == "fp8" else 2
+            return roofline_decode(self.gpu, element, a.kv_heads, a.head_dim, batch), "roofline"
+        table = measured_decode(self.gpu, source, kv, a.heads, a.kv_heads, a.head_dim, batch)
+        return table, f"{source.name}/decode_attention"
+
+    def prefill(self, ops: StepOps) -> tuple[PrefillTable, str]:
+        """Prefill attention of one layer, and the table's name."""
+        a, kv = ops.attention, self.formats.kv_dtype
+        source = self.origin("prefill_attention", "kv_dtype", kv)
+        if source is None:
+            return roofline_prefill(self.gpu, a.heads, a.head_dim), "roofline"
+        table = measured_prefill(self.gpu, source, kv, a.heads, a.kv_heads, a.head_dim)
+        return table, f"{source.name}/prefill_attention"
+
+
+def token_ops(ops: StepOps, tables: Tables) -> list[TokenOp]:
+    """Everything that depends on the tokens of the step alone, in the order of the layer."""
+    dtype = tables.formats.dtype
+    return [
+        *(tables.gemm(op, dtype) for op in ops.gemms),
+        *(tables.all_reduce(op) for op in ops.all_reduces),
+        *(tables.elementwise(op) for op in ops.elementwise),
+    ]
+
+
+def head_op(ops: StepOps, tables: Tables) -> TokenOp:
+    """The LM head over the sampled rows; it stays in 16 bits when the other weights are fp8."""
+    dtype = tables.formats.dtype
+    return tables.gemm(ops.lm_head, "bf16" if dtype == "fp8" else dtype)
+
+
+def _from_zero(ns: Floats) -> Floats:
+    return np.concatenate([[0.0], ns])
+
+
+def _values(device: str, family: str, key: str) -> set[str]:
+    """Distinct strings of a key column, from the provenance's list if it has one."""
+    listed = store.provenance(device, family).get(f"{key}s")
+    if listed:
+        return set(listed)
+    try:
+        return {str(v) for v in np.unique(store.read_table(device, family)[key].astype(str))}
+    except MissingData:
+        return set()

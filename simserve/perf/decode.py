@@ -1,0 +1,141 @@
+"""Decode attention: piecewise linear in S, the sum of the contexts, per batch size b.
+
+The table holds equal contexts c at batch b, both powers of two, so S = b c is one too. For each b the time is
+linear between S = 2^j and 2^(j+1); between two measured batch sizes it is linear in log b at equal S: the
+bytes that must be read go with S alone, only launch and split overheads with b. Beyond the table the last
+slope goes on. KV comes from memory in serving (the other layers' KV passes through the cache), so no time is
+believed below the KV bytes at the bandwidth that the largest rows reach.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from simserve.perf import roofline, store
+from simserve.perf.checks import L2_BYTES
+from simserve.perf.priced import Source, worst
+from simserve.perf.roofline import NS, Floats
+from simserve.perf.shapes import Match, nearest
+from simserve.spec.hardware import GpuSpec
+
+# S up to 2^39 tokens: more than any memory holds, so that no query needs a bound check.
+EXPONENTS = 40
+_POWERS = 2.0 ** np.arange(EXPONENTS)
+
+
+@dataclass(frozen=True)
+class DecodeTable:
+    """One layer's decode attention: ns[b, j] at batch b and sum of contexts 2^j; b from 0 to max_batch.
+
+    measured_batch: b that the table holds; hull: largest measured j per row of batch (-1 without a table).
+    """
+
+    ns: Floats
+    shape_source: Source
+    note: str
+    measured_batch: frozenset[int]
+    hull: int
+
+    def source_at(self, batch: int, context_sum: int) -> Source:
+        """How the time of `batch` requests with `context_sum` tokens in all came about."""
+        if context_sum > 2.0**self.hull or (self.measured_batch and batch > max(self.measured_batch)):
+            return worst(self.shape_source, "modelled")
+        on_knot = batch in self.measured_batch and context_sum & (context_sum - 1) == 0
+        return self.shape_source if on_knot else worst(self.shape_source, "interpolated")
+
+
+def segments(ns: Floats) -> tuple[Floats, Floats]:
+    """Intercept a[..., j] and slope c[..., j] so that time = a + c S for 2^(j-1) <= S < 2^j; j = S.bit_length()."""
+    slope = np.diff(ns, axis=-1) / np.diff(_POWERS)
+    intercept = ns[..., :-1] - slope * _POWERS[:-1]
+    first = np.zeros((*ns.shape[:-1], 1))
+    return np.concatenate([ns[..., :1], intercept], axis=-1), np.concatenate([first, slope], axis=-1)
+
+
+def measured_decode(
+    gpu: GpuSpec, source: GpuSpec, kv_dtype: str, heads: int, kv_heads: int, head_dim: int, max_batch: int
+) -> DecodeTable:
+    """From the tables of `source`, on the memory bandwidth of `gpu`."""
+    columns = store.read_table(source.name, "decode_attention", {"kv_dtype": kv_dtype})
+    h, kv, dim = (columns[c].astype(np.int64) for c in ("heads", "kv_heads", "head_dim"))
+    match = nearest(heads, kv_heads, head_dim, set(zip(h.tolist(), kv.tolist(), dim.tolist(), strict=True)))
+    rows = (h == match.heads) & (kv == match.kv_heads) & (dim == match.head_dim)
+    batch, context = (columns[c][rows].astype(np.int64) for c in ("batch", "context"))
+    grid = _grid(batch, batch * context, columns["latency_ns"][rows].astype(np.float64))
+    token_ns = _token_ns(source, kv_dtype, match.kv_heads, match.head_dim)
+    streamed_from = 4 * L2_BYTES.get(source.name, 0) / _token_bytes(kv_dtype, match.kv_heads, match.head_dim)
+    ns = _on_batches(_complete(grid, token_ns, streamed_from), match, max_batch)
+    note, shape_source = match.note, match.source
+    if gpu.name != source.name:
+        ratio = source.memory_bandwidth_bytes_per_s / gpu.memory_bandwidth_bytes_per_s
+        ns = ns[:, :1] + (ns - ns[:, :1]) * ratio
+        note, shape_source = f"utilisation of {source.name}; {note}".rstrip("; "), worst(shape_source, "transferred")
+    measured = frozenset(b for b in range(1, max_batch + 1) if b * match.batch_scale in set(batch.tolist()))
+    return DecodeTable(ns, shape_source, note, measured, int(np.log2((batch * context).max() / match.batch_scale)))
+
+
+def roofline_decode(gpu: GpuSpec, kv_element: int, kv_heads: int, head_dim: int, max_batch: int) -> DecodeTable:
+    """Without a table: KV bytes at a documented share of the bandwidth, plus a launch floor."""
+    rate = gpu.memory_bandwidth_bytes_per_s * roofline.DECODE_BYTE_EFFICIENCY
+    token_ns = roofline.kv_bytes(1, kv_heads, head_dim, kv_element) / rate * NS
+    row = roofline.ATTENTION_FLOOR_NS + token_ns * _POWERS
+    return DecodeTable(np.tile(row, (max_batch + 1, 1)), "modelled", "roofline and launch floor", frozenset(), -1)
+
+
+def _token_bytes(kv_dtype: str, kv_heads: int, head_dim: int) -> float:
+    return roofline.kv_bytes(1, kv_heads, head_dim, 1 if kv_dtype == "fp8" else 2)
+
+
+def _token_ns(gpu: GpuSpec, kv_dtype: str, kv_heads: int, head_dim: int) -> float:
+    return _token_bytes(kv_dtype, kv_heads, head_dim) / gpu.memory_bandwidth_bytes_per_s * NS
+
+
+def _grid(batch: Floats, context_sum: Floats, time: Floats) -> Floats:
+    """[log2 batch, log2 S] -> ns, NaN where not measured; rows off the powers of two are ignored."""
+    i, j = np.log2(batch), np.log2(context_sum)
+    whole = (i == np.rint(i)) & (j == np.rint(j))
+    grid = np.full((int(i[whole].max()) + 1, EXPONENTS), np.nan)
+    grid[i[whole].astype(int), j[whole].astype(int)] = time[whole]
+    return grid
+
+
+def _complete(grid: Floats, token_ns: float, streamed_from: float) -> Floats:
+    """Fill every cell: flat below a row's first measurement, its last slope beyond the last, linear between.
+
+    streamed_from: sum of contexts whose KV is too large for any cache; they tell the share of the bandwidth.
+    """
+    shares = np.where(_POWERS >= streamed_from, token_ns * _POWERS / grid, np.nan)
+    share = float(np.nanmax(shares)) if np.isfinite(shares).any() else 1.0
+    cold = token_ns * _POWERS / min(share, 1.0)
+    out = np.empty_like(grid)
+    rows = [i for i in range(len(grid)) if np.isfinite(grid[i]).sum() >= 2]
+    for i in range(len(grid)):
+        row = grid[min(rows, key=lambda r: abs(r - i))]
+        good = np.flatnonzero(np.isfinite(row))
+        out[i] = np.interp(_POWERS, _POWERS[good], row[good])
+        last, before = good[-1], good[-2]
+        slope = max((row[last] - row[before]) / (_POWERS[last] - _POWERS[before]), cold[0])
+        beyond = _POWERS > _POWERS[last]
+        out[i, beyond] = row[last] + slope * (_POWERS[beyond] - _POWERS[last])
+    # A longer context never takes less time; the benchmark's noise sometimes says so.
+    return np.asarray(np.maximum.accumulate(np.maximum(out, cold), axis=1))
+
+
+def _on_batches(complete: Floats, match: Match, max_batch: int) -> Floats:
+    """Times for b = 0..max_batch of the wanted shape, at sums of contexts 2^j of the wanted shape."""
+    scale = match.batch_scale
+    b = np.maximum(np.arange(max_batch + 1) * scale, 1e-9)
+    at = np.clip(np.log2(b), 0.0, len(complete) - 1)
+    low = np.floor(at).astype(int)
+    high = np.minimum(low + 1, len(complete) - 1)
+    weight = (at - low)[:, None]
+    rows = (1 - weight) * complete[low] + weight * complete[high]
+    if scale != 1.0:
+        last_slope = (rows[:, -1] - rows[:, -2]) / (_POWERS[-1] - _POWERS[-2])
+        wanted = _POWERS * scale
+        inside = np.array([np.interp(wanted, _POWERS, row) for row in rows])
+        over = np.maximum(wanted - _POWERS[-1], 0.0)
+        rows = inside + last_slope[:, None] * over
+    return rows * match.time_scale

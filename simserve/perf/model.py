@@ -1,0 +1,205 @@
+"""The cost model: a step's token map -> integer nanoseconds, from arrays compiled once.
+
+    step_ns = T[m] + H[sampled] + host(b) + D_a[b][j] + D_c[b][j] S + prefill attention      (rounded once)
+
+m: tokens of the step, padded to the next captured CUDA-graph size; sampled: rows of the LM head; b: decoding
+requests; S: sum of their contexts; j = S.bit_length(). Decode attention is linear in S between powers of two.
+Prefill and decode share one variable-length attention launch, so a mixed step pays that launch once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simserve.arch.dense import dense_ops
+from simserve.arch.dtypes import check_dtype
+from simserve.arch.ops import StepOps
+from simserve.errors import OutOfRange
+from simserve.perf import store
+from simserve.perf.compile import Formats, Tables, head_op, token_ops
+from simserve.perf.decode import segments
+from simserve.perf.host import EngineProfile, load_profile
+from simserve.perf.prefill import Equivalent, equivalent
+from simserve.perf.priced import Priced, Source, worst
+from simserve.spec.hardware import GpuSpec
+from simserve.spec.model import ModelSpec
+
+
+class TableCost:
+    """A `simserve.perf.cost.CostModel` of one replica: dense model, tensor parallelism, one device."""
+
+    def __init__(self, ops: StepOps, gpu: GpuSpec, formats: Formats, profile: EngineProfile) -> None:
+        self.ops, self.gpu, self.formats, self.profile = ops, gpu, formats, profile
+        tables = Tables(gpu, formats)
+        self.layers = ops.attention.count
+        self.token_ops = token_ops(ops, tables)
+        self.head = head_op(ops, tables)
+        self.decode, self.decode_name = tables.decode(ops)
+        self.prefill, self.prefill_name = tables.prefill(ops)
+        self._compile()
+
+    def _compile(self) -> None:
+        seqs = self.formats.max_num_seqs
+        sizes = [self.profile.padded_tokens(m, seqs) for m in range(self.formats.max_tokens + 1)]
+        self._padded = [min(size, self.formats.max_tokens) for size in sizes]
+        self._padded[0] = 0
+        per_token = np.sum([op.ns for op in self.token_ops], axis=0)
+        self._tokens_array = per_token[self._padded]
+        self._tokens: list[float] = self._tokens_array.tolist()
+        self._head: list[float] = self.head.ns.tolist()
+        batch = np.arange(seqs + 1)
+        host = self.profile.host_ns_per_step + self.profile.host_ns_per_seq * batch
+        self._host: list[float] = host.astype(np.float64).tolist()
+        self._intercepts, self._slopes = segments(self.decode.ns * self.layers)
+        self._intercepts[0], self._slopes[0] = 0.0, 0.0
+        self._a: list[list[float]] = self._intercepts.tolist()
+        self._c: list[list[float]] = self._slopes.tolist()
+        self._launch = float(self.decode.ns[min(1, seqs), 0]) * self.layers
+
+    def step_ns(
+        self, prefill: Sequence[tuple[int, int]], decode_seqs: int, decode_context_tokens: int, sampled: int
+    ) -> int:
+        """See `simserve.perf.cost.CostModel`. OutOfRange beyond the limits the model was compiled for."""
+        try:
+            j = decode_context_tokens.bit_length()
+            attention = self._a[decode_seqs][j] + self._c[decode_seqs][j] * decode_context_tokens
+            if not prefill:
+                fixed = self._tokens[decode_seqs] + self._head[sampled] + self._host[decode_seqs]
+                return int(fixed + attention + 0.5)
+            return self._mixed_ns(prefill, decode_seqs, attention, sampled)
+        except IndexError:
+            raise self._out_of_range(prefill, decode_seqs, sampled) from None
+
+    def decode_run_ns(self, decode_seqs: int, decode_context_tokens: int, steps: int) -> NDArray[np.int64]:
+        """See `simserve.perf.cost.CostModel`."""
+        try:
+            fixed = self._tokens[decode_seqs] + self._head[decode_seqs] + self._host[decode_seqs]
+        except IndexError:
+            raise self._out_of_range((), decode_seqs, decode_seqs) from None
+        first, last = decode_context_tokens, decode_context_tokens + decode_seqs * (steps - 1)
+        context = np.arange(steps, dtype=np.int64) * decode_seqs + first
+        if first.bit_length() == last.bit_length():
+            j = first.bit_length()
+            attention = self._a[decode_seqs][j] + self._c[decode_seqs][j] * context
+        else:
+            each = np.frexp(context.astype(np.float64))[1]
+            attention = self._intercepts[decode_seqs][each] + self._slopes[decode_seqs][each] * context
+        return np.asarray(fixed + attention + 0.5).astype(np.int64)
+
+    def _mixed_ns(
+        self, prefill: Sequence[tuple[int, int]], decode_seqs: int, decode_attention: float, sampled: int
+    ) -> int:
+        tokens = decode_seqs + sum(chunk for chunk, _ in prefill)
+        fixed = self._tokens[tokens] + self._head[sampled] + self._host[min(decode_seqs + len(prefill), self._top)]
+        return int(fixed + self._prefill_ns(prefill) + self._beside(decode_attention) + 0.5)
+
+    @property
+    def _top(self) -> int:
+        return len(self._host) - 1
+
+    def _beside(self, decode_attention: float) -> float:
+        """Decode attention that shares its launch with prefill."""
+        return max(decode_attention - self._launch, 0.0)
+
+    def _prefill_ns(self, prefill: Sequence[tuple[int, int]]) -> float:
+        work = equivalent(prefill)
+        ns = self.prefill.time_ns(work.batch, work.tokens) * self.layers
+        if any(past for _, past in prefill):
+            context = sum(chunk + past for chunk, past in prefill)
+            count, j = min(len(prefill), self._top), context.bit_length()
+            ns = max(ns, self._a[count][j] + self._c[count][j] * context)
+        return ns
+
+    def explain(
+        self, prefill: Sequence[tuple[int, int]], decode_seqs: int, decode_context_tokens: int, sampled: int
+    ) -> list[tuple[str, Priced]]:
+        """Every operation of a step with its price; the prices add up to `step_ns` within 1 ns."""
+        self.step_ns(prefill, decode_seqs, decode_context_tokens, sampled)
+        tokens = decode_seqs + sum(chunk for chunk, _ in prefill)
+        rows = [(op.name, op.price(self._padded[tokens])) for op in self.token_ops]
+        if prefill:
+            rows.append(("prefill_attention", self._explain_prefill(prefill)))
+        if decode_seqs:
+            j = decode_context_tokens.bit_length()
+            ns = self._a[decode_seqs][j] + self._c[decode_seqs][j] * decode_context_tokens
+            source = self.decode.source_at(decode_seqs, decode_context_tokens)
+            price = Priced(self._beside(ns) if prefill else ns, source, self.decode_name, self.decode.note)
+            rows.append(("decode_attention", price))
+        rows.append(("lm_head", self.head.price(sampled)))
+        host = self._host[min(decode_seqs + len(prefill), self._top)]
+        rows.append(("host", Priced(host, "modelled", f"engines/{self.profile.name}", "fitted constant")))
+        return rows
+
+    def _explain_prefill(self, prefill: Sequence[tuple[int, int]]) -> Priced:
+        work: Equivalent = equivalent(prefill)
+        note = f"as {work.batch:.3g} prompts of {work.tokens:.0f} tokens; {self.prefill.note}".rstrip("; ")
+        return Priced(self._prefill_ns(prefill), self.prefill.source_at(work), self.prefill_name, note)
+
+    def provenance(self) -> dict[str, Any]:
+        """Tables with versions and licence, the engine profile, and shares of time by source in a typical step."""
+        names = sorted({p.table for _, p in self._typical() if "/" in p.table and "engines" not in p.table})
+        return {
+            "device": self.gpu.name,
+            "tables": {name: _table_entry(*name.split("/")) for name in names},
+            "engine_profile": {"name": self.profile.name, "version": self.profile.version}
+            | {key: {"value": getattr(self.profile, key), "source": why} for key, why in self.profile.sources},
+            "typical_step": "one prompt of 512 tokens beside 31 decoding requests of 1024 tokens each",
+            "share_of_time_by_source": self._shares(),
+        }
+
+    def _typical(self) -> list[tuple[str, Priced]]:
+        seqs = max(min(31, self._top), 1)
+        chunk = max(min(512, self.formats.max_tokens - seqs), 1)
+        return self.explain([(chunk, 0)], seqs, seqs * 1024, min(seqs + 1, self._top))
+
+    def _shares(self) -> dict[str, float]:
+        rows = self._typical()
+        total = sum(price.ns for _, price in rows)
+        shares: dict[str, float] = {}
+        for _, price in rows:
+            shares[price.source] = shares.get(price.source, 0.0) + price.ns / total
+        return {source: round(share, 4) for source, share in sorted(shares.items())}
+
+    def worst_source(self) -> Source:
+        """The least trustworthy source in a typical step, the host constant aside."""
+        return worst(*(price.source for name, price in self._typical() if name != "host"))
+
+    def _out_of_range(self, prefill: Sequence[tuple[int, int]], seqs: int, sampled: int) -> OutOfRange:
+        tokens = seqs + sum(chunk for chunk, _ in prefill)
+        return OutOfRange(
+            f"a step of {tokens} tokens, {seqs} decoding requests and {sampled} sampled rows exceeds what the cost "
+            f"model was compiled for: {self.formats.max_tokens} tokens, {self.formats.max_num_seqs} requests"
+        )
+
+
+@lru_cache(maxsize=64)
+def build_cost(
+    model: ModelSpec,
+    gpu: GpuSpec,
+    *,
+    tensor_parallel_size: int = 1,
+    dtype: str = "bf16",
+    kv_cache_dtype: str = "auto",
+    max_num_batched_tokens: int = 8192,
+    max_num_seqs: int = 256,
+    profile: str = "vllm",
+) -> TableCost:
+    """The compiled cost model of one replica.
+
+    Raises Infeasible when the model does not split or the device lacks the dtype, UnknownName for a profile.
+    """
+    check_dtype(gpu, dtype)
+    engine = load_profile(profile)
+    largest = max(max_num_batched_tokens, *engine.capture_sizes(max_num_seqs))
+    formats = Formats(dtype, kv_cache_dtype, largest, max_num_seqs)
+    return TableCost(dense_ops(model, tensor_parallel_size), gpu, formats, engine)
+
+
+def _table_entry(device: str, family: str) -> dict[str, Any]:
+    wanted = ("package", "package_version", "licence", "built", "sources", "kernels", "rows_kept")
+    return {key: value for key, value in store.provenance(device, family).items() if key in wanted}
