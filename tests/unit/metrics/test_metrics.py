@@ -1,0 +1,123 @@
+"""Metrics of timelines worked out by hand, and exact weighted percentiles."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simserve.errors import SpecError
+from simserve.metrics import Stats, compute
+from simserve.metrics.stats import stats, weighted_percentile, weighted_stats
+from simserve.policies.routers import RoundRobin
+from simserve.sim.trace import Trace
+from simserve.spec.slo import SloSpec
+from simserve.systems.vllm import Vllm
+from simserve.testing.builders import load, play
+from simserve.testing.toy import ToyCost
+
+MS = 1_000_000
+
+
+def two_requests(leap: bool = True) -> Trace:
+    """Steps of 10 ms, one token each for the decode; request 1 arrives while request 0 decodes.
+
+    Request 0: arrives 0, first token 10, finishes 50 (5 tokens). Request 1: arrives 15, is scheduled at 20,
+    first token 30, finishes 40 (2 tokens). Request 2: a prompt too long for the cache.
+    """
+    requests = load([(0, 30, 5), (15 * MS, 20, 2), (15 * MS, 9999, 1)])
+    trace, _ = play(
+        requests, [Vllm()], RoundRobin(), ToyCost(base_ns=10 * MS), num_gpu_blocks=11, leap=leap
+    )
+    return trace
+
+
+@pytest.mark.parametrize("leap", [True, False])
+def test_latencies_by_hand(leap: bool) -> None:
+    """TTFT 10 and 15 ms, TPOT 10 and 10, E2E 50 and 25, queueing 0 and 5."""
+    m = compute(two_requests(leap), num_gpus=2)
+
+    assert (12.5, 10.0, 37.5, 2.5, 10.0) == (
+        m.ttft_ms.mean, m.tpot_ms.mean, m.e2e_ms.mean, m.queueing_ms.mean, m.itl_ms.p99
+    )  # fmt: skip
+    assert (3, 2, 1, 0) == (m.requests, m.finished, m.rejected, m.unfinished)
+
+
+def test_throughput_by_hand() -> None:
+    """2 requests, 7 output and 50 prompt tokens in 50 ms on 2 GPUs."""
+    m = compute(two_requests(), num_gpus=2)
+
+    assert (0.05, 40.0, 140.0, 1140.0, 570.0) == pytest.approx((
+        m.duration_s, m.request_throughput_rps, m.output_tokens_per_s, m.total_tokens_per_s,
+        m.total_tokens_per_s_per_gpu,
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("slo", "met"),
+    [(SloSpec(ttft_ms=15), 2), (SloSpec(ttft_ms=14), 1), (SloSpec(e2e_ms=25), 1), (SloSpec(tpot_ms=9), 0),
+     (SloSpec(ttft_ms=10, e2e_ms=25), 0)],
+)  # fmt: skip
+def test_goodput_counts_requests_that_meet_every_bound(slo: SloSpec, met: int) -> None:
+    """The rejected request has missed the SLO."""
+    m = compute(two_requests(), num_gpus=1, slo=slo)
+
+    assert (met / 3, met / 0.05) == pytest.approx((m.slo_attainment, m.goodput_rps))
+
+
+def test_occupancy_by_hand() -> None:
+    """10 blocks: 2 for request 0 (30..34 tokens need 2, then 3), 2 for request 1 from 20 to 40 ms."""
+    m = compute(two_requests(leap=False), num_gpus=1)
+
+    assert (pytest.approx((2 + 2 + 4 + 5 + 3) / 5 / 10), 0.5) == (m.kv_occupancy_mean, m.kv_occupancy_peak)
+
+
+def test_itl_covers_every_gap_also_after_preemption() -> None:
+    """The weights of the ITL are the tokens after the first of all requests."""
+    requests = load([(0, 31, 20), (0, 31, 20)])
+    trace, _ = play(requests, [Vllm()], RoundRobin(), ToyCost(base_ns=10 * MS), num_gpu_blocks=5)
+    r = trace.requests
+    gaps = int((trace.steps["decode_tokens"] * trace.steps["steps"]).sum()) + len(trace.itl_gaps_ns)
+    m = compute(trace, num_gpus=1)
+    span_ms = float((r["finish_ns"] - r["first_token_ns"]).sum()) / MS
+
+    assert r["preemptions"].sum() > 0
+    assert gaps == 2 * 19
+    assert m.itl_ms.mean == pytest.approx(span_ms / gaps)
+
+
+def test_an_empty_quantity_is_none() -> None:
+    """No request with two tokens: no TPOT, no ITL; the dictionary is JSON-safe."""
+    trace, _ = play(load([(0, 5, 1)]), [Vllm()], RoundRobin(), ToyCost())
+    m = compute(trace, num_gpus=1)
+
+    assert Stats(None, None, None, None, None) == m.tpot_ms == m.itl_ms
+    assert m.to_dict()["tpot_ms"] == dict.fromkeys(("mean", "p50", "p90", "p95", "p99"))
+
+
+def test_warm_up_leaves_requests_out_of_latencies_only() -> None:
+    """Half of three requests is one: request 0 is warm-up."""
+    m = compute(two_requests(), num_gpus=1, warmup_fraction=0.5)
+
+    assert (15.0, 2) == (m.ttft_ms.mean, m.finished)
+    with pytest.raises(SpecError, match="warmup_fraction"):
+        compute(two_requests(), num_gpus=1, warmup_fraction=1.0)
+
+
+pairs = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 9)), min_size=1, max_size=30)
+
+
+@given(pairs=pairs, percentile=st.sampled_from([1, 50, 90, 99]))
+def test_weighted_percentile_is_that_of_the_repeated_values(
+    pairs: list[tuple[int, int]], percentile: int
+) -> None:
+    """Against numpy's inverted CDF on the expanded list."""
+    values, weights = (np.array(column) for column in zip(*pairs, strict=True))
+    expected = np.percentile(np.repeat(values, weights), percentile, method="inverted_cdf")
+
+    assert expected == weighted_percentile(values.astype(float), weights, percentile)
+
+
+def test_plain_stats_are_numpys() -> None:
+    """Linear interpolation between order statistics."""
+    assert Stats(2.5, 2.5, 3.7, pytest.approx(3.85), pytest.approx(3.97)) == stats(np.array([1.0, 2, 3, 4]))
+    assert weighted_stats(np.array([1.0]), np.array([0])).mean is None
