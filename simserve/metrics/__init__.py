@@ -11,12 +11,13 @@
 | output, total token throughput | (output, prompt + output) tokens of finished requests / duration | |
 | goodput | finished requests that meet every bound of the SLO / duration | |
 | SLO attainment | those requests / all requests; a rejected or unfinished one has missed | |
-| KV occupancy | used / total blocks, weighted with the time of steps; peak at a step's start | all instances |
+| KV occupancy | used / total blocks, weighted with step time; peak at step starts | all instances |
 
 duration: from the first arrival to the last finish. Percentiles of requests interpolate linearly between
 order statistics (numpy's default, as `vllm bench serve`). Percentiles of ITL are the smallest gap that at
 least p % of all gaps do not exceed (inverted CDF), exact without a number per token. A request with one
-output token has no TPOT and meets every TPOT bound. The definitions follow vLLM's benchmark and DistServe [known].
+output token has no TPOT and meets every TPOT bound. Definitions as in
+vLLM's benchmark and DistServe [known].
 """
 
 from simserve.metrics.stats import Stats

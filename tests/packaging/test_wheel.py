@@ -38,7 +38,7 @@ def test_it_simulates_outside_the_checkout(unpacked: Path, tmp_path: Path) -> No
     """The installed package finds its own tables, models and hardware."""
     args = ["simulate", "--model", "meta-llama/Llama-3.1-8B", "--gpu", "h100_sxm", "--rate", "2",
             "--isl", "100", "--osl", "10", "--requests", "20", "--json", "out.json"]  # fmt: skip
-    code = f"import sys; sys.path.insert(0, {str(unpacked)!r}); from simserve.cli.main import main; main()"
+    code = f"import sys; sys.path.insert(0, {str(unpacked)!r}); from simserve.cli.main import main; sys.exit(main())"
 
     out = subprocess.run(
         [sys.executable, "-I", "-c", code, *args], cwd=tmp_path, capture_output=True, text=True, check=False
