@@ -1,9 +1,9 @@
 """Units and physics of measured tables: no row may be faster than the device can be.
 
 A row is dropped when it beats max(FLOP / peak, bytes / bandwidth), each operand crossing the bus once. Two
-reasons are told apart. If the time beats FLOP / peak or (bytes - L2) / bandwidth, the row is impossible: wrong
-unit or wrong key. Otherwise the benchmark repeated one operation on data that stayed in the L2 cache: real, but
-serving never sees it, because the weights and KV of the other layers pass through the cache between two uses.
+reasons are told apart. If the time beats FLOP / peak or (bytes - L2) / bandwidth, the row is impossible:
+wrong unit or wrong key. Otherwise the benchmark repeated one operation on data that stayed in the L2 cache:
+real, but serving never sees it, as the weights and KV of the other layers pass through the cache in between.
 FLOP of causal attention count attended pairs only.
 All-reduce: each rank sends at least (ranks - 1) / ranks of the message, switch reduction included.
 """
@@ -81,7 +81,11 @@ def drop_unphysical(
         "faster than the roofline, caches granted: impossible": impossible,
         "faster than the roofline: operands stayed in the L2 cache of the benchmark": cached,
     }
-    dropped = [Dropped(why, int(m.sum()), _examples(columns, bound, m)) for why, m in reasons.items() if m.any()]
+    dropped = [
+        Dropped(why, int(rows.sum()), _examples(columns, bound, rows))
+        for why, rows in reasons.items()
+        if rows.any()
+    ]
     return {name: values[keep] for name, values in columns.items()}, dropped
 
 

@@ -1,7 +1,7 @@
 """All-reduce: log time linear in log bytes per method; the faster of vLLM's own kernel and NCCL.
 
 vLLM picks by a size threshold per GPU generation that it tunes to the crossing point; the minimum is that
-choice without the threshold's small misses. Below the table its smallest message, above it the last bandwidth.
+choice without the threshold's small misses. Below the table: its smallest message; above: the last bandwidth.
 Ranks that nobody measured take the nearest measured ring, scaled by 2 (r - 1) / r.
 """
 

@@ -25,7 +25,7 @@ RELATIVES = {"a100_sxm_40gb": "a100_sxm"}
 
 @dataclass(frozen=True)
 class TokenOp:
-    """An operation whose time depends on a number of tokens alone: ns[m] for m = 0..M, all its runs together."""
+    """An operation priced by a number of tokens alone: ns[m] for m = 0..M, all its runs together."""
 
     name: str
     ns: Floats
@@ -35,7 +35,7 @@ class TokenOp:
 
     def price(self, m: int) -> Priced:
         """The price at m tokens."""
-        return Priced(float(self.ns[m]), self.source_at(m), self.table, self.note)
+        return priced(float(self.ns[m]), self.source_at(m), self.table, self.note)
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,13 @@ class Tables:
             return roofline_prefill(self.gpu, a.heads, a.head_dim), "roofline"
         table = measured_prefill(self.gpu, source, kv, a.heads, a.kv_heads, a.head_dim)
         return table, f"{source.name}/prefill_attention"
+
+
+def priced(ns: float, source: Source, table: str, note: str) -> Priced:
+    """A price with the left-out error of its table, where the table was measured and interpolated."""
+    device, _, family = table.partition("/")
+    error = store.provenance(device, family).get("left_out_error", {}) if source == "interpolated" else {}
+    return Priced(ns, source, table, note, error.get("median"))
 
 
 def token_ops(ops: StepOps, tables: Tables) -> list[TokenOp]:

@@ -47,7 +47,7 @@ class DecodeTable:
 
 
 def segments(ns: Floats) -> tuple[Floats, Floats]:
-    """Intercept a[..., j] and slope c[..., j] so that time = a + c S for 2^(j-1) <= S < 2^j; j = S.bit_length()."""
+    """a[..., j] and c[..., j] with time = a + c S for 2^(j-1) <= S < 2^j, that is j = S.bit_length()."""
     slope = np.diff(ns, axis=-1) / np.diff(_POWERS)
     intercept = ns[..., :-1] - slope * _POWERS[:-1]
     first = np.zeros((*ns.shape[:-1], 1))
@@ -63,7 +63,7 @@ def measured_decode(
     match = nearest(heads, kv_heads, head_dim, set(zip(h.tolist(), kv.tolist(), dim.tolist(), strict=True)))
     rows = (h == match.heads) & (kv == match.kv_heads) & (dim == match.head_dim)
     batch, context = (columns[c][rows].astype(np.int64) for c in ("batch", "context"))
-    grid = _grid(batch, batch * context, columns["latency_ns"][rows].astype(np.float64))
+    grid = batch_grid(batch, batch * context, columns["latency_ns"][rows].astype(np.float64))
     token_ns = _token_ns(source, kv_dtype, match.kv_heads, match.head_dim)
     streamed_from = 4 * L2_BYTES.get(source.name, 0) / _token_bytes(kv_dtype, match.kv_heads, match.head_dim)
     ns = _on_batches(_complete(grid, token_ns, streamed_from), match, max_batch)
@@ -71,17 +71,22 @@ def measured_decode(
     if gpu.name != source.name:
         ratio = source.memory_bandwidth_bytes_per_s / gpu.memory_bandwidth_bytes_per_s
         ns = ns[:, :1] + (ns - ns[:, :1]) * ratio
-        note, shape_source = f"utilisation of {source.name}; {note}".rstrip("; "), worst(shape_source, "transferred")
+        note = f"utilisation of {source.name}; {note}".rstrip("; ")
+        shape_source = worst(shape_source, "transferred")
     measured = frozenset(b for b in range(1, max_batch + 1) if b * match.batch_scale in set(batch.tolist()))
-    return DecodeTable(ns, shape_source, note, measured, int(np.log2((batch * context).max() / match.batch_scale)))
+    hull = int(np.log2((batch * context).max() / match.batch_scale))
+    return DecodeTable(ns, shape_source, note, measured, hull)
 
 
-def roofline_decode(gpu: GpuSpec, kv_element: int, kv_heads: int, head_dim: int, max_batch: int) -> DecodeTable:
+def roofline_decode(
+    gpu: GpuSpec, kv_element: int, kv_heads: int, head_dim: int, max_batch: int
+) -> DecodeTable:
     """Without a table: KV bytes at a documented share of the bandwidth, plus a launch floor."""
     rate = gpu.memory_bandwidth_bytes_per_s * roofline.DECODE_BYTE_EFFICIENCY
     token_ns = roofline.kv_bytes(1, kv_heads, head_dim, kv_element) / rate * NS
     row = roofline.ATTENTION_FLOOR_NS + token_ns * _POWERS
-    return DecodeTable(np.tile(row, (max_batch + 1, 1)), "modelled", "roofline and launch floor", frozenset(), -1)
+    ns = np.tile(row, (max_batch + 1, 1))
+    return DecodeTable(ns, "modelled", "roofline and launch floor", frozenset(), -1)
 
 
 def _token_bytes(kv_dtype: str, kv_heads: int, head_dim: int) -> float:
@@ -92,7 +97,7 @@ def _token_ns(gpu: GpuSpec, kv_dtype: str, kv_heads: int, head_dim: int) -> floa
     return _token_bytes(kv_dtype, kv_heads, head_dim) / gpu.memory_bandwidth_bytes_per_s * NS
 
 
-def _grid(batch: Floats, context_sum: Floats, time: Floats) -> Floats:
+def batch_grid(batch: Floats, context_sum: Floats, time: Floats) -> Floats:
     """[log2 batch, log2 S] -> ns, NaN where not measured; rows off the powers of two are ignored."""
     i, j = np.log2(batch), np.log2(context_sum)
     whole = (i == np.rint(i)) & (j == np.rint(j))
@@ -106,7 +111,7 @@ def _complete(grid: Floats, token_ns: float, streamed_from: float) -> Floats:
 
     streamed_from: sum of contexts whose KV is too large for any cache; they tell the share of the bandwidth.
     """
-    shares = np.where(_POWERS >= streamed_from, token_ns * _POWERS / grid, np.nan)
+    shares = np.where(streamed_from <= _POWERS, token_ns * _POWERS / grid, np.nan)
     share = float(np.nanmax(shares)) if np.isfinite(shares).any() else 1.0
     cold = token_ns * _POWERS / min(share, 1.0)
     out = np.empty_like(grid)
@@ -117,7 +122,7 @@ def _complete(grid: Floats, token_ns: float, streamed_from: float) -> Floats:
         out[i] = np.interp(_POWERS, _POWERS[good], row[good])
         last, before = good[-1], good[-2]
         slope = max((row[last] - row[before]) / (_POWERS[last] - _POWERS[before]), cold[0])
-        beyond = _POWERS > _POWERS[last]
+        beyond = np.arange(EXPONENTS) > last
         out[i, beyond] = row[last] + slope * (_POWERS[beyond] - _POWERS[last])
     # A longer context never takes less time; the benchmark's noise sometimes says so.
     return np.asarray(np.maximum.accumulate(np.maximum(out, cold), axis=1))
@@ -138,4 +143,4 @@ def _on_batches(complete: Floats, match: Match, max_batch: int) -> Floats:
         inside = np.array([np.interp(wanted, _POWERS, row) for row in rows])
         over = np.maximum(wanted - _POWERS[-1], 0.0)
         rows = inside + last_slope[:, None] * over
-    return rows * match.time_scale
+    return np.asarray(rows * match.time_scale, dtype=np.float64)

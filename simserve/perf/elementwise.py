@@ -1,4 +1,4 @@
-"""Norms, rotary embedding, activation, KV writes: bytes at a documented share of the bandwidth, one launch each."""
+"""Norms, rotary embedding, activation, KV writes: bytes at a share of the bandwidth, one launch each."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 Per (n, k) the table holds a curve over m. Time = roofline / utilisation; log utilisation is linear in log m
 along a curve, and bilinear in (log n, log k) between the four measured curves around a shape. Outside the
-grid the utilisation of its edge is kept. Inside the grid, log time or a launch floor in the anchor do as well
-(left-out medians within 10 % of each other, perfdb/README.md); outside it only the roofline goes on correctly.
+grid the utilisation of its edge is kept. Inside the grid, plain log time or a launch floor in the anchor do
+about as well (perfdb/README.md); outside it only the roofline goes on correctly.
 
 Weights come from memory in serving, never from the L2 cache, so where the roofline is the memory's, no
 utilisation above that of the largest streamed GEMMs (weights over 4 x L2, m <= 16) is believed.
@@ -12,7 +12,6 @@ utilisation above that of the largest streamed GEMMs (weights over 4 x L2, m <= 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -43,23 +42,27 @@ class Curve:
 
 
 class GemmTable:
-    """The measured GEMMs of `source` in one dtype, priced on the roofline of `gpu` (the same unless transferred)."""
+    """The measured GEMMs of `source` in one dtype, on the roofline of `gpu` (the same unless transferred)."""
 
-    def __init__(self, gpu: GpuSpec, source: GpuSpec, dtype: str) -> None:
+    def __init__(
+        self, gpu: GpuSpec, source: GpuSpec, dtype: str, columns: store.Columns | None = None
+    ) -> None:
         self.gpu, self.source, self.dtype = gpu, source, "bf16" if dtype == "fp16" else dtype
         self.element = 1 if dtype == "fp8" else 2
-        columns = store.read_table(source.name, "gemm", {"dtype": self.dtype})
-        n, k, m = (columns[name].astype(np.int64) for name in ("n", "k", "m"))
+        if columns is None:
+            columns = store.read_table(source.name, "gemm", {"dtype": self.dtype})
+        n, k, m = (columns[name].astype(np.float64) for name in ("n", "k", "m"))
         self.ns_grid, self.ks_grid = np.unique(n), np.unique(k)
         self.m_grid = np.unique(m)
         shape = (len(self.ns_grid), len(self.ks_grid), len(self.m_grid))
-        cell = tuple(np.searchsorted(g, v) for g, v in ((self.ns_grid, n), (self.ks_grid, k), (self.m_grid, m)))
+        axes = ((self.ns_grid, n), (self.ks_grid, k), (self.m_grid, m))
+        cell = tuple(np.searchsorted(grid, values) for grid, values in axes)
         log_u = np.full(shape, np.nan)
         log_u[cell] = np.log(self._roof(source, m, n, k) / columns["latency_ns"].astype(np.float64))
         self.streamed = self._streamed_utilisation(log_u)
         self.log_u = self._capped(log_u)
 
-    def _roof(self, gpu: GpuSpec, m: Floats, n: Floats, k: Floats) -> Floats:
+    def _roof(self, gpu: GpuSpec, m: Floats, n: Floats | float, k: Floats | float) -> Floats:
         flops = roofline.peak_flops(gpu, self.dtype)
         bandwidth = gpu.memory_bandwidth_bytes_per_s
         return roofline.gemm_ns(m, n, k, flops=flops, bandwidth=bandwidth, element=self.element)
@@ -87,10 +90,11 @@ class GemmTable:
         """Times of [m, k] x [k, n] in ns for each of `m` (float array, ascending)."""
         log_u, source, note = self._at_shape(n, k)
         at_m = np.interp(np.log(m), np.log(self.m_grid), log_u)
-        time = self._roof(self.gpu, m, np.float64(n), np.float64(k)) / np.exp(at_m)
+        time = self._roof(self.gpu, m, float(n), float(k)) / np.exp(at_m)
         if self.gpu.name != self.source.name:
-            source, note = worst(source, "transferred"), f"utilisation of {self.source.name}; {note}".rstrip("; ")
-        return Curve(time, source, note, frozenset(self.m_grid.tolist()), int(self.m_grid[-1]))
+            source = worst(source, "transferred")
+            note = f"utilisation of {self.source.name}; {note}".rstrip("; ")
+        return Curve(time, source, note, frozenset(int(x) for x in self.m_grid), int(self.m_grid[-1]))
 
     def _at_shape(self, n: int, k: int) -> tuple[Floats, Source, str]:
         """Log utilisation over m_grid, bilinear in log n and log k; missing corners give up their weight."""
@@ -105,7 +109,8 @@ class GemmTable:
             return self.log_u[-2, -1], "modelled", "largest measured shape"
         source = worst(row_source, column_source)
         edges = {"measured": "", "interpolated": f"between shapes around n={n}, k={k}"}
-        return total / weight_sum, source, edges.get(source, f"n={n}, k={k} outside the grid, edge utilisation kept")
+        outside = f"n={n}, k={k} outside the grid, edge utilisation kept"
+        return total / weight_sum, source, edges.get(source, outside)
 
 
 def roofline_curve(gpu: GpuSpec, dtype: str, n: int, k: int, m: Floats) -> Curve:
@@ -141,19 +146,3 @@ def _fill_along_m(log_u: Floats) -> Floats:
         good = ~holes[i, j]
         out[i, j] = np.interp(np.arange(out.shape[2]), np.flatnonzero(good), out[i, j][good])
     return out
-
-
-def left_out_errors(table: GemmTable) -> Floats:
-    """Relative errors at inner grid points when their n, then their k, is predicted from its neighbours.
-
-    Leaves out a whole row of shapes at a time, so the gap is twice what a query meets. Array of signed errors.
-    """
-    errors: list[Floats] = []
-    for axis, grid in ((0, table.ns_grid), (1, table.ks_grid)):
-        log_u = np.moveaxis(table.log_u, axis, 0)
-        for (low, here), high in zip(pairwise(range(len(grid))), range(2, len(grid)), strict=False):
-            w = np.log(grid[here] / grid[low]) / np.log(grid[high] / grid[low])
-            guess = (1 - w) * log_u[low] + w * log_u[high]
-            errors.append(np.exp(log_u[here] - guess).ravel() - 1.0)
-    whole = np.concatenate(errors)
-    return whole[np.isfinite(whole)]

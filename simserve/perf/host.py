@@ -1,4 +1,4 @@
-"""The engine profile: what a serving engine adds to its kernels, and its defaults. `perfdb/engines/<name>.yaml`.
+"""The engine profile, `perfdb/engines/<name>.yaml`: what an engine adds to its kernels, and its defaults.
 
 Every number of the file is a pair of value and source; `EngineProfile.sources` keeps the latter.
 """
@@ -18,10 +18,10 @@ from simserve.paths import find_data
 class EngineProfile:
     """One engine version.
 
-    host_ns_per_step: time of a step that no kernel accounts for (scheduling, launching, sampling, gaps between
-    kernels); host_ns_per_seq: the same per running request; host_ns_sigma: its spread over the runs it comes
-    from; api_ns: HTTP and tokenizer time that clients see in TTFT, not added to engine-side times;
-    max_cudagraph_tokens: largest captured step; the rest are the engine's default limits.
+    host_ns_per_step: time of a step that no kernel accounts for (scheduling, launching, sampling, gaps
+    between kernels); host_ns_per_seq: the same per running request; host_ns_sigma: standard deviation over
+    the runs it comes from; api_ns: HTTP and tokenizer time that clients see in TTFT, not added to
+    engine-side times; max_cudagraph_tokens: largest captured step; the rest are the engine's default limits.
     """
 
     name: str
@@ -37,12 +37,17 @@ class EngineProfile:
     block_size: int
     sources: tuple[tuple[str, str], ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Name, version, and value and source of every number."""
+        numbers = {key: {"value": getattr(self, key), "source": why} for key, why in self.sources}
+        return {"name": self.name, "version": self.version, **numbers}
+
     def padded_tokens(self, tokens: int, max_num_seqs: int) -> int:
         """Tokens that the GEMMs of a step see: the next captured size, or `tokens` where none is captured."""
         return next((s for s in self.capture_sizes(max_num_seqs) if s >= tokens), tokens)
 
     def capture_sizes(self, max_num_seqs: int) -> tuple[int, ...]:
-        """1, 2, 4, multiples of 8 below 256, multiples of 16 up to the limit, which is 2 x max_num_seqs at most."""
+        """1, 2, 4, multiples of 8 below 256, of 16 up to the limit; that is at most 2 x max_num_seqs."""
         limit = min(self.max_cudagraph_tokens, 2 * max_num_seqs)
         sizes = [1, 2, 4, *range(8, min(limit + 1, 256), 8), *range(256, limit + 1, 16)]
         return tuple(s for s in sizes if s <= limit)

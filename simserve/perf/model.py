@@ -21,7 +21,7 @@ from simserve.arch.dtypes import check_dtype
 from simserve.arch.ops import StepOps
 from simserve.errors import OutOfRange
 from simserve.perf import store
-from simserve.perf.compile import Formats, Tables, head_op, token_ops
+from simserve.perf.compile import Formats, Tables, head_op, priced, token_ops
 from simserve.perf.decode import segments
 from simserve.perf.host import EngineProfile, load_profile
 from simserve.perf.prefill import Equivalent, equivalent
@@ -95,7 +95,8 @@ class TableCost:
         self, prefill: Sequence[tuple[int, int]], decode_seqs: int, decode_attention: float, sampled: int
     ) -> int:
         tokens = decode_seqs + sum(chunk for chunk, _ in prefill)
-        fixed = self._tokens[tokens] + self._head[sampled] + self._host[min(decode_seqs + len(prefill), self._top)]
+        host = self._host[min(decode_seqs + len(prefill), self._top)]
+        fixed = self._tokens[tokens] + self._head[sampled] + host
         return int(fixed + self._prefill_ns(prefill) + self._beside(decode_attention) + 0.5)
 
     @property
@@ -128,7 +129,7 @@ class TableCost:
             j = decode_context_tokens.bit_length()
             ns = self._a[decode_seqs][j] + self._c[decode_seqs][j] * decode_context_tokens
             source = self.decode.source_at(decode_seqs, decode_context_tokens)
-            price = Priced(self._beside(ns) if prefill else ns, source, self.decode_name, self.decode.note)
+            price = priced(self._beside(ns) if prefill else ns, source, self.decode_name, self.decode.note)
             rows.append(("decode_attention", price))
         rows.append(("lm_head", self.head.price(sampled)))
         host = self._host[min(decode_seqs + len(prefill), self._top)]
@@ -138,16 +139,15 @@ class TableCost:
     def _explain_prefill(self, prefill: Sequence[tuple[int, int]]) -> Priced:
         work: Equivalent = equivalent(prefill)
         note = f"as {work.batch:.3g} prompts of {work.tokens:.0f} tokens; {self.prefill.note}".rstrip("; ")
-        return Priced(self._prefill_ns(prefill), self.prefill.source_at(work), self.prefill_name, note)
+        return priced(self._prefill_ns(prefill), self.prefill.source_at(work), self.prefill_name, note)
 
     def provenance(self) -> dict[str, Any]:
-        """Tables with versions and licence, the engine profile, and shares of time by source in a typical step."""
+        """Tables with versions and licence, engine profile, shares of time by source in a typical step."""
         names = sorted({p.table for _, p in self._typical() if "/" in p.table and "engines" not in p.table})
         return {
             "device": self.gpu.name,
             "tables": {name: _table_entry(*name.split("/")) for name in names},
-            "engine_profile": {"name": self.profile.name, "version": self.profile.version}
-            | {key: {"value": getattr(self.profile, key), "source": why} for key, why in self.profile.sources},
+            "engine_profile": self.profile.to_dict(),
             "typical_step": "one prompt of 512 tokens beside 31 decoding requests of 1024 tokens each",
             "share_of_time_by_source": self._shares(),
         }
@@ -171,9 +171,10 @@ class TableCost:
 
     def _out_of_range(self, prefill: Sequence[tuple[int, int]], seqs: int, sampled: int) -> OutOfRange:
         tokens = seqs + sum(chunk for chunk, _ in prefill)
+        limits = f"{self.formats.max_tokens} tokens, {self.formats.max_num_seqs} requests"
         return OutOfRange(
-            f"a step of {tokens} tokens, {seqs} decoding requests and {sampled} sampled rows exceeds what the cost "
-            f"model was compiled for: {self.formats.max_tokens} tokens, {self.formats.max_num_seqs} requests"
+            f"a step of {tokens} tokens, {seqs} decoding requests and {sampled} sampled rows exceeds what the "
+            f"cost model was compiled for: {limits}"
         )
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from simserve.perf import roofline, store
 from simserve.perf.priced import Source, worst
 from simserve.perf.roofline import NS, Floats, causal_pairs, equivalent_tokens
-from simserve.perf.shapes import Match, nearest
+from simserve.perf.shapes import nearest
 from simserve.spec.hardware import GpuSpec
 
 
@@ -38,7 +38,8 @@ def equivalent(chunks: Sequence[tuple[int, int]]) -> Equivalent:
     """(chunk tokens, context before) per request -> equal prompts with as many pairs."""
     if len(chunks) == 1:
         chunk, past = chunks[0]
-        return Equivalent(1.0, equivalent_tokens(causal_pairs(chunk, past)) if past else float(chunk), past == 0)
+        tokens = equivalent_tokens(causal_pairs(chunk, past)) if past else float(chunk)
+        return Equivalent(1.0, tokens, past == 0)
     total = squares = 0.0
     for chunk, past in chunks:
         pairs = causal_pairs(chunk, past)
@@ -54,9 +55,11 @@ class PrefillTable:
 
     def __init__(self, log_ns: Floats, tokens: Floats, source: Source, note: str, batch_scale: float) -> None:
         self.shape_source, self.note, self.batch_scale = source, note, batch_scale
-        self.tokens = tokens.tolist()
-        self._log_tokens = np.log(tokens).tolist()
+        self.tokens: list[float] = tokens.tolist()
+        self._log_tokens: list[float] = np.log(tokens).tolist()
         self._rows: list[list[float]] = log_ns.tolist()
+        if len(self._rows) == 1:  # one batch size measured: time goes with the batch
+            self._rows.append([value + log(2.0) for value in self._rows[0]])
 
     def time_ns(self, batch: float, tokens: float) -> float:
         """Time of `batch` equal prompts of `tokens` tokens each."""
@@ -66,7 +69,7 @@ class PrefillTable:
         weight = max(at, 0.0) - low
         first = self._along(self._rows[low], tokens)
         second = self._along(self._rows[min(low + 1, top)], tokens)
-        return exp(first + weight * (second - first)) if top else exp(first) * 2.0 ** max(at, 0.0)
+        return exp(first + weight * (second - first))
 
     def source_at(self, work: Equivalent) -> Source:
         """How the time of `work` came about."""
@@ -100,17 +103,18 @@ def measured_prefill(
     note, shape_source = match.note, match.source
     if gpu.name != source.name:
         grid += log(roofline.peak_flops(source, "bf16") / roofline.peak_flops(gpu, "bf16"))
-        note, shape_source = f"utilisation of {source.name}; {note}".rstrip("; "), worst(shape_source, "transferred")
+        note = f"utilisation of {source.name}; {note}".rstrip("; ")
+        shape_source = worst(shape_source, "transferred")
     return PrefillTable(grid, lengths, shape_source, note, heads / match.heads)
 
 
 def roofline_prefill(gpu: GpuSpec, heads: int, head_dim: int) -> PrefillTable:
     """Without a table: FLOP at a documented share of the peak, plus a launch floor."""
-    lengths = 2.0 ** np.arange(15)
+    lengths: Floats = 2.0 ** np.arange(15, dtype=np.float64)
     batch = 2.0 ** np.arange(9)[:, None]
     rate = roofline.peak_flops(gpu, "bf16") * roofline.PREFILL_FLOP_EFFICIENCY
     flop = 4.0 * batch * lengths * (lengths + 1) / 2 * heads * head_dim
-    grid = np.log(roofline.ATTENTION_FLOOR_NS + flop / rate * NS)
+    grid = np.asarray(np.log(roofline.ATTENTION_FLOOR_NS + flop / rate * NS), dtype=np.float64)
     return PrefillTable(grid, lengths, "modelled", "roofline and launch floor", 1.0)
 
 

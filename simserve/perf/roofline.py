@@ -39,15 +39,23 @@ def peak_flops(gpu: GpuSpec, dtype: str) -> int:
     return found
 
 
-def gemm_bytes(m: Floats | float, n: float, k: float, element: int) -> Floats:
+def gemm_bytes(m: Floats | float, n: Floats | float, k: Floats | float, element: int) -> Floats:
     """Inputs read once at `element` bytes each, outputs written once at 2 bytes."""
     return np.asarray(element * (m * k + n * k) + 2.0 * m * n, dtype=np.float64)
 
 
-def gemm_ns(m: Floats | float, n: float, k: float, *, flops: float, bandwidth: float, element: int) -> Floats:
+def gemm_ns(
+    m: Floats | float,
+    n: Floats | float,
+    k: Floats | float,
+    *,
+    flops: float,
+    bandwidth: float,
+    element: int,
+) -> Floats:
     """Roofline of [m, k] x [k, n] in ns."""
     compute = np.asarray(2.0 * m * n * k / flops, dtype=np.float64)
-    return np.maximum(compute, gemm_bytes(m, n, k, element) / bandwidth) * NS
+    return np.asarray(np.maximum(compute, gemm_bytes(m, n, k, element) / bandwidth) * NS, dtype=np.float64)
 
 
 def causal_pairs(chunk: float, past: float) -> float:

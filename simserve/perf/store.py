@@ -1,4 +1,4 @@
-"""Kernel tables on disk: `perfdb/<device>/<family>.parquet` with `provenance.json` beside; see perfdb/README.md."""
+"""Kernel tables on disk: `perfdb/<device>/<family>.parquet`, `provenance.json` beside; see its README."""
 
 from __future__ import annotations
 

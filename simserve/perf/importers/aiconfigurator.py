@@ -1,12 +1,12 @@
-"""Tables from the PyPI package aiconfigurator-core (Apache-2.0, NVIDIA), read with pyarrow; none of its code runs.
+"""Tables from the PyPI package aiconfigurator-core (Apache-2.0, NVIDIA); none of its code runs.
 
 Which rows are kept
 - framework vLLM, the newest version that has the family; NCCL all-reduce from the newest NCCL version;
 - GEMM: bf16 (torch.nn.functional.linear) and fp8 with per-tensor scales (CutlassFP8ScaledMM): one kernel per
   shape in the source. Block-scaled fp8 and nvfp4 are left out until a model asks for them;
-- attention: head_dim 64, 128, 256, no sliding window, bf16 and fp8 KV. The source holds one row per shape: the
-  backend vLLM selects by itself (FlashAttention, or FlashInfer where that is the default). Triton rows, which
-  vLLM takes only where no other backend works, are left out. Repeats of one key (A100) become their median;
+- attention: head_dim 64, 128, 256, no sliding window, bf16 and fp8 KV. The source holds one row per shape:
+  the backend vLLM selects by itself (FlashAttention, or FlashInfer where that is the default). Triton rows,
+  which vLLM takes only where no other backend works, are left out. Repeats of a key (A100): their median;
 - all-reduce: bf16. `vllm_custom` as captured in a CUDA graph, and `nccl`.
 Units at the source are ms, and message_size counts elements, not bytes: NCCL rows of `half` at size s equal
 those of `int8` at 2 s. A generation row at `step` s attends s + 1 tokens in each of batch_size requests.
@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.errors import MissingData
-from simserve.perf import checks, store
+from simserve.perf import checks, leave_out, store
 from simserve.spec.hardware import load_gpu, load_link
 
 PACKAGE, IMPORT_NAME, LICENCE = "aiconfigurator-core", "aiconfigurator_core", "Apache-2.0, NVIDIA"
@@ -35,6 +35,12 @@ DEVICES = ("h100_sxm", "h200_sxm", "a100_sxm", "l40s", "b200_sxm")
 HEAD_DIMS = (64, 128, 256)
 _DTYPES = {"bfloat16": "bf16", "fp8": "fp8"}
 _GEMM_KERNELS = ("torch.nn.functional.linear", "CutlassFP8ScaledMMLinearKernel", "vllm_default")
+_ATTENTION_KEYS = (
+    ("head_dim", "head_dim"),
+    ("heads", "num_heads"),
+    ("kv_heads", "num_key_value_heads"),
+    ("batch", "batch_size"),
+)
 Columns = store.Columns
 
 
@@ -52,7 +58,7 @@ class Raw:
 def build(devices: Sequence[str], out_dir: Path, package_dir: Path | None = None) -> list[Path]:
     """Write the tables and provenance.json of each device under `out_dir`; returns the files written.
 
-    package_dir: an unpacked aiconfigurator_core, instead of the installed one. MissingData if neither is there.
+    package_dir: an unpacked aiconfigurator_core, instead of the installed one. MissingData without either.
     """
     root = find_package(package_dir)
     return [path for device in devices or DEVICES for path in _build_device(device, out_dir, root)]
@@ -110,6 +116,7 @@ def _build_table(device: str, family: str, path: Path, root: Path) -> dict[str, 
         "rows_merged_repeats": repeats,
         "rows_dropped": [asdict(entry) for entry in dropped],
         "latency_unit": "ns",
+        "left_out_error": leave_out.summary(family, columns, gpu),
     }
 
 
@@ -133,8 +140,7 @@ def _attention(folder: Path, file: str) -> tuple[Raw, Columns, dict[str, int]]:
     windowed, wide = window != 0, ~np.isin(c["head_dim"], HEAD_DIMS)
     keep = ~(triton | windowed | wide)
     out: Columns = {"kv_dtype": _dtype(c["kv_cache_dtype"][keep])}
-    names = {"head_dim": "head_dim", "heads": "num_heads", "kv_heads": "num_key_value_heads", "batch": "batch_size"}
-    out |= {ours: c[theirs][keep].astype(np.int32) for ours, theirs in names.items()}
+    out |= {ours: c[theirs][keep].astype(np.int32) for ours, theirs in _ATTENTION_KEYS}
     out["tokens"], out["context"] = c["isl"][keep].astype(np.int32), c["step"][keep].astype(np.int32) + 1
     out["latency_ns"], out["kernel"] = _ns(c["latency"][keep]), c["kernel_source"][keep]
     left_out = {
@@ -192,8 +198,8 @@ def _read_newest(folder: Path, file: str) -> Raw:
         raise MissingData(f"{PACKAGE} has no {file} under {folder}")
     path = max(found, key=lambda p: tuple(int(x) for x in p.parent.name.split(".") if x.isdigit()))
     table = pq.read_table(path)
-    columns: Columns = {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
-    said = {name: str(columns[name][0]) if name in columns else "" for name in ("framework", "version", "device")}
+    columns: Columns = {n: table.column(n).to_numpy(zero_copy_only=False) for n in table.column_names}
+    said = {n: str(columns[n][0]) if n in columns else "" for n in ("framework", "device")}
     inside = path.relative_to(folder.parents[3]).as_posix()
     return Raw(columns, inside, said["framework"], path.parent.name, said["device"])
 
