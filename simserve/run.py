@@ -48,6 +48,7 @@ def simulate(
         cluster.add(
             build_scheduler(deployment), cost, num_gpu_blocks=blocks, block_size=deployment.block_size,
             max_model_len=_max_model_len(model, deployment, blocks),
+            enable_prefix_caching=deployment.enable_prefix_caching,
         )  # fmt: skip
     trace = cluster.play(workload, until_ns=until_ns)
     placed = {o.name: o.size_bytes for o in memory.objects["hbm"].values()}
