@@ -27,9 +27,7 @@ RateScale = Annotated[float | None, typer.Option(help="Speed the trace up by thi
 Rate = Annotated[float | None, typer.Option(help="Requests per second.", rich_help_panel=_LOAD)]
 Cv = Annotated[
     float | None,
-    typer.Option(
-        help="Coefficient of variation of the gaps between arrivals (1: Poisson).", rich_help_panel=_LOAD
-    ),
+    typer.Option(help="Coefficient of variation of the gaps between arrivals (1: Poisson).", rich_help_panel=_LOAD),
 ]
 Concurrency = Annotated[
     int | None,
@@ -39,7 +37,7 @@ Isl = Annotated[int | None, typer.Option("--isl", help="Prompt tokens per reques
 Osl = Annotated[int | None, typer.Option("--osl", help="Output tokens per request.", rich_help_panel=_LOAD)]
 Requests = Annotated[
     int | None,
-    typer.Option(help="Requests (default 1000; of a trace: the first so many).", rich_help_panel=_LOAD),
+    typer.Option(help="Requests (default 1000; of a trace: the first so many).", min=1, rich_help_panel=_LOAD),
 ]
 Ttft = Annotated[str | None, typer.Option(help="Bound in ms, or '0.5 s'.", rich_help_panel=_SLO)]
 Tpot = Annotated[str | None, typer.Option(help="Bound in ms.", rich_help_panel=_SLO)]
@@ -47,11 +45,9 @@ E2e = Annotated[str | None, typer.Option(help="Bound in ms.", rich_help_panel=_S
 Percentile = Annotated[
     float | None, typer.Option(help="Percentile that the bounds hold for (default 90).", rich_help_panel=_SLO)
 ]
-Scheduler = Annotated[
-    str | None, typer.Option(help="Scheduler; see `simserve explain`.", rich_help_panel=_DEPLOY)
-]
+Scheduler = Annotated[str | None, typer.Option(help="Scheduler; see `simserve explain`.", rich_help_panel=_DEPLOY)]
 KvCacheDtype = Annotated[str | None, typer.Option(help="auto or fp8.", rich_help_panel=_DEPLOY)]
-Seed = Annotated[int | None, typer.Option(help="Seed of all random streams (default 0).")]
+Seed = Annotated[int | None, typer.Option(help="Seed of all random streams (default 0).", min=0)]
 Json = Annotated[
     str | None,
     typer.Option(
@@ -87,13 +83,9 @@ class Flags:
     def workload(self) -> dict[str, Any]:
         """The `workload` section: a trace, or arrivals with fixed lengths."""
         if self.trace is not None:
-            clash = _given(
-                rate=self.rate, cv=self.cv, concurrency=self.concurrency, isl=self.isl, osl=self.osl
-            )
+            clash = _given(rate=self.rate, cv=self.cv, concurrency=self.concurrency, isl=self.isl, osl=self.osl)
             if clash:
-                raise _flag_error(
-                    next(iter(clash)), "a trace has its own; use --rate-scale to change its rate"
-                )
+                raise _flag_error(next(iter(clash)), "a trace has its own; use --rate-scale to change its rate")
             trace = {"path": str(self.trace), "format": self.trace_format, "rate_scale": self.rate_scale,
                      "limit": self.requests}  # fmt: skip
             return {"trace": _present(trace)}
@@ -126,9 +118,7 @@ class Flags:
         return {"kind": "gamma", "rate_rps": self.rate, "cv": self.cv}
 
 
-def read_study(
-    path: Path | None, flags: Flags, sections: Mapping[str, Any], other: Mapping[str, Any]
-) -> StudySpec:
+def read_study(path: Path | None, flags: Flags, sections: Mapping[str, Any], other: Mapping[str, Any]) -> StudySpec:
     """The study in a file, or the one that the options describe.
 
     sections: the `deployment` and `search` sections that the options give; other: option name -> value of

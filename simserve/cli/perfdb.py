@@ -32,9 +32,7 @@ def build(
     source: Annotated[str, typer.Option("--from", help="Where the numbers come from, e.g. aiconfigurator.")],
     device: Annotated[list[str] | None, typer.Option(help="Devices (default: all of the source).")] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write to.")] = Path("perfdb"),
-    package_dir: Annotated[
-        Path | None, typer.Option(help="An unpacked package, not the installed one.")
-    ] = None,
+    package_dir: Annotated[Path | None, typer.Option(help="An unpacked package, not the installed one.")] = None,
 ) -> None:
     """Build the tables of a source into the perfdb folder, with their provenance."""
     from simserve.cli.options import words

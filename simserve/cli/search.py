@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simserve.cli import options as opt
+from simserve.cli.check import check_names, located
 from simserve.errors import Infeasible, SpecError
 
 if TYPE_CHECKING:
@@ -30,15 +31,11 @@ def search(
     study: opt.Study = None,
     model: opt.Model = None,
     gpu: Annotated[Words, typer.Option(help="GPU types.", rich_help_panel=_SPACE)] = None,
-    gpus: Annotated[
-        int | None, typer.Option(help="GPUs at most (default 8).", rich_help_panel=_SPACE)
-    ] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs at most (default 8).", min=1, rich_help_panel=_SPACE)] = None,
     tp: Annotated[Words, typer.Option(help="Tensor-parallel sizes.", rich_help_panel=_SPACE)] = None,
     replicas: Annotated[Words, typer.Option(help="Numbers of replicas.", rich_help_panel=_SPACE)] = None,
     dtype: Annotated[Words, typer.Option(help="bf16, fp16, fp8.", rich_help_panel=_SPACE)] = None,
-    max_num_batched_tokens: Annotated[
-        Words, typer.Option(help="Tokens per step.", rich_help_panel=_SPACE)
-    ] = None,
+    max_num_batched_tokens: Annotated[Words, typer.Option(help="Tokens per step.", rich_help_panel=_SPACE)] = None,
     max_num_seqs: Annotated[Words, typer.Option(help="Running requests.", rich_help_panel=_SPACE)] = None,
     router: Annotated[Words, typer.Option(help="Routers.", rich_help_panel=_SPACE)] = None,
     scheduler: opt.Scheduler = None,
@@ -58,7 +55,7 @@ def search(
     percentile: opt.Percentile = None,
     seed: opt.Seed = None,
     trials: Annotated[
-        int | None, typer.Option(help="Configurations to simulate at most.", rich_help_panel=_RUN)
+        int | None, typer.Option(help="Configurations to simulate at most.", min=1, rich_help_panel=_RUN)
     ] = None,
     jobs: Annotated[int, typer.Option(help="Processes; 0 for one per CPU.", min=0, rich_help_panel=_RUN)] = 1,
     resume: Annotated[
@@ -82,9 +79,7 @@ def search(
     sections = _sections(space_flags, trials) if study is None else {}
     inputs = _inputs(study, flags, sections, space_flags, trials)
     folder = out if out is not None else RESULTS / inputs.study.name
-    _search(
-        inputs, folder, jobs=jobs or _cpus(), resume=resume, top=top, json_out=json_out, again=_again(study)
-    )
+    _search(inputs, study, folder, jobs=jobs or _cpus(), resume=resume, top=top, json_out=json_out)
 
 
 def _inputs(
@@ -101,15 +96,15 @@ def _inputs(
         raise SpecError("there is no 'search' section; use `simserve simulate`, or add one", file=str(study))
     requests = asked.search.requests
     if trials is not None:
-        if trials < 1:
-            raise SpecError("must be at least 1", file=opt.COMMAND_LINE, key="--trials", value=trials)
         asked = asked.model_copy(update={"search": asked.search.model_copy(update={"trials": trials})})
     limit = flags.requests if study is not None else None
-    return prepare(asked, base_dir=opt.base_dir(study), requests=limit or requests)
+    check_names(asked, study)
+    with located(study):
+        return prepare(asked, base_dir=opt.base_dir(study), requests=limit or requests)
 
 
 def _search(
-    inputs: Inputs, folder: Path, *, jobs: int, resume: bool, top: int, json_out: str | None, again: str
+    inputs: Inputs, study: Path | None, folder: Path, *, jobs: int, resume: bool, top: int, json_out: str | None
 ) -> None:
     from rich.console import Console
 
@@ -121,13 +116,10 @@ def _search(
 
     make_folder(folder)
     try:
-        with progress_bar() as progress:
+        with located(study), progress_bar() as progress:
             result = run_search(inputs, out_dir=folder, jobs=jobs, resume=resume, progress=progress)
     except KeyboardInterrupt:
-        print(
-            f"simserve: interrupted; resume with {again} -o {shlex.quote(str(folder))} --resume",
-            file=sys.stderr,
-        )
+        print(f"simserve: interrupted; resume with: {_again()}", file=sys.stderr)
         raise typer.Exit(130) from None
     console = Console()
     if json_out != "-":
@@ -164,9 +156,7 @@ def _sections(space_flags: dict[str, Any], trials: int | None) -> dict[str, Any]
         or [size for size in (1, 2, 4, 8) if size <= most],
         "replicas": opt.integers(space_flags["--replicas"], "--replicas") or _replica_counts(most),
         "dtype": opt.words(space_flags["--dtype"]) or ["bf16"],
-        "max_num_batched_tokens": opt.integers(
-            space_flags["--max-num-batched-tokens"], "--max-num-batched-tokens"
-        )
+        "max_num_batched_tokens": opt.integers(space_flags["--max-num-batched-tokens"], "--max-num-batched-tokens")
         or _DEFAULT_TOKENS,
         "max_num_seqs": opt.integers(space_flags["--max-num-seqs"], "--max-num-seqs") or _DEFAULT_SEQS,
         "router": opt.words(space_flags["--router"]) or ["round_robin", "least_loaded"],
@@ -187,11 +177,10 @@ def _replica_counts(most: int) -> list[int]:
     return [n for n in range(1, most + 1) if n <= 8 or (n <= 32 and n % 4 == 0) or n % 16 == 0]
 
 
-def _again(study: Path | None) -> str:
-    """The command that was typed, without its output folder and --resume."""
-    if study is not None:
-        return f"simserve search {shlex.quote(str(study))}"
-    return "the same options and"
+def _again() -> str:
+    """The command that was typed, with --resume."""
+    words = ["simserve", *(word for word in sys.argv[1:] if word != "--resume"), "--resume"]
+    return shlex.join(words)
 
 
 def _cpus() -> int:

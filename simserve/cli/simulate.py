@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from simserve.cli import options as opt
+from simserve.cli.check import check_names, located
 from simserve.errors import SpecError
 
 _DEPLOY = "Deployment"
@@ -23,9 +24,7 @@ def simulate(
     max_num_batched_tokens: Annotated[
         int | None, typer.Option(help="Tokens per step.", rich_help_panel=_DEPLOY)
     ] = None,
-    max_num_seqs: Annotated[
-        int | None, typer.Option(help="Running requests.", rich_help_panel=_DEPLOY)
-    ] = None,
+    max_num_seqs: Annotated[int | None, typer.Option(help="Running requests.", rich_help_panel=_DEPLOY)] = None,
     router: Annotated[str | None, typer.Option(help="Router.", rich_help_panel=_DEPLOY)] = None,
     scheduler: opt.Scheduler = None,
     kv_cache_dtype: opt.KvCacheDtype = None,
@@ -78,7 +77,9 @@ def _simulate(
     other = {names.get(k, f"--{k.replace('_', '-')}"): v for k, v in deployment.items()}
     asked = opt.read_study(study, flags, sections, other)
     limit = flags.requests if study is not None else None
-    result = run_simulation(prepare(asked, base_dir=opt.base_dir(study), requests=limit))
+    check_names(asked, study)
+    with located(study):
+        result = run_simulation(prepare(asked, base_dir=opt.base_dir(study), requests=limit))
     console = Console()
     if json_out != "-":
         print_simulation(console, result)

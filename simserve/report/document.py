@@ -16,7 +16,8 @@
       meets_slo        true if every objective holds and no request was turned away
       slo              [{name: ttft|tpot|e2e, percentile, value_ms, bound_ms}]; value_ms 1e12 means never
       turned_away      requests rejected by this deployment that the model's context would hold
-      tokens_per_s_per_gpu   prompt + output tokens per second and GPU
+      tokens_per_s_per_gpu   prompt + output tokens per second and GPU, without the first and last 5 % of the
+                             requests to finish (`metrics` has it over the whole run)
       ttft_ms, tpot_ms       at the SLO's percentile (90 if there is no SLO)
       usd_per_hour           of all GPUs, from the prices in hw_specs
       usd_per_million_tokens prompt + output tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -17,12 +18,14 @@ from simserve.units import format_bytes
 _LATENCIES = (("TTFT", "ttft_ms"), ("TPOT", "tpot_ms"), ("ITL", "itl_ms"), ("E2E", "e2e_ms"),
               ("queueing", "queueing_ms"))  # fmt: skip
 _STATS = ("mean", "p50", "p90", "p95", "p99")
+_LIMITS = ("GPUs", "tokens /step", "seqs", "router")
+_WIDE = 110  # columns of a terminal that has room for the limits of every row
 _SOURCES = ("measured", "interpolated", "transferred", "modelled")
 
 
 def print_search(console: Console, result: SearchResult, *, top: int = 10) -> None:
     """Top-k table, Pareto scatter, recommendation with its launch commands and what its numbers rest on."""
-    console.print(_top_table(result, top))
+    console.print(_top_table(console, result, top))
     for line in scatter(result):
         console.print(escape(line), highlight=False)
     _print_rejected(console, result)
@@ -49,9 +52,7 @@ def print_launch(console: Console, result: SearchResult, run: Outcome) -> None:
     """The launch commands, one unbroken line each, so that they can be copied."""
     from simserve.spec.hardware import load_gpu
 
-    lines = launch_lines(
-        str(result.provenance["model"]["name"]), run.deployment, load_gpu(run.deployment.gpu)
-    )
+    lines = launch_lines(str(result.provenance["model"]["name"]), run.deployment, load_gpu(run.deployment.gpu))
     console.print("[bold]Launch[/]:")
     for line in lines:
         console.print(f"  {escape(line)}", soft_wrap=True, highlight=False)
@@ -68,39 +69,50 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
-def _top_table(result: SearchResult, top: int) -> Table:
-    scope = "all" if result.complete else "the most promising"
+def _top_table(console: Console, result: SearchResult, top: int) -> Table:
     title = f"{result.name}: {len(result.runs)} of {result.configurations} possible configurations simulated"
     if len(result.runs) > top:
         title += f", the best {top} shown"
     percentile = result.runs[0].slo[0].percentile if result.runs[0].slo else 90.0
-    table = Table(
-        title=escape(title), caption=f"simulated: {scope}; * on the Pareto front", title_justify="left"
-    )
-    headers = ("", "GPUs", "configuration", "tokens/s/GPU", f"TTFT P{percentile:g} ms",
-               f"TPOT P{percentile:g} ms", "SLO", "USD/h", "USD/M tokens")  # fmt: skip
-    for header in headers:
-        table.add_column(header, justify="left" if header in ("configuration", "SLO", "") else "right")
+    wide = console.width >= _WIDE
+    table = Table(title=escape(title), caption="* on the Pareto front", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("")
+    table.add_column("configuration", no_wrap=True)
+    for header in _LIMITS if wide else ():
+        table.add_column(header, justify="right")
+    for header in ("tokens/s /GPU", f"TTFT P{percentile:g} ms", f"TPOT P{percentile:g} ms", "USD/M tokens"):
+        table.add_column(header, justify="right")
+    table.add_column("SLO")
     front = {id(r) for r in result.front}
     for index, run in enumerate(result.runs[:top]):
-        star = "*" if id(run) in front else ""
-        table.add_row(
-            f"{index + 1}{star}", str(run.num_gpus), escape(describe(run)), number(run.tokens_per_s_per_gpu, 4),
-            number(run.ttft_ms), number(run.tpot_ms), "[green]met[/]" if run.meets_slo else _missed(run),
-            f"{run.usd_per_hour:.2f}", number(run.usd_per_million_tokens),
-        )  # fmt: skip
+        table.add_row(f"{index + 1}{'*' if id(run) in front else ''}", *_top_cells(run, wide))
     return table
+
+
+def _top_cells(run: Outcome, wide: bool) -> list[str]:
+    d = run.deployment
+    router = d.router if d.replicas > 1 else "-"
+    limits = [str(run.num_gpus), str(d.max_num_batched_tokens), str(d.max_num_seqs), router] if wide else []
+    return [
+        f"{d.replicas} x {escape(d.gpu)} TP{d.tensor_parallel_size} {d.dtype}",
+        *limits,
+        number(run.tokens_per_s_per_gpu, 4),
+        number(run.ttft_ms),
+        number(run.tpot_ms),
+        number(run.usd_per_million_tokens),
+        "[green]met[/]" if run.meets_slo else _missed(run),
+    ]
 
 
 def _missed(run: Outcome) -> str:
     names = [s.name.upper() for s in run.slo if s.excess > 0.0]
     if run.turned_away:
         names.append(f"{run.turned_away} turned away")
-    return f"[red]misses {', '.join(names)}[/]"
+    return f"[red]{', '.join(names)}[/]"
 
 
 def _metrics_table(run: Outcome) -> Table:
-    table = Table(show_edge=False)
+    table = Table(show_edge=False, box=SIMPLE_HEAD)
     table.add_column("ms")
     for stat in _STATS:
         table.add_column(stat, justify="right")
@@ -127,8 +139,9 @@ def _bound(run: Outcome, key: str) -> str:
 def _print_facts(console: Console, run: Outcome) -> None:
     m = run.metrics
     console.print(
-        f"{number(m.get('request_throughput_rps'))} requests/s, {number(m.get('output_tokens_per_s'), 4)} output "
-        f"tokens/s, {number(run.tokens_per_s_per_gpu, 4)} tokens/s/GPU, "
+        f"{number(m.get('request_throughput_rps'))} requests/s, "
+        f"{number(m.get('output_tokens_per_s'), 4)} output tokens/s, "
+        f"{number(run.tokens_per_s_per_gpu, 4)} tokens/s/GPU, "
         f"goodput {number(m.get('goodput_rps'))} requests/s",
         highlight=False,
     )
@@ -139,9 +152,7 @@ def _print_facts(console: Console, run: Outcome) -> None:
         highlight=False,
     )
     if run.memory_bytes:
-        parts = ", ".join(
-            f"{name.replace('_', ' ')} {format_bytes(n)}" for name, n in run.memory_bytes.items()
-        )
+        parts = ", ".join(f"{name.replace('_', ' ')} {format_bytes(n)}" for name, n in run.memory_bytes.items())
         console.print(f"memory per GPU: {parts}", highlight=False)
     if run.sources:
         parts = ", ".join(f"{100 * run.sources[s]:.0f} % {s}" for s in _SOURCES if run.sources.get(s))

@@ -11,6 +11,7 @@ from simserve.search.objective import (
     at_percentile,
     latencies_ms,
     slo_values,
+    steady_tokens_per_s,
 )
 
 if TYPE_CHECKING:
@@ -25,9 +26,7 @@ _REJECTED = 1
 _SECONDS_PER_HOUR = 3600
 
 
-def evaluate(
-    model: ModelSpec, deployment: DeploymentSpec, workload: RequestSet, slo: SloSpec | None
-) -> Outcome:
+def evaluate(model: ModelSpec, deployment: DeploymentSpec, workload: RequestSet, slo: SloSpec | None) -> Outcome:
     """Play `workload` on `deployment`; Infeasible if it cannot exist."""
     from simserve.run import simulate
 
@@ -41,7 +40,7 @@ def reduce(result: RunResult, model: ModelSpec, deployment: DeploymentSpec, slo:
     metrics = result.metrics.to_dict()
     percentile = float(slo.percentile) if slo is not None else DEFAULT_PERCENTILE
     measured = latencies_ms(result.trace)
-    tokens_per_s = float(metrics["total_tokens_per_s"])
+    tokens_per_s = steady_tokens_per_s(result.trace) or float(metrics["total_tokens_per_s"])
     usd_per_hour = load_gpu(deployment.gpu).price_usd_per_hour * deployment.num_gpus
     million_per_hour = tokens_per_s * _SECONDS_PER_HOUR / 1e6
     return Outcome(
@@ -56,7 +55,7 @@ def reduce(result: RunResult, model: ModelSpec, deployment: DeploymentSpec, slo:
         slo=slo_values(result.trace, slo),
         turned_away=_turned_away(result.trace, model),
         metrics=metrics,
-        sources=dict(result.cost_provenance.get("source_shares", {})),
+        sources=dict(result.cost_provenance.get("share_of_time_by_source", {})),
         memory_bytes=dict(result.memory_bytes),
     )
 

@@ -102,4 +102,6 @@ def _nothing_fits(rejected: Sequence[Rejected]) -> str:
     if len(rejected) == 1:
         return rejected[0].reason
     reason, count = reasons(rejected)[0]
+    if count == len(rejected):
+        return f"none of {count} configurations is possible: {reason}"
     return f"none of {len(rejected)} configurations is possible; {count} of them because {reason}"

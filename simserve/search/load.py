@@ -37,12 +37,10 @@ def summarise(workload: RequestSet) -> Load:
     total = workload.prompt_tokens + workload.output_tokens
     gaps = np.diff(workload.arrival_ns)
     span_s = float(workload.arrival_ns[-1] - workload.arrival_ns[0]) / NS_PER_S
-    open_loop = workload.concurrency is None
-    rate = len(workload) / span_s if open_loop and span_s > 0 else float("inf")
     mean_gap = float(gaps.mean()) if len(gaps) else 0.0
     return Load(
         requests=len(workload),
-        rate_rps=rate,
+        rate_rps=workload.offered_rate_rps or float("inf"),
         concurrency=workload.concurrency,
         prompt_tokens=float(workload.prompt_tokens.mean()),
         output_tokens=float(workload.output_tokens.mean()),

@@ -1,8 +1,8 @@
 """What a simulated configuration is judged by: latency at the SLO's percentile, throughput, cost.
 
-Objectives: total tokens (prompt + output) per second and GPU, to maximise; TPOT at the SLO's percentile, to
-minimise. Constraints, each met at or below zero: value / bound - 1 for every SLO, and the share of requests
-that the deployment turned away although the model could have served them.
+Objectives: total tokens (prompt + output) per second and GPU in steady state, to maximise; TPOT at the
+SLO's percentile, to minimise. Constraints, each met at or below zero: value / bound - 1 for every SLO, and
+the number of requests that the deployment turned away although the model could have served them.
 
 A percentile P here is the smallest value that P % of the requests do not exceed (nearest rank), with
 requests that never finished counted as infinitely slow, so that "P90 <= bound" is the same statement as
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simserve.units import NS_PER_MS
+from simserve.units import NS_PER_MS, NS_PER_S
 
 if TYPE_CHECKING:
     from simserve.sim.trace import Trace
@@ -28,6 +28,7 @@ DEFAULT_PERCENTILE = 90.0
 NEVER_MS = 1e12  # stands for "never" where a finite number is needed (JSON, Optuna)
 _TIE = 0.01  # throughputs within 1 % are a tie: run-to-run differences of a workload are larger
 _FINISHED = 0
+_STEADY_REQUESTS, _EDGE = 100, 0.05
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,27 @@ def at_percentile(values: NDArray[np.float64], percentile: float) -> float:
     return value if np.isfinite(value) else NEVER_MS
 
 
+def steady_tokens_per_s(trace: Trace) -> float | None:
+    """Prompt + output tokens per second while the run is in full swing; None for too short a run.
+
+    Counted between the finish of the first and of the last 5 % of the requests: over the whole run, a slow
+    but sufficient GPU would lose to a fast one by the drain at the end of a finite trace, and the answer
+    would depend on the trace's length.
+    """
+    rows = trace.requests
+    done = rows["outcome"] == _FINISHED
+    finish = rows["finish_ns"][done]
+    count = len(finish)
+    if count < _STEADY_REQUESTS:
+        return None
+    first, last = np.sort(finish)[[int(count * _EDGE), int(count * (1 - _EDGE))]]
+    if last <= first:
+        return None
+    inside = (finish > first) & (finish <= last)
+    tokens = int((rows["prompt_tokens"] + rows["output_tokens"])[done][inside].sum())
+    return tokens * NS_PER_S / int(last - first)
+
+
 def slo_values(trace: Trace, slo: SloSpec | None) -> tuple[SloValue, ...]:
     """The bounded latencies of a run at the SLO's percentile."""
     if slo is None:
@@ -132,28 +154,37 @@ def slo_values(trace: Trace, slo: SloSpec | None) -> tuple[SloValue, ...]:
 
 
 def ranked(outcomes: list[Outcome]) -> list[Outcome]:
-    """The best first: those that meet the SLO by throughput per GPU, then the others by how far they miss."""
+    """The best first; the first is the one to run if it meets the SLO.
 
-    def merit(o: Outcome) -> tuple[Any, ...]:
-        first = 0.0 if o.meets_slo else max(o.worst_excess, 0.0)
-        return (not o.meets_slo, o.turned_away > 0, first, -o.tokens_per_s_per_gpu,
-                o.usd_per_million_tokens, o.tpot_ms, _name(o))  # fmt: skip
-
-    return sorted(outcomes, key=merit)
+    Those that meet the SLO come by throughput per GPU, where throughputs within 1 % are a tie that goes to
+    the lower cost per million tokens, then to the lower TPOT. The others follow by how far they miss.
+    """
+    good = [o for o in outcomes if o.meets_slo]
+    bad = [o for o in outcomes if not o.meets_slo]
+    bad.sort(key=lambda o: (o.turned_away > 0, max(o.worst_excess, 0.0), -o.tokens_per_s_per_gpu, _name(o)))
+    return [o for group in _tied_groups(good) for o in group] + bad
 
 
 def recommend(outcomes: list[Outcome]) -> tuple[Outcome | None, list[Outcome]]:
-    """(the configuration to run, those within 1 % of its throughput per GPU); (None, []) if none meets the SLO.
+    """(the configuration to run, those that tie with it); (None, []) if none meets the SLO."""
+    groups = _tied_groups([o for o in outcomes if o.meets_slo])
+    return (groups[0][0], groups[0][1:]) if groups else (None, [])
 
-    Highest throughput per GPU; within 1 % of it the lowest cost per million tokens, then the lowest TPOT.
-    """
-    good = [o for o in outcomes if o.meets_slo]
-    if not good:
-        return None, []
-    best = max(o.tokens_per_s_per_gpu for o in good)
-    tied = [o for o in good if o.tokens_per_s_per_gpu >= best * (1.0 - _TIE)]
-    tied.sort(key=lambda o: (round(o.usd_per_million_tokens, 4), round(o.tpot_ms, 3), _name(o)))
-    return tied[0], tied[1:]
+
+def _tied_groups(good: list[Outcome]) -> list[list[Outcome]]:
+    """Runs of throughput within 1 % of the highest of the group, each by cost, then TPOT."""
+    groups: list[list[Outcome]] = []
+    for outcome in sorted(good, key=lambda o: (-o.tokens_per_s_per_gpu, _name(o))):
+        if groups and outcome.tokens_per_s_per_gpu >= groups[-1][0].tokens_per_s_per_gpu * (1.0 - _TIE):
+            groups[-1].append(outcome)
+        else:
+            groups.append([outcome])
+    # Costs that differ by less than the throughput does are no reason to prefer one.
+    return [sorted(g, key=lambda o: (_coarse(o.usd_per_million_tokens), o.tpot_ms, _name(o))) for g in groups]
+
+
+def _coarse(cost: float) -> float:
+    return float(f"{cost:.2g}")
 
 
 def _name(outcome: Outcome) -> tuple[Any, ...]:

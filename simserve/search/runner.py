@@ -155,9 +155,7 @@ class _Workers:
             return
         from joblib import delayed
 
-        yield from self._pool(
-            delayed(_attempt_in_worker)(i, d, *self._arguments) for i, d in enumerate(deployments)
-        )
+        yield from self._pool(delayed(_attempt_in_worker)(i, d, *self._arguments) for i, d in enumerate(deployments))
 
 
 def _attempt(

@@ -80,9 +80,7 @@ def order(screen: Screen, deployments: Sequence[DeploymentSpec], slo: SloSpec | 
     return sorted(places, key=places.__getitem__)
 
 
-def estimate_group(
-    cost: CostModel, group: Sequence[DeploymentSpec], num_gpu_blocks: Floats, load: Load
-) -> Floats:
+def estimate_group(cost: CostModel, group: Sequence[DeploymentSpec], num_gpu_blocks: Floats, load: Load) -> Floats:
     """Rows: utilisation, TPOT ms, TTFT ms, tokens/s/GPU; columns: the members of one kind of replica."""
     replicas = np.array([d.replicas for d in group], dtype=np.float64)
     gpus = np.array([d.num_gpus for d in group], dtype=np.float64)

@@ -115,9 +115,7 @@ class Trials:
         return trial, deployment
 
     def _suggest(self, trial: Trial) -> dict[str, Any]:
-        return {
-            knob: trial.suggest_categorical(knob, list(values)) for knob, values in self.space.choices.items()
-        }
+        return {knob: trial.suggest_categorical(knob, list(values)) for knob, values in self.space.choices.items()}
 
     def _restore(self) -> None:
         """Take up what an earlier, interrupted search left in the journal."""

@@ -1,0 +1,69 @@
+"""Say where in the study file a problem lies that shows only when its names are looked up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simserve.errors import SimserveError, SpecError, UnknownName
+
+if TYPE_CHECKING:
+    from simserve.spec.study import StudySpec
+
+
+def check_names(study: StudySpec, path: Path | None) -> None:
+    """Look up model, GPUs, scheduler and routers before any work; UnknownName with file, line, key."""
+    from simserve.policies import ROUTERS
+    from simserve.spec.hardware import load_gpu
+    from simserve.spec.model import load_model
+    from simserve.systems import SCHEDULERS
+
+    def look_up(key: str, name: str, find: Callable[[str], object]) -> None:
+        try:
+            find(name)
+        except UnknownName as error:
+            file, line = _place(path, key)
+            raise UnknownName(error.kind, name, error.known, file=file, line=line, key=key) from None
+
+    look_up("model", study.model, load_model)
+    look_up("deployment.gpu", study.deployment.gpu, load_gpu)
+    look_up("deployment.scheduler", study.deployment.scheduler, SCHEDULERS.get)
+    look_up("deployment.router", study.deployment.router, ROUTERS.get)
+    space = study.search.space if study.search is not None else None
+    for index, name in enumerate((space and space.gpu) or ()):
+        look_up(f"search.space.gpu[{index}]", name, load_gpu)
+    for index, name in enumerate((space and space.router) or ()):
+        look_up(f"search.space.router[{index}]", name, ROUTERS.get)
+
+
+@contextmanager
+def located(path: Path | None) -> Iterator[None]:
+    """Add file and line to a SpecError that names a key of the study and no file yet."""
+    try:
+        yield
+    except SpecError as error:
+        if error.file is not None or error.key is None:
+            raise
+        file, line = _place(path, error.key)
+        raise SpecError(
+            error.problem, file=file, line=line, key=error.key, value=error.value, nearest=error.nearest
+        ) from None
+
+
+def _place(path: Path | None, key: str) -> tuple[str, int | None]:
+    return ("command line", None) if path is None else (str(path), _line_of(path, key))
+
+
+def _line_of(path: Path, key: str) -> int | None:
+    """The line of a dotted key, or of its closest parent that the file has."""
+    from simserve.spec.base import read_yaml
+
+    try:
+        lines = read_yaml(path).lines
+    except SimserveError:
+        return None
+    parts = tuple(int(p) if p.isdigit() else p for p in re.findall(r"[^.\[\]]+", key))
+    return next((lines[parts[:n]] for n in range(len(parts), 0, -1) if parts[:n] in lines), None)

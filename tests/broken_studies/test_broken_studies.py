@@ -1,0 +1,90 @@
+"""Forty broken study files: each gives one clear line on stderr and exit code 2, never a traceback."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from simserve.cli.main import main
+
+HERE = Path(__file__).resolve().parent
+
+EXPECTED = {
+    "a_list": "a_list.yaml:1: must be a mapping",
+    "blank_trace": "blank.csv: the file has no rows",
+    "both_trace_and_arrivals": ":3: workload: a workload with a trace has no arrivals",
+    "budget_below_sequences": ":9: deployment: max_num_batched_tokens 128 is smaller than max_num_seqs 256",
+    "closed_loop_without_size": ":4: workload.arrivals: closed_loop needs concurrency",
+    "duplicate_key": ":3: model: the key stands here twice",
+    "empty": "empty.yaml: the file is empty",
+    "empty_trace": "empty.csv: the file has no rows",
+    "fp8_on_a100": "none of 2 configurations is possible: a100_sxm does not compute in fp8",
+    "impossible_tp": "tensor_parallel_size 3 does not divide the 32 attention heads",
+    "low_above_high": ":6: workload.output_tokens: low 30 is larger than high 10",
+    "min_above_max": ":5: workload.prompt_tokens: min 500 is larger than max 300",
+    "missing_trace": "traces/nowhere.csv: no such file",
+    "model_does_not_fit": "does not fit: per GPU 131.4 GiB of weights",
+    "negative_length": ":5: workload.prompt_tokens.value: input should be greater than or equal to 1 (got -200)",
+    "no_bound": ":8: slo: an SLO needs at least one of ttft_ms, tpot_ms, e2e_ms",
+    "no_search": "there is no 'search' section; use `simserve simulate`",
+    "no_workload": "workload: this key is missing",
+    "not_yaml": ":9: not valid YAML",
+    "percentile_120": ":8: slo.percentile: input should be less than 100 (got 120)",
+    "prompt_beyond_context": ":3: workload: every request is longer than the context of meta-llama/Llama-3.1-8B",
+    "prompt_beyond_kv_cache": "the longest request needs 60020 tokens of KV cache",
+    "slo_nothing_meets": "no configuration meets the SLO (2 possible configurations simulated)",
+    "text_for_number": ":7: workload.requests: input should be a valid integer",
+    "too_few_gpus": ":12: search.max_gpus: every configuration of the search space needs more than",
+    "trace_is_folder": "traces: is a folder, not a file",
+    "trace_with_text": "text.csv, row 3: ContextTokens: not a whole number (got 'many')",
+    "trace_without_column": "GeneratedTokens: the column is missing",
+    "unknown_dtype": ":11: search.space.dtype[0]: must be one of bf16, fp16, fp8 (got 'bf61'); did you mean 'bf16'?",
+    "unknown_gpu": ":11: search.space.gpu[0]: unknown GPU 'h10_sxm'; did you mean 'h100_sxm'?",
+    "unknown_key": ":13: search.trails: unknown key; did you mean 'trials'?",
+    "unknown_model": ":2: model: unknown model 'meta-llama/Llama-3.1-9B'; did you mean 'meta-llama/Llama-3.1-8B'?",
+    "unknown_router": ":11: search.space.router[0]: unknown router 'least_load'; did you mean 'least_loaded'?",
+    "unknown_scheduler": ":9: deployment.scheduler: unknown scheduler 'vlm'; did you mean 'vllm'?",
+    "unknown_top_key": ":8: sla: unknown key; did you mean 'slo'?",
+    "unsorted_trace": "unsorted.csv, row 3: TIMESTAMP: times go backwards",
+    "wrong_unit": ":8: slo.ttft_ms: '30 GB' is not a duration",
+    "zero_rate": ":4: workload.arrivals.rate_rps: input should be greater than 0",
+    "zero_requests": ":7: workload.requests: input should be greater than or equal to 1",
+}
+
+
+def test_every_broken_study_is_expected() -> None:
+    """The table and the folder hold the same names."""
+    assert sorted(EXPECTED) == sorted(path.stem for path in HERE.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_one_clear_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In process: exit code 2, exactly one line, which says what is wrong and where."""
+    code = main(["search", str(HERE / f"{name}.yaml"), "-o", str(tmp_path)])
+    lines = capsys.readouterr().err.splitlines()
+
+    assert code == 2
+    assert len(lines) == 1
+    assert lines[0].startswith("simserve: error: ")
+    assert EXPECTED[name] in lines[0]
+
+
+@pytest.mark.parametrize("name", ["unknown_key", "slo_nothing_meets"])
+def test_one_clear_line_as_a_command(name: str, tmp_path: Path) -> None:
+    """The real process: the same line, exit code 2, no traceback."""
+    command = [sys.executable, "-m", "simserve", "search", str(HERE / f"{name}.yaml"), "-o", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert EXPECTED[name] in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_results_are_saved_when_nothing_meets_the_slo(tmp_path: Path) -> None:
+    """The best that was found can still be read."""
+    main(["search", str(HERE / "slo_nothing_meets.yaml"), "-o", str(tmp_path)])
+
+    assert (tmp_path / "result.json").is_file()
+    assert (tmp_path / "runs.csv").is_file()

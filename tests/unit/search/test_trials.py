@@ -1,0 +1,152 @@
+"""The trials of a search: no repeats, the same with any worker order, the same after a kill."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from simserve.errors import SpecError
+from simserve.search.objective import Outcome, SloValue
+from simserve.search.space import SearchSpace
+from simserve.search.trials import BATCH, Trials, open_study
+from simserve.spec.deployment import DeploymentSpec
+
+SPACE = SearchSpace(
+    DeploymentSpec(),
+    {
+        "gpu": ("h100_sxm", "l40s"),
+        "tensor_parallel_size": (1, 2, 4),
+        "replicas": (1, 2, 3, 4),
+        "max_num_batched_tokens": (2048, 8192),
+    },
+    max_gpus=8,
+)
+ORDER = SPACE.deployments()
+
+
+def fake(d: DeploymentSpec) -> Outcome:
+    """An outcome in closed form: one SLO that small deployments miss."""
+    tpot = 40.0 / (d.replicas * d.tensor_parallel_size) + (5.0 if d.gpu == "l40s" else 0.0)
+    return Outcome(
+        deployment=d, num_gpus=d.num_gpus, num_gpu_blocks=100, tokens_per_s_per_gpu=1000.0 / d.num_gpus,
+        ttft_ms=1.0, tpot_ms=tpot, usd_per_hour=1.0 * d.num_gpus, usd_per_million_tokens=0.1 * d.num_gpus,
+        slo=(SloValue("tpot", 90.0, tpot, 20.0),), turned_away=0, metrics={},
+    )  # fmt: skip
+
+
+def run(trials: Trials, *, backwards: bool = False, batches: int | None = None) -> list[DeploymentSpec]:
+    """Simulate until the budget or a number of batches is used up; the configurations in order of slot."""
+    chosen: list[DeploymentSpec] = []
+    while (batch := list(trials.next_batch())) and (batches is None or batches > 0):
+        batches = None if batches is None else batches - 1
+        chosen += [d for _, d in batch]
+        for trial, deployment in reversed(batch) if backwards else batch:
+            trials.finish(trial, deployment, fake(deployment))
+    return chosen
+
+
+def fresh(journal: Path | None = None, *, resume: bool = False, budget: int = 20, seed: int = 0) -> Trials:
+    """Trials on the space above."""
+    return Trials(open_study(journal, "a", resume=resume), SPACE, ORDER, budget, seed)
+
+
+def test_no_configuration_is_simulated_twice() -> None:
+    """Twenty slots are twenty configurations, the first half in the screen's order."""
+    chosen = run(fresh())
+
+    assert len(set(chosen)) == 20
+    assert ORDER[:10] == chosen[:10]
+
+
+def test_proposals_go_beyond_the_screen() -> None:
+    """After the screened half TPE leaves the screen's order: it has seen what is good."""
+    assert ORDER[:20] != run(fresh())
+
+
+def test_order_of_completion_changes_nothing() -> None:
+    """Workers that finish in another order lead to the same trials."""
+    assert run(fresh()) == run(fresh(), backwards=True)
+
+
+def test_another_seed_gives_other_trials() -> None:
+    """The seed reaches the sampler."""
+    assert run(fresh(seed=1)) != run(fresh(seed=2))
+
+
+def test_a_small_space_is_enumerated() -> None:
+    """A budget that covers the space simulates all of it, in the screen's order."""
+    assert run(fresh(budget=1000)) == ORDER
+
+
+def test_resume_repeats_only_what_was_in_flight(tmp_path: Path) -> None:
+    """Killed with half of the second batch done, the search goes on as if it had not been."""
+    whole = run(fresh())
+    first = fresh(tmp_path / "j")
+    run(first, batches=1)
+    for trial, deployment in list(first.next_batch())[:3]:
+        first.finish(trial, deployment, fake(deployment))
+
+    second = fresh(tmp_path / "j", resume=True)
+    done = [o.deployment for o in second.outcomes]
+
+    assert whole[: BATCH + 3] == done
+    assert whole[BATCH + 3 :] == run(second)
+
+
+def test_resume_after_a_kill_while_asking(tmp_path: Path) -> None:
+    """A proposal that was never accepted, or only enqueued, is given up and asked for again."""
+    whole = run(fresh())
+    first = fresh(tmp_path / "j")
+    run(first, batches=1)
+    first.study.ask()
+    first.study.enqueue_trial(SPACE.combination(ORDER[-1]))
+
+    assert whole[BATCH:] == run(fresh(tmp_path / "j", resume=True))
+
+
+def test_resume_with_more_trials_goes_on(tmp_path: Path) -> None:
+    """A finished search takes further trials, none of them repeated."""
+    before = run(fresh(tmp_path / "j", budget=8))
+    after = run(fresh(tmp_path / "j", budget=16, resume=True))
+
+    assert len(set(before + after)) == 16
+
+
+def test_resume_refuses_another_study(tmp_path: Path) -> None:
+    """A journal belongs to one study, seed and version."""
+    open_study(tmp_path / "j", "a", resume=False)
+
+    with pytest.raises(SpecError, match="another study"):
+        open_study(tmp_path / "j", "b", resume=True)
+
+
+def test_resume_needs_a_journal(tmp_path: Path) -> None:
+    """Without a journal there is nothing to resume."""
+    with pytest.raises(SpecError, match="no search to resume"):
+        open_study(tmp_path / "j", "a", resume=True)
+
+
+def test_a_new_search_keeps_the_old_journal(tmp_path: Path) -> None:
+    """An unfinished search is put aside, not lost."""
+    open_study(tmp_path / "j", "a", resume=False)
+    open_study(tmp_path / "j", "b", resume=False)
+
+    assert (tmp_path / "j.old").is_file()
+
+
+def test_impossible_while_simulated_is_recorded(tmp_path: Path) -> None:
+    """A reason instead of an outcome fails the trial, and survives a resume."""
+    trials = fresh(tmp_path / "j", budget=1)
+    trial, deployment = trials.next_batch()[0]
+    trials.finish(trial, deployment, "too long")
+
+    assert trials.failed == fresh(tmp_path / "j", budget=1, resume=True).failed == [(deployment, "too long")]
+
+
+def test_constraints_are_optunas(tmp_path: Path) -> None:
+    """SLO excess and turned-away requests are stored as constraints of the trial."""
+    trials = fresh(budget=1)
+    trial, deployment = trials.next_batch()[0]
+    trials.finish(trial, deployment, replace(fake(deployment), turned_away=3))
+
+    assert trials.study.trials[0].constraints == {"tpot": 1.0, "turned_away": 3.0}
