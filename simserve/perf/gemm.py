@@ -47,7 +47,8 @@ class GemmTable:
     def __init__(
         self, gpu: GpuSpec, source: GpuSpec, dtype: str, columns: store.Columns | None = None
     ) -> None:
-        self.gpu, self.source, self.dtype = gpu, source, "bf16" if dtype == "fp16" else dtype
+        self.gpu, self.source, self.asked = gpu, source, dtype
+        self.dtype = "bf16" if dtype == "fp16" else dtype
         self.element = 1 if dtype == "fp8" else 2
         if columns is None:
             columns = store.read_table(source.name, "gemm", {"dtype": self.dtype})
@@ -94,6 +95,9 @@ class GemmTable:
         if self.gpu.name != self.source.name:
             source = worst(source, "transferred")
             note = f"utilisation of {self.source.name}; {note}".rstrip("; ")
+        if self.asked != self.dtype:
+            source = worst(source, "transferred")
+            note = f"{self.asked} at the times of {self.dtype}, equal tensor rates; {note}".rstrip("; ")
         return Curve(time, source, note, frozenset(int(x) for x in self.m_grid), int(self.m_grid[-1]))
 
     def _at_shape(self, n: int, k: int) -> tuple[Floats, Source, str]:

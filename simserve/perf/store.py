@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from simserve.errors import MissingData, UnknownName
+from simserve.errors import MissingData, SpecError, UnknownName
 from simserve.paths import data_dirs
 
 FAMILIES = ("gemm", "prefill_attention", "decode_attention", "all_reduce")
@@ -62,6 +62,9 @@ def read_table(device: str, family: str, where: dict[str, str | int] | None = No
         )
     filters = [(column, "==", value) for column, value in (where or {}).items()] or None
     columns = [*KEYS[family], "latency_ns"]
+    missing = sorted(set(columns) - set(pq.read_schema(path).names))
+    if missing:
+        raise SpecError(f"table without column {', '.join(missing)}", file=str(path))
     table = pq.read_table(path, columns=columns, filters=filters, use_threads=False)
     return {name: cast("NDArray[np.generic]", table.column(name).to_numpy()) for name in columns}
 

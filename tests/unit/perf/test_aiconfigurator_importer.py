@@ -1,0 +1,129 @@
+"""The importer on a small package written by the test: units, filters, versions, errors."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from simserve.errors import MissingData, UnknownName
+from simserve.perf import store
+from simserve.perf.importers import aiconfigurator as source
+from simserve.perf.importers import importer, importer_names
+
+HEAD = {"framework": "VLLM", "version": "x", "device": "NVIDIA H100"}
+
+
+def write(root: Path, where: str, rows: list[dict[str, Any]]) -> None:
+    """One parquet file of the package."""
+    path = root / "systems" / "data" / "h100_sxm" / where
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist([{**HEAD, **row} for row in rows]), path)
+
+
+def attention(**changes: Any) -> dict[str, Any]:
+    """An attention row of the source."""
+    row = {"kernel_source": "vllm_flash_attn_fa3", "batch_size": 2, "isl": 1024, "num_heads": 8, "head_dim": 128}
+    row |= {"num_key_value_heads": 8, "kv_cache_dtype": "bfloat16", "step": 0, "window_size": 0, "latency": 0.5}
+    return row | changes
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A package with one device and two versions of GEMM."""
+    root = tmp_path / "aiconfigurator_core"
+    gemm = {"kernel_source": "torch.nn.functional.linear", "gemm_dtype": "bfloat16", "m": 1, "n": 4096, "k": 4096}
+    write(root, "gemm/vllm/0.9.0/gemm_perf.parquet", [{**gemm, "latency": 9.0}])
+    fp8 = {**gemm, "kernel_source": "DeepGemmFp8BlockScaledMMKernel", "gemm_dtype": "fp8_block", "latency": 1.0}
+    fast = {**gemm, "m": 4096, "latency": 0.001}
+    write(root, "gemm/vllm/0.24.0/gemm_perf.parquet", [{**gemm, "latency": 0.015}, fp8, fast])
+    repeats = [attention(latency=t) for t in (0.5, 0.7, 0.9)]
+    others = [attention(window_size=128), attention(kernel_source="vllm_triton_attn"), attention(head_dim=512)]
+    write(root, "attention/vllm/0.24.0/context_attention_perf.parquet", repeats + others)
+    decode = [attention(isl=1, step=1023)]
+    write(root, "attention/vllm/0.24.0/generation_attention_perf.parquet", decode)
+    custom = {"kernel_source": "vLLM_custom_graph", "num_gpus": 2, "message_size": 512, "latency": 0.004}
+    eager = {**custom, "kernel_source": "vLLM_custom_eager"}
+    write(root, "comm/vllm/0.24.0/custom_allreduce_perf.parquet", [custom, eager])
+    nccl = {"op_name": "all_reduce", "nccl_dtype": "half", "num_gpus": 2, "message_size": 512, "latency": 0.006}
+    write(root, "comm/nccl/2.9.1/nccl_perf.parquet", [{**nccl, "latency": 1.0}])
+    write(root, "comm/nccl/2.29.2/nccl_perf.parquet", [nccl, {**nccl, "op_name": "all_gather"}])
+    return root
+
+
+@pytest.fixture
+def built(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """perfdb built from it, and made the user's own."""
+    out = tmp_path / "data" / "perfdb"
+    importer("aiconfigurator")(["h100_sxm"], out, package)
+    monkeypatch.setenv("SIMSERVE_DATA", str(out.parent))
+    return out
+
+
+@pytest.mark.usefixtures("built")
+def test_gemm_newest_version_in_ns_without_the_impossible_row() -> None:
+    """Version 0.24.0 beats 0.9.0; ms become ns; fp8_block and a row faster than the peak are gone."""
+    columns = store.read_table("h100_sxm", "gemm")
+    assert {k: v.tolist() for k, v in columns.items()} == {
+        "dtype": ["bf16"], "n": [4096], "k": [4096], "m": [1], "latency_ns": [15_000],
+    }  # fmt: skip
+    dropped = store.provenance("h100_sxm", "gemm")["rows_dropped"]
+    assert [(d["reason"].split(": ")[-1], d["rows"]) for d in dropped] == [("impossible", 1)]
+
+
+@pytest.mark.usefixtures("built")
+def test_attention_filters_and_median() -> None:
+    """Triton, windows and other head sizes go; repeats become their median; step s is context s + 1."""
+    prefill = store.read_table("h100_sxm", "prefill_attention")
+    assert prefill["latency_ns"].tolist() == [700_000]
+    entry = store.provenance("h100_sxm", "prefill_attention")
+    assert entry["rows_merged_repeats"] == 2
+    assert entry["rows_left_out"] == {
+        "sliding window": 1, "head_dim not 64, 128 or 256": 1, "triton backend": 1,
+    }  # fmt: skip
+    assert store.read_table("h100_sxm", "decode_attention")["context"].tolist() == [1024]
+
+
+@pytest.mark.usefixtures("built")
+def test_all_reduce_counts_bytes_of_two_byte_elements() -> None:
+    """message_size 512 elements is 1024 bytes; eager mode and other operations go; newest NCCL."""
+    columns = store.read_table("h100_sxm", "all_reduce")
+    rows = list(zip(*(columns[c].tolist() for c in ("method", "bytes", "latency_ns")), strict=True))
+    assert rows == [("nccl", 1024, 6000), ("vllm_custom", 1024, 4000)]
+
+
+def test_provenance_file(built: Path) -> None:
+    """One JSON per device with the source file of every table."""
+    about = json.loads((built / "h100_sxm" / "provenance.json").read_text())
+    assert about["tables"]["gemm"]["sources"] == [
+        {
+            "file": "data/h100_sxm/gemm/vllm/0.24.0/gemm_perf.parquet",
+            "framework": "VLLM",
+            "version": "0.24.0",
+            "device": "NVIDIA H100",
+        }
+    ]
+
+
+def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the package: one line with the pip command."""
+    monkeypatch.setattr(source, "IMPORT_NAME", "no_such_package_at_all")
+    with pytest.raises(MissingData, match=r"pip install 'simserve\[aiconfigurator\]'"):
+        source.find_package()
+
+
+def test_wrong_folder_and_unknown_device(package: Path, tmp_path: Path) -> None:
+    """A folder without tables, and a device that the package lacks, are said in one line."""
+    with pytest.raises(MissingData, match="holds no aiconfigurator_core tables"):
+        source.find_package(tmp_path)
+    with pytest.raises(MissingData, match="no tables for t4; it has h100_sxm"):
+        source.build(["t4"], tmp_path, package)
+
+
+def test_unknown_source_is_named() -> None:
+    """The registry lists its names and suggests the nearest."""
+    assert importer_names() == ["aiconfigurator"]
+    with pytest.raises(UnknownName, match="did you mean 'aiconfigurator'"):
+        importer("aiconfigurater")

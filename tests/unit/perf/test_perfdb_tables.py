@@ -1,0 +1,113 @@
+"""The shipped tables: physical, complete, compact, and with their origin."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simserve.errors import MissingData, SpecError, UnknownName
+from simserve.paths import data_dirs
+from simserve.perf import checks, store
+from simserve.spec.hardware import load_gpu, load_link
+
+DEVICES = ("a100_sxm", "b200_sxm", "h100_sxm", "h200_sxm", "l40s")
+EVERY = [(device, family) for device in DEVICES for family in store.FAMILIES]
+
+
+@pytest.mark.parametrize(("device", "family"), EVERY)
+def test_no_entry_beats_the_roofline(device: str, family: str) -> None:
+    """Every shipped row takes at least max(FLOP / peak, bytes / bandwidth)."""
+    gpu = load_gpu(device)
+    columns = store.read_table(device, family)
+    bound = checks.bound_ns(family, columns, gpu, load_link(gpu.interconnect))
+    assert int((columns["latency_ns"] < bound).sum()) == 0
+
+
+@pytest.mark.parametrize(("device", "family"), EVERY)
+def test_rows_add_up_and_name_their_origin(device: str, family: str) -> None:
+    """Source rows = kept + left out + merged + dropped; package, licence and framework version are there."""
+    entry = store.provenance(device, family)
+    dropped = sum(d["rows"] for d in entry["rows_dropped"])
+    counted = entry["rows_kept"] + sum(entry["rows_left_out"].values()) + entry["rows_merged_repeats"] + dropped
+    assert entry["rows_source"] == counted
+    assert entry["rows_kept"] == len(store.read_table(device, family)["latency_ns"])
+    origin = (entry["package"], entry["package_version"], entry["licence"])
+    assert origin == ("aiconfigurator-core", "0.12.0", "Apache-2.0, NVIDIA")
+    assert all(source["version"] and source["device"].startswith("NVIDIA") for source in entry["sources"])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_keys_are_unique(device: str) -> None:
+    """One row per key, so that 'measured' means one number."""
+    for family in store.FAMILIES:
+        columns = store.read_table(device, family)
+        codes = [np.unique(columns[k].astype(str), return_inverse=True)[1] for k in store.KEYS[family]]
+        keys = np.stack(codes, axis=1)
+        assert len(keys) == len(np.unique(keys, axis=0))
+
+
+def test_formats_follow_the_silicon() -> None:
+    """A100 has bf16 only, the others bf16 and fp8."""
+    found = {d: sorted(set(store.read_table(d, "gemm")["dtype"].astype(str))) for d in DEVICES}
+    assert found == {d: ["bf16"] if d == "a100_sxm" else ["bf16", "fp8"] for d in DEVICES}
+
+
+def test_perfdb_stays_compact() -> None:
+    """All of perfdb is under 10 MB."""
+    folder = data_dirs("perfdb")[-1]
+    assert sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) < 10_000_000
+
+
+def test_cached_rows_are_told_from_impossible_ones() -> None:
+    """A time below bytes / bandwidth but within the L2's reach is 'cached'; below FLOP / peak, 'impossible'."""
+    gpu = load_gpu("h100_sxm")
+    columns: store.Columns = {
+        "dtype": np.array(["bf16"] * 4, dtype=object),
+        "n": np.array([4096, 4096, 8192, 4096]),
+        "k": np.array([4096, 4096, 8192, 4096]),
+        "m": np.array([1, 1, 8192, 1]),
+        "latency_ns": np.array([15_000, 5_000, 1_000, 0]),
+    }
+    kept, dropped = checks.drop_unphysical("gemm", columns, gpu, load_link("nvlink4"))
+    assert kept["latency_ns"].tolist() == [15_000]
+    assert [d.rows for d in dropped] == [1, 1, 1]
+    assert [d.reason.split(":")[0] for d in dropped] == [
+        "not positive",
+        "faster than the roofline, caches granted",
+        "faster than the roofline",
+    ]
+    assert dropped[1].examples[0].startswith("dtype=bf16, n=8192, k=8192, m=8192: 1000 ns measured")
+
+
+def test_list_and_show() -> None:
+    """Listing names each device and family; show gives rows and ranges."""
+    listed = [(info.device, info.family) for info in store.list_tables() if info.device in DEVICES]
+    assert listed == EVERY
+    shown = store.show("h100_sxm", "all_reduce")
+    assert shown["columns"]["ranks"] == {"values": [2, 4, 8]}
+    with pytest.raises(UnknownName, match="did you mean 'gemm'"):
+        store.show("h100_sxm", "gem")
+
+
+def test_missing_table_says_how_to_build_it() -> None:
+    """No table: one line with the command and the extra."""
+    with pytest.raises(MissingData, match=r"simserve perfdb build .*pip install 'simserve\[aiconfigurator\]'"):
+        store.read_table("t4", "gemm")
+
+
+def test_users_table_hides_the_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIMSERVE_DATA comes first, and a table without a key column is refused by name."""
+    columns: store.Columns = {
+        "method": np.array(["nccl"], dtype=object),
+        "ranks": np.array([2]),
+        "bytes": np.array([1024]),
+        "latency_ns": np.array([7]),
+    }
+    store.write_table(tmp_path / "perfdb" / "h100_sxm" / "all_reduce.parquet", "all_reduce", columns)
+    monkeypatch.setenv("SIMSERVE_DATA", str(tmp_path))
+    assert store.read_table("h100_sxm", "all_reduce")["latency_ns"].tolist() == [7]
+    (tmp_path / "perfdb" / "h100_sxm" / "all_reduce.parquet").rename(
+        tmp_path / "perfdb" / "h100_sxm" / "gemm.parquet"
+    )
+    with pytest.raises(SpecError, match="without column dtype, k, m, n"):
+        store.read_table("h100_sxm", "gemm")
