@@ -1,0 +1,41 @@
+"""The studies that come with simserve run, here at a reduced size."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from simserve.cli.main import main
+
+STUDIES = Path(__file__).resolve().parents[3] / "studies"
+
+
+def test_quickstart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `make demo` runs: needs no data, recommends something."""
+    code = main(["search", str(STUDIES / "quickstart.yaml"), "-o", str(tmp_path), "--requests", "300",
+                 "--trials", "10", "--json", "-"])  # fmt: skip
+    found = json.loads(capsys.readouterr().out)
+
+    assert code == 0
+    assert found["recommended"] == 0
+
+
+def test_azure_conversation(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The real trace, by the path that the study names."""
+    code = main(["search", str(STUDIES / "azure_conv.yaml"), "-o", str(tmp_path), "--requests", "500",
+                 "--trials", "4", "--json", "-"])  # fmt: skip
+    found = json.loads(capsys.readouterr().out)
+
+    assert (code, found["runs"][0]["metrics"]["requests"]) == (0, 500)
+    assert found["provenance"]["workload"]["licence"] == "CC-BY-4.0 (Azure Public Dataset)"
+
+
+def test_a_missing_trace_says_where_it_was_looked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Away from the data: one line with the path."""
+    study = Path(shutil.copy(STUDIES / "azure_conv.yaml", tmp_path))
+
+    assert main(["simulate", str(study)]) == 2
+    line = capsys.readouterr().err
+    assert "azure2023_conv.csv.gz: no such file (looked in " in line
+    assert line.count("\n") == 1

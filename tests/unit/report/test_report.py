@@ -1,0 +1,236 @@
+"""What is shown and saved: launch lines, JSON, CSV, plots, atomic files."""
+
+import csv
+import io
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from simserve.errors import SpecError
+from simserve.report import plot, tables
+from simserve.report.document import SCHEMA, document, json_safe
+from simserve.report.launch import launch_lines, serve_command
+from simserve.report.save import save, write_atomic
+from simserve.report.terminal import number, print_search, print_simulation
+from simserve.search.feasible import Rejected
+from simserve.search.objective import NEVER_MS, Outcome, SloValue
+from simserve.search.result import SearchResult, nothing_meets
+from simserve.spec.deployment import DeploymentSpec
+from simserve.spec.hardware import load_gpu
+
+MODEL = "meta-llama/Llama-3.1-8B"
+
+
+def outcome(tokens: float, tpot: float, *, bound: float = 20.0, replicas: int = 1) -> Outcome:
+    """One run with one SLO."""
+    return Outcome(
+        deployment=DeploymentSpec(replicas=replicas), num_gpus=replicas, num_gpu_blocks=10,
+        tokens_per_s_per_gpu=tokens, ttft_ms=5.0, tpot_ms=tpot, usd_per_hour=3.0, usd_per_million_tokens=0.5,
+        slo=(SloValue("tpot", 90.0, tpot, bound),), turned_away=0,
+        metrics={"tpot_ms": {"mean": tpot, "p50": tpot}, "preemptions": 0, "goodput_rps": None},
+        sources={"measured": 0.25, "modelled": 0.75}, memory_bytes={"weights": 1 << 30},
+    )  # fmt: skip
+
+
+def result(*runs: Outcome) -> SearchResult:
+    """A search that found these runs, the best first."""
+    rejected = [Rejected(DeploymentSpec(gpu="l4"), "does not fit")]
+    return SearchResult("search", "demo", list(runs), rejected, len(runs), {"model": {"name": MODEL}})
+
+
+RESULT = result(outcome(100.0, 10.0), outcome(50.0, 5.0, replicas=2), outcome(40.0, 30.0))
+
+
+def test_launch_of_one_replica() -> None:
+    """The simulated limits appear as flags of `vllm serve`."""
+    expected = (
+        "vllm serve m --tensor-parallel-size 2 --max-num-batched-tokens 4096 --max-num-seqs 128 "
+        "--gpu-memory-utilization 0.92 --block-size 16 --dtype bfloat16 --quantization fp8 "
+        "--kv-cache-dtype fp8 --max-model-len 9000 --port 8000"
+    )
+    deployment = DeploymentSpec(
+        tensor_parallel_size=2, max_num_batched_tokens=4096, max_num_seqs=128, dtype="fp8",
+        kv_cache_dtype="fp8", max_model_len=9000,
+    )  # fmt: skip
+
+    assert expected == serve_command("m", deployment)
+
+
+def test_replicas_are_servers_on_their_own_gpus_and_ports() -> None:
+    """Two replicas of two GPUs: GPUs 0,1 on port 8000 and 2,3 on 8001, and a router in front."""
+    lines = launch_lines("m", DeploymentSpec(tensor_parallel_size=2, replicas=2), load_gpu("h100_sxm"))
+
+    assert lines[0].startswith("CUDA_VISIBLE_DEVICES=0,1 vllm serve m ")
+    assert lines[1].startswith("CUDA_VISIBLE_DEVICES=2,3 vllm serve m ")
+    assert [line.rsplit(" ", 1)[1] for line in lines[:2]] == ["8000", "8001"]
+    assert lines[2] == "# a round-robin load balancer in front of ports 8000-8001"
+
+
+def test_replicas_that_need_a_second_node_say_so() -> None:
+    """Nine GPUs do not fit one node of eight."""
+    lines = launch_lines("m", DeploymentSpec(replicas=9), load_gpu("h100_sxm"))
+
+    assert [line for line in lines if line.startswith("# on")] == ["# on node 0:", "# on node 1:"]
+
+
+def test_document_names_the_recommended_the_front_and_the_rejected() -> None:
+    """Indices into runs; the run that misses its SLO is on no front."""
+    found = document(RESULT)
+
+    assert (found["schema"], found["recommended"], found["front"]) == (SCHEMA, 0, [0, 1])
+    assert found["rejected"] == [{"reason": "does not fit", "configurations": 1}]
+    assert [run["meets_slo"] for run in found["runs"]] == [True, True, False]
+
+
+def test_document_is_strict_json() -> None:
+    """No NaN, no infinity, no objects of ours."""
+    assert json.loads(json.dumps(document(RESULT), allow_nan=False))["model"] == MODEL
+
+
+def test_documented_keys_are_the_keys() -> None:
+    """The schema text and the document agree."""
+    import simserve.report.document as module
+
+    text = module.__doc__ or ""
+    found = document(RESULT)
+
+    assert [k for k in [*found, *found["runs"][0]] if k not in text] == []
+
+
+def test_json_safe_turns_infinity_into_null() -> None:
+    """Numbers that do not exist are null."""
+    assert json_safe({"a": (float("inf"), float("nan"), 1.0)}) == {"a": [None, None, 1.0]}
+
+
+def test_csv_has_a_row_per_run() -> None:
+    """A TPOT that is never reached is an empty cell."""
+    never = replace(outcome(1.0, NEVER_MS), ttft_ms=NEVER_MS)
+    found = list(csv.DictReader(io.StringIO(tables.csv_text(result(outcome(100.0, 10.0), never)))))
+
+    assert [(r["rank"], r["gpu"], r["tpot_ms"], r["meets_slo"]) for r in found] == [
+        ("1", "h100_sxm", "10.0", "True"),
+        ("2", "h100_sxm", "", "False"),
+    ]
+
+
+def test_scatter_marks_front_and_misses() -> None:
+    """Best throughput at the top, lowest TPOT at the left."""
+    lines = plot.scatter(RESULT, width=11, height=3)
+
+    assert lines[1] == "100 ┤  ●        "
+    assert lines[3] == " 40 ┤●         ·"
+
+
+def test_no_scatter_of_a_single_point() -> None:
+    """One run is no front."""
+    assert plot.scatter(result(outcome(1.0, 1.0))) == []
+
+
+def test_html_needs_no_network() -> None:
+    """plotly's code is in the page."""
+    pytest.importorskip("plotly")
+    html = plot.plotly_html(RESULT) or ""
+
+    assert "Pareto front" in html
+    assert '<script src="http' not in html
+
+
+def test_save_writes_all_files(tmp_path: Path) -> None:
+    """JSON, CSV, provenance and launch script; no temporary files are left."""
+    names = sorted(p.name for p in save(RESULT, tmp_path / "new"))
+
+    assert {"result.json", "runs.csv", "provenance.json", "launch.sh"} <= set(names)
+    assert names == sorted(p.name for p in (tmp_path / "new").iterdir())
+
+
+def test_launch_script_starts_replicas_side_by_side(tmp_path: Path) -> None:
+    """Several servers run in the background and the script waits."""
+    save(result(outcome(50.0, 5.0, replicas=2)), tmp_path)
+    lines = (tmp_path / "launch.sh").read_text().splitlines()
+
+    assert [line.endswith(" &") for line in lines] == [False, True, True, False, False]
+    assert lines[-1] == "wait"
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk filling up half-way leaves what was there, and one clear error."""
+    path = write_atomic(tmp_path / "a.txt", "old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SpecError, match="no space left"):
+        write_atomic(path, "new")
+
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "old")]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    """A file stands where the folder should be."""
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(SpecError, match="cannot create"):
+        save(RESULT, tmp_path / "file" / "sub")
+
+
+def shown(width: int, found: SearchResult) -> str:
+    """What the terminal prints."""
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    print_search(console, found)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_terminal_shows_recommendation_sources_and_command() -> None:
+    """All that a reader decides on, without wrapping the command."""
+    text = shown(80, RESULT)
+
+    assert "Recommended: 1 x h100_sxm TP1 bf16, 8192 tokens, 256 seqs" in text
+    assert "kernel numbers: 25 % measured, 75 % modelled" in text
+    assert f"  vllm serve {MODEL} --tensor-parallel-size 1 --max-num-batched-tokens 8192" in text
+    assert "not possible, 1 configurations: does not fit" in text
+
+
+def test_terminal_without_an_answer_recommends_nothing() -> None:
+    """Nothing meets the SLO: the table only."""
+    text = shown(120, result(outcome(40.0, 30.0)))
+
+    assert "Recommended" not in text
+    assert "TPOT" in text
+
+
+def test_terminal_of_a_simulation() -> None:
+    """One run and its bound."""
+    console = Console(width=100, file=io.StringIO())
+    print_simulation(console, replace(result(outcome(100.0, 10.0)), kind="simulate"))
+
+    assert isinstance(console.file, io.StringIO)
+    assert "P90 10 <= 20" in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "-"), (NEVER_MS, "never"), (1234.5, "1,234"), (0.01234, "0.0123"), (99.96, "100")]
+)
+def test_numbers_are_short(value: float | None, text: str) -> None:
+    """Three significant figures, whole numbers from a hundred on."""
+    assert number(value) == text
+
+
+def test_line_for_an_slo_that_nothing_meets() -> None:
+    """The best found, its value, the bound."""
+    line = nothing_meets(result(outcome(40.0, 30.0), outcome(40.0, NEVER_MS)))
+
+    assert line == (
+        "no configuration meets the SLO (2 possible configurations simulated); the nearest is "
+        "1 x h100_sxm TP1 bf16, 8192 tokens, 256 seqs: its P90 TPOT is 30 ms, the bound 20 ms"
+    )
+
+
+def test_line_when_requests_were_turned_away() -> None:
+    """Every bound holds, and yet requests were refused."""
+    assert "turned away 3 requests" in nothing_meets(result(replace(outcome(40.0, 10.0), turned_away=3)))
