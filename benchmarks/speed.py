@@ -114,8 +114,9 @@ def main() -> None:
     for name in [*SCENARIOS, *(["million"] if options.million else [])]:
         rows.append(measure_apart(name, options.traces))
         r = rows[-1]
-        print(f"{name:34} {r['wall_s']:8.2f} s {r['requests_per_s']:10,.0f} requests/s {r['tokens_per_s']:14,.0f} tokens/s "
-              f"{r['steps']:9,} steps {r['preemptions']:6,} preemptions {r['peak_mb']:6.0f} MB", flush=True)  # fmt: skip
+        print(f"{name:34} {r['wall_s']:8.2f} s {r['requests_per_s']:10,.0f} requests/s "
+              f"{r['tokens_per_s']:14,.0f} tokens/s {r['steps']:9,} steps {r['preemptions']:6,} preemptions "
+              f"{r['peak_mb']:6.0f} MB", flush=True)  # fmt: skip
     print(f"growth exponent over requests {exponent(rows, 'requests '):.2f}, "
           f"over output length {exponent(rows, 'output length '):.2f}")  # fmt: skip
     if options.json:
