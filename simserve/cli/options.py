@@ -19,7 +19,10 @@ COMMAND_LINE = "command line"
 DEFAULT_REQUESTS = 1000
 _LOAD, _SLO, _DEPLOY, _OUT = "Workload", "SLO", "Deployment", "Output"
 
-Study = Annotated[Path | None, typer.Argument(help="Study YAML; or leave it out and describe it by options.")]
+Study = Annotated[
+    Path | None,
+    typer.Argument(help="Study YAML, or the name of one that comes with simserve; or describe it by options."),
+]
 Model = Annotated[str | None, typer.Option(help="Hugging Face id, or path to a model YAML or config.json.")]
 Trace = Annotated[Path | None, typer.Option(help="Request trace (CSV).", rich_help_panel=_LOAD)]
 TraceFormat = Annotated[str | None, typer.Option(help="Format of the trace.", rich_help_panel=_LOAD)]
@@ -134,6 +137,19 @@ def read_study(path: Path | None, flags: Flags, sections: Mapping[str, Any], oth
             raise _flag_error(name, f"the study file {path} says this; change it there")
     study = load_study(path)
     return study if flags.seed is None else study.model_copy(update={"seed": flags.seed})
+
+
+def study_file(given: Path | None) -> Path | None:
+    """A bare name ('quickstart') is a study that comes with simserve; everything else is a path."""
+    if given is None or given.exists() or given.suffix or len(given.parts) != 1:
+        return given
+    from simserve.errors import UnknownName
+    from simserve.paths import find_data
+
+    try:
+        return find_data("studies", str(given))
+    except UnknownName as error:
+        raise UnknownName("study", str(given), error.known) from None
 
 
 def base_dir(path: Path | None) -> Path:

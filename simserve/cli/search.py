@@ -71,6 +71,7 @@ def search(
 
     simserve search --model Qwen/Qwen3-32B --gpu h200_sxm --gpus 8 --trace azure-conv.csv --ttft 500 --tpot 30
     """
+    study = opt.study_file(study)
     given = locals()
     flags = opt.Flags(**{name: given[name] for name in opt.Flags.__dataclass_fields__})
     space_flags = {f"--{k.replace('_', '-')}": given[k] for k in (

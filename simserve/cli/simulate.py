@@ -51,6 +51,7 @@ def simulate(
 
     simserve simulate --model meta-llama/Llama-3.1-8B --gpu h100_sxm --rate 4 --isl 1000 --osl 200
     """
+    study = opt.study_file(study)
     given = locals()
     flags = opt.Flags(**{name: given[name] for name in opt.Flags.__dataclass_fields__})
     deployment = {

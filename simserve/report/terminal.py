@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -18,7 +19,7 @@ from simserve.units import format_bytes
 _LATENCIES = (("TTFT", "ttft_ms"), ("TPOT", "tpot_ms"), ("ITL", "itl_ms"), ("E2E", "e2e_ms"),
               ("queueing", "queueing_ms"))  # fmt: skip
 _STATS = ("mean", "p50", "p90", "p95", "p99")
-_LIMITS = ("GPUs", "tokens /step", "seqs", "router")
+_LIMITS = ("tokens /step", "seqs", "router")
 _WIDE = 110  # columns of a terminal that has room for the limits of every row
 _SOURCES = ("measured", "interpolated", "transferred", "modelled")
 
@@ -71,28 +72,36 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def _top_table(console: Console, result: SearchResult, top: int) -> Table:
     title = f"{result.name}: {len(result.runs)} of {result.configurations} possible configurations simulated"
-    if len(result.runs) > top:
-        title += f", the best {top} shown"
     percentile = result.runs[0].slo[0].percentile if result.runs[0].slo else 90.0
+    caption = "the best run of each layout; * on the Pareto front; all runs in runs.csv"
     wide = console.width >= _WIDE
-    table = Table(title=escape(title), caption="* on the Pareto front", title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=escape(title), caption=caption, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("")
     table.add_column("configuration", no_wrap=True)
     for header in _LIMITS if wide else ():
-        table.add_column(header, justify="right")
+        table.add_column(header, justify="right", no_wrap=header == "router")
     for header in ("tokens/s /GPU", f"TTFT P{percentile:g} ms", f"TPOT P{percentile:g} ms", "USD/M tokens"):
         table.add_column(header, justify="right")
     table.add_column("SLO")
     front = {id(r) for r in result.front}
-    for index, run in enumerate(result.runs[:top]):
+    for index, run in _best_of_layouts(result.runs)[:top]:
         table.add_row(f"{index + 1}{'*' if id(run) in front else ''}", *_top_cells(run, wide))
     return table
+
+
+def _best_of_layouts(runs: Sequence[Outcome]) -> list[tuple[int, Outcome]]:
+    """(place, run) of the best run per GPU type, TP, replicas and dtype: limits often change next to nothing."""
+    best: dict[tuple[object, ...], tuple[int, Outcome]] = {}
+    for place, run in enumerate(runs):
+        d = run.deployment
+        best.setdefault((d.gpu, d.tensor_parallel_size, d.replicas, d.dtype), (place, run))
+    return list(best.values())
 
 
 def _top_cells(run: Outcome, wide: bool) -> list[str]:
     d = run.deployment
     router = d.router if d.replicas > 1 else "-"
-    limits = [str(run.num_gpus), str(d.max_num_batched_tokens), str(d.max_num_seqs), router] if wide else []
+    limits = [str(d.max_num_batched_tokens), str(d.max_num_seqs), router] if wide else []
     return [
         f"{d.replicas} x {escape(d.gpu)} TP{d.tensor_parallel_size} {d.dtype}",
         *limits,

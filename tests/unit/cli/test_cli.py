@@ -146,6 +146,7 @@ def test_simulate_from_flags_closed_loop(capsys: pytest.CaptureFixture[str]) -> 
         (["search", *FLAGS, "--gpu", "l4", "--trace", "x.csv"], "--rate: a trace has its own"),
         (["search", "--jobs", "-1"], "--jobs"),
         (["search", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["search", "quickstrat"], "unknown study 'quickstrat'; did you mean 'quickstart'?"),
         (["simulate"], "give a study file, or --model, --gpu"),
         (["simulat"], "No such command 'simulat'"),
         (["--frobnicate"], "No such option"),

@@ -21,6 +21,14 @@ def test_quickstart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["recommended"] == 0
 
 
+def test_a_study_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Anywhere, `quickstart` is the study that comes with simserve."""
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["simulate", "quickstart", "--requests", "50"]) == 0
+    assert "quickstart: 1 x h100_sxm" in capsys.readouterr().out
+
+
 def test_azure_conversation(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The real trace, by the path that the study names."""
     code = main(["search", str(STUDIES / "azure_conv.yaml"), "-o", str(tmp_path), "--requests", "500",
