@@ -15,6 +15,7 @@ from simserve.perf.cost import CostModel
 from simserve.sim.clock import ARRIVAL, Clock
 from simserve.sim.instance import Instance, Observer
 from simserve.sim.kv import BlockLedger
+from simserve.sim.lanes import GpuLanes
 from simserve.sim.plan import InstanceView, Router, Scheduler
 from simserve.sim.prefix import PrefixLedger
 from simserve.sim.request import Outcome, Request
@@ -68,13 +69,14 @@ class Cluster:
     def add(
         self, scheduler: Scheduler, cost: CostModel, *, num_gpu_blocks: int, block_size: int,
         enable_prefix_caching: bool = False, max_model_len: int | None = None,
-        observer: Observer | None = None,
+        observer: Observer | None = None, gpu: GpuLanes | None = None,
     ) -> Instance:  # fmt: skip
         """One more instance; its index is the order of adding."""
         ledger = (PrefixLedger if enable_prefix_caching else BlockLedger)(num_gpu_blocks, block_size)
         instance = Instance(
             len(self.instances), self.clock, scheduler, ledger, cost,
             on_end=self._end, max_model_len=max_model_len, leap=self._leap, observer=observer,
+            gpu=gpu,
         )  # fmt: skip
         self.instances.append(instance)
         self._views.append(instance.view)

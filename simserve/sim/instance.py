@@ -13,11 +13,12 @@ import numpy as np
 
 from simserve.errors import LawBroken
 from simserve.perf.cost import CostModel
-from simserve.sim import lanes
 from simserve.sim.clock import COMMIT, PLAN, Clock, Timer
 from simserve.sim.kv import BlockLedger
-from simserve.sim.plan import InstanceView, Plan, Scheduler, View
+from simserve.sim.lanes import GpuLanes, SegmentRun, demands
+from simserve.sim.plan import InstanceView, Lane, Plan, Scheduler, View
 from simserve.sim.request import Outcome, Request
+from simserve.sim.step import Step
 
 Observer = Callable[[int, int, Plan, int], None]
 
@@ -27,13 +28,15 @@ class Instance:
 
     max_model_len: tokens (prompt and output) a request may reach; a longer prompt is refused, a longer
     output is cut there, as vLLM does. on_end: called with each request that ends, at that time.
-    observer: called as (start_ns, duration_ns, plan, free blocks) for every step; it switches leap off.
+    gpu: the lanes that this engine shares with others; None: it has its GPU to itself. observer: called as
+    (start_ns, duration_ns, plan, free blocks) for every step (duration 0 for a step on lanes, whose end is not
+    known yet); it switches leap off.
     """
 
     def __init__(
         self, index: int, clock: Clock, scheduler: Scheduler, ledger: BlockLedger, cost: CostModel, *,
         on_end: Callable[[Request, Outcome], None], max_model_len: int | None = None,
-        leap: bool = True, observer: Observer | None = None,
+        leap: bool = True, observer: Observer | None = None, gpu: GpuLanes | None = None,
     ) -> None:  # fmt: skip
         self.clock, self.scheduler, self.ledger, self.cost = clock, scheduler, ledger, cost
         capacity = ledger.total * ledger.block_size
@@ -45,11 +48,15 @@ class Instance:
         self.step_log = array("q")
         self.itl_gaps = array("q")
         self.truncated = 0
-        self._seen = View(0, self.running, self.waiting, self.preempted, ledger)
+        self.suspended: dict[int, Plan] = {}
+        self._seen = View(0, self.running, self.waiting, self.preempted, ledger, self.suspended)
+        self._gpu, self._own_gpu = gpu, gpu or GpuLanes(clock)
+        self._stopped: dict[int, Step] = {}
+        self._stops = 0
         self._commit = COMMIT + index
         self._on_end, self._observer, self._leap = on_end, observer, leap and observer is None
         self._timer: Timer | None = None
-        self._step: _Step | None = None
+        self._step: Step | None = None
 
     def submit(self, request: Request) -> bool:
         """Queue a request that arrives now; False if this instance can never serve it."""
@@ -64,6 +71,8 @@ class Instance:
         if self._step is not None:
             if self._step.arrival_breaks:
                 self._cut(self._step)
+            if self._step.run is not None and self._step.plan.interruptible:
+                self._step.run.stop()
         elif self._timer is None:
             self._timer = self.clock.call_at(self.clock.now_ns, self._form, PLAN)
         return True
@@ -74,20 +83,68 @@ class Instance:
         self._timer = None
         plan = self.scheduler.plan(self._seen)
         self._move(plan, now)
+        if plan.resume is not None:
+            self._resume(plan.resume, now)
+            return
         if not plan.tokens:
             return
-        step = self._step = _Step(now, plan)
+        step = self._step = Step(now, plan)
         self._advance(step)
+        if plan.segments or self._gpu is not None:
+            self._run_segments(step)
+            return
         self._price(step)
         self._observe(step)
         self._timer = self.clock.call_at(step.start_ns + step.duration_ns, self._finish, self._commit)
+
+    def _run_segments(self, step: Step) -> None:
+        """Run a step on lanes: its end is known when it comes."""
+        price = self.cost.step_ns(step.prefill, step.decode, step.context, step.sampled)
+        parts = demands(step.plan.segments, price) if step.plan.segments else [{Lane.COMPUTE: price}]
+        step.duration_ns = 0
+        self._observe(step)
+        step.run = SegmentRun(self._own_gpu, parts, self._commit, self._end_segments, self._suspend)
+        step.run.start()
+
+    def _end_segments(self) -> None:
+        """The last segment has ended: now the step's duration is known."""
+        self._clock_step()
+        self._finish()
+
+    def _clock_step(self) -> Step:
+        """The step in flight, with the time it took so far."""
+        step = self._step
+        assert step is not None
+        step.first_ns = step.last_ns = step.duration_ns = self.clock.now_ns - step.start_ns
+        return step
+
+    def _suspend(self) -> None:
+        """Stop at a segment boundary: log the time, keep the rest of the work, and plan anew."""
+        step = self._clock_step()
+        tokens, step.tokens, step.regular = step.tokens, 0, 0
+        self.step_log.extend(step.row())
+        step.tokens, step.preempted = tokens, 0
+        self._step = None
+        self.suspended[self._stops], self._stopped[self._stops] = step.plan, step
+        self._stops += 1
+        self._timer = self.clock.call_at(self.clock.now_ns, self._form, PLAN)
+
+    def _resume(self, key: int, now: int) -> None:
+        """Go on with a suspended step where it stopped."""
+        step = self._stopped.pop(key, None)
+        if step is None or step.run is None:
+            raise LawBroken("resume", f"no suspended step {key}", time_ns=now)
+        del self.suspended[key]
+        step.start_ns, self._step = now, step
+        self._observe(step)
+        step.run.start()
 
     def _move(self, plan: Plan, now: int) -> None:
         """Apply the plan to the queues: preempt, then admit."""
         for victim in plan.preempted:
             request = self.running.pop(victim.id, None)
-            if request is None or request.blocks:
-                raise LawBroken("preempt", "victim not running or still holding blocks", time_ns=now,
+            if request is None or request.blocks or any(request in s.tokens for s in self.suspended.values()):
+                raise LawBroken("preempt", "victim not running, still holding blocks or suspended", time_ns=now,
                                 request=victim.id)  # fmt: skip
             request.computed_tokens = 0
             request.preemptions += 1
@@ -108,7 +165,7 @@ class Instance:
         self.view.num_waiting = len(self.waiting) + len(self.preempted)
         self.view.free_blocks = self.ledger.free
 
-    def _advance(self, step: _Step) -> None:
+    def _advance(self, step: Step) -> None:
         """Check the token map and advance computed tokens, gathering what the price depends on."""
         running, size, start = self.running, self.ledger.block_size, step.start_ns
         prefill: list[tuple[int, int]] = []
@@ -143,7 +200,7 @@ class Instance:
         step.prefill, step.decode, step.context, step.sampled = prefill, decode, context, sampled
         step.regular, step.tokens, step.left = regular, total, most_left
 
-    def _price(self, step: _Step) -> None:
+    def _price(self, step: Step) -> None:
         """Set the duration; for a plan that repeats, of all steps up to the next change."""
         plan = step.plan
         leaps = self._leap and plan.repeats and step.regular == step.decode == len(plan.tokens)
@@ -154,18 +211,14 @@ class Instance:
             step.first_ns, step.last_ns = int(durations[0]), int(durations[-1])
             step.durations, step.duration_ns = durations, int(step.ends[-1])
         else:
-            duration = (
-                lanes.step_ns(plan.segments)
-                if plan.segments
-                else self.cost.step_ns(step.prefill, step.decode, step.context, step.sampled)
-            )
-            step.first_ns = step.last_ns = step.duration_ns = duration
+            step.duration_ns = self.cost.step_ns(step.prefill, step.decode, step.context, step.sampled)
+            step.first_ns = step.last_ns = step.duration_ns
         if step.duration_ns < 1:
             raise LawBroken("progress", "a step takes no time", time_ns=step.start_ns)
         step.count = count
         step.arrival_breaks = count > 1 and plan.arrival_breaks
 
-    def _steps_that_fit(self, step: _Step) -> int:
+    def _steps_that_fit(self, step: Step) -> int:
         """The most steps of this batch before a request finishes or the free blocks could run out."""
         most, size, free = step.left, self.ledger.block_size, self.ledger.free
         if -(-(most - 1) // size) * step.decode <= free:
@@ -179,7 +232,7 @@ class Instance:
             low, high = (middle, high) if fits else (low, middle - 1)
         return low
 
-    def _cut(self, step: _Step) -> None:
+    def _cut(self, step: Step) -> None:
         """End a leap at the first step boundary at or after now."""
         elapsed = self.clock.now_ns - step.start_ns
         count = int(np.searchsorted(step.ends, elapsed)) + 1
@@ -192,7 +245,7 @@ class Instance:
         step.duration_ns, step.last_ns = int(step.ends[count - 1]), int(step.durations[count - 1])
         self._timer = self.clock.call_at(step.start_ns + step.duration_ns, self._finish, self._commit)
 
-    def _observe(self, step: _Step) -> None:
+    def _observe(self, step: Step) -> None:
         """Note the state in which the step starts, and tell an observer."""
         step.used, step.running = self.ledger.used, len(self.running)
         step.waiting = len(self.waiting) + len(self.preempted)
@@ -203,7 +256,7 @@ class Instance:
         """Commit the tokens of the step that ends now, end requests, record, and go on."""
         step = self._step
         assert step is not None
-        self._log(step)
+        self.step_log.extend(step.row())
         self._step = self._timer = None
         end = step.start_ns + step.duration_ns
         done = self._commit_many(step, end) if step.count > 1 else self._commit_one(step, end)
@@ -224,7 +277,7 @@ class Instance:
         elif self._timer is None:
             self._timer = self.clock.call_at(end, self._form, PLAN)
 
-    def _commit_one(self, step: _Step, end: int) -> list[Request]:
+    def _commit_one(self, step: Step, end: int) -> list[Request]:
         """Give each request that caught up its token."""
         done: list[Request] = []
         running, start = self.running, step.start_ns
@@ -243,7 +296,7 @@ class Instance:
                 done.append(request)
         return done
 
-    def _commit_many(self, step: _Step, end: int) -> list[Request]:
+    def _commit_many(self, step: Step, end: int) -> list[Request]:
         """Give each request of a leap its tokens and blocks."""
         done: list[Request] = []
         count, batch = step.count, [self.running[seen.id] for seen in step.plan.tokens]
@@ -257,40 +310,3 @@ class Instance:
             if request.num_tokens == request.final_tokens:
                 done.append(request)
         return done
-
-    def _log(self, step: _Step) -> None:
-        self.step_log.extend((
-            step.start_ns, step.start_ns + step.duration_ns, step.count, step.first_ns, step.last_ns,
-            step.tokens, step.regular, step.running, step.waiting, step.used, len(step.plan.preempted),
-        ))  # fmt: skip
-
-
-class _Step:
-    """The step (or leap) in flight."""
-
-    __slots__ = (
-        "arrival_breaks", "context", "count", "decode", "duration_ns", "durations", "ends", "first_ns",
-        "last_ns", "left", "plan", "prefill", "regular", "running", "sampled", "start_ns", "tokens", "used",
-        "waiting",
-    )  # fmt: skip
-
-    arrival_breaks: bool
-    context: int
-    count: int
-    decode: int
-    duration_ns: int
-    durations: np.ndarray[tuple[int], np.dtype[np.int64]]
-    ends: np.ndarray[tuple[int], np.dtype[np.int64]]
-    first_ns: int
-    last_ns: int
-    left: int
-    prefill: list[tuple[int, int]]
-    regular: int
-    running: int
-    sampled: int
-    tokens: int
-    used: int
-    waiting: int
-
-    def __init__(self, start_ns: int, plan: Plan) -> None:
-        self.start_ns, self.plan = start_ns, plan

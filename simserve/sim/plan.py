@@ -59,6 +59,9 @@ class Plan:
     the waiting side; cached: tokens that an admitted request finds in the prefix cache; preempted: requests
     that lose their blocks, in order; segments: empty for the default.
 
+    interruptible: an arrival stops the step at the end of the segment that runs; the work done is kept and the
+    plan appears in `View.suspended`. resume: go on with that suspended plan; then nothing else may be planned.
+
     repeats: the scheduler would plan the same tokens for every following step until a request finishes or
     the block ledger runs dry; arrival_breaks: an arrival ends that promise too. They let the instance take
     many decode steps as one event; a scheduler that never sets them is only slower.
@@ -69,6 +72,8 @@ class Plan:
     cached: dict[Seen, int] = field(default_factory=dict)
     preempted: list[Seen] = field(default_factory=list)
     segments: tuple[Segment, ...] = ()
+    interruptible: bool = False
+    resume: int | None = None
     repeats: bool = False
     arrival_breaks: bool = True
 
@@ -118,7 +123,8 @@ class Blocks(Protocol):
 class View:
     """What a scheduler sees of its instance. Mappings are in order of admission, preemption and arrival.
 
-    preempted: requests to resume, the last one preempted last (vLLM resumes that one first).
+    suspended: plans that were interrupted, by the key that resumes them; their requests have their tokens
+    scheduled already. preempted: requests to resume, the last one preempted last (vLLM resumes that one first).
     """
 
     now_ns: int
@@ -126,6 +132,7 @@ class View:
     waiting: Mapping[int, Seen]
     preempted: Mapping[int, Seen]
     blocks: Blocks
+    suspended: Mapping[int, Plan] = field(default_factory=dict)
 
 
 class Scheduler(Protocol):

@@ -1,11 +1,13 @@
 """Block ledger, memory tiers, lanes, clock: small facts in integers."""
 
+from fractions import Fraction
+
 import pytest
 
 from simserve.errors import Infeasible, SimserveError
 from simserve.sim.clock import ARRIVAL, COMMIT, PLAN, Clock
 from simserve.sim.kv import BlockLedger
-from simserve.sim.lanes import step_ns
+from simserve.sim.lanes import demands, proportional, segment_ns
 from simserve.sim.memory import Memory, MemoryObject, ObjectKind
 from simserve.sim.plan import Lane, Segment, WorkKind, knobs
 from simserve.sim.request import Seen
@@ -49,13 +51,22 @@ def test_memory_places_moves_and_refuses() -> None:
 
 
 def test_a_segment_lasts_as_long_as_its_busiest_lane() -> None:
-    """Lanes of one segment overlap, segments follow one another."""
+    """Lanes of one segment overlap; segments without demands share the step's price by layers."""
     segments = [
         Segment(WorkKind.DECODE, (0, 16), 8, {Lane.COMPUTE: 30, Lane.HBM: 70}),
         Segment(WorkKind.DECODE, (16, 32), 8, {Lane.COMPUTE: 40, Lane.PCIE_IN: 25}),
     ]
 
-    assert step_ns(segments) == 110
+    assert [70, 40] == [segment_ns(s.demand_ns) for s in segments]
+    shares = [Segment(WorkKind.PREFILL, layers, 8, {}) for layers in ((0, 3), (3, 6), (6, 10))]
+    assert [30, 30, 41] == [segment_ns(d) for d in demands(shares, 101)]
+
+
+def test_an_oversubscribed_lane_slows_its_users() -> None:
+    """Shares of 1 and 1/2 of the compute lane: 2/3 pace each; another lane is not slowed."""
+    rates = proportional([{Lane.COMPUTE: 10}, {Lane.COMPUTE: 5, Lane.HBM: 10}, {Lane.CPU: 9}])
+
+    assert [Fraction(2, 3), Fraction(2, 3), 1] == rates
 
 
 def test_equal_times_run_by_priority_then_order() -> None:
