@@ -48,8 +48,14 @@ class Instance:
         self.step_log = array("q")
         self.itl_gaps = array("q")
         self.truncated = 0
+        self.loading: dict[int, Request] = {}
+        self.loaded: dict[int, Request] = {}
         self.suspended: dict[int, Plan] = {}
-        self._seen = View(0, self.running, self.waiting, self.preempted, ledger, self.suspended)
+        self.hand_over: Callable[[Request], None] | None = None
+        self.fetch: Callable[[Request, Callable[[], None]], None] | None = None
+        self._seen = View(
+            0, self.running, self.waiting, self.preempted, ledger, self.suspended, self.loaded
+        )  # fmt: skip
         self._gpu, self._own_gpu = gpu, gpu or GpuLanes(clock)
         self._stopped: dict[int, Step] = {}
         self._stops = 0
@@ -68,14 +74,29 @@ class Instance:
         request.instance = self.view.index
         self.waiting[request.id] = request
         self.view.num_waiting += 1
-        if self._step is not None:
-            if self._step.arrival_breaks:
-                self._cut(self._step)
-            if self._step.run is not None and self._step.plan.interruptible:
-                self._step.run.stop()
+        self.wake()
+        return True
+
+    def free_kv(self, request: Request) -> None:
+        """Free the blocks of a request that was handed over: its KV has been fetched."""
+        self.ledger.release(request)
+        self.ledger.forget(request)
+        self.view.free_blocks = self.ledger.free
+        self.wake(always=True)
+
+    def wake(self, *, always: bool = False) -> None:
+        """Something arrived: plan anew, now if idle, else as soon as the step in flight allows.
+
+        always: what arrived may change the plan even where a waiting request would not.
+        """
+        step = self._step
+        if step is not None:
+            if step.count > 1 and (always or step.arrival_breaks):
+                self._cut(step)
+            if step.run is not None and step.plan.interruptible:
+                step.run.stop()
         elif self._timer is None:
             self._timer = self.clock.call_at(self.clock.now_ns, self._form, PLAN)
-        return True
 
     def _form(self) -> None:
         """Ask for a plan at this instant and start it."""
@@ -149,12 +170,14 @@ class Instance:
             request.computed_tokens = 0
             request.preemptions += 1
             self.preempted[request.id] = request
+        for seen in plan.fetched:
+            self._load(self.waiting.pop(seen.id), now)
         for seen in plan.admitted:
-            resumed = self.preempted.pop(seen.id, None)
-            request = resumed or self.waiting.pop(seen.id, None)
-            if request is None:
+            held = next((q for q in (self.loaded, self.preempted, self.waiting) if seen.id in q), None)
+            if held is None:
                 raise LawBroken("admit", "request is not waiting", time_ns=now, request=seen.id)
-            request.computed_tokens = plan.cached.get(seen, 0)
+            request = held.pop(seen.id)
+            request.computed_tokens = plan.cached.get(seen, request.computed_tokens)
             if request.first_scheduled_ns < 0:
                 request.first_scheduled_ns = now
                 request.cached_tokens = request.computed_tokens
@@ -162,8 +185,24 @@ class Instance:
         if len(self.running) > self.scheduler.max_num_seqs:
             raise LawBroken("max_num_seqs", f"{len(self.running)} requests run", time_ns=now)
         self.view.num_running = len(self.running)
-        self.view.num_waiting = len(self.waiting) + len(self.preempted)
+        self.view.num_waiting = self._count_waiting()
         self.view.free_blocks = self.ledger.free
+
+    def _count_waiting(self) -> int:
+        return len(self.waiting) + len(self.preempted) + len(self.loading) + len(self.loaded)
+
+    def _load(self, request: Request, now: int) -> None:
+        """Fetch the remote KV of a request whose blocks are reserved."""
+        if self.fetch is None or request.blocks * self.ledger.block_size < request.remote_tokens:
+            raise LawBroken("fetch", "nothing to fetch from, or no blocks", time_ns=now, request=request.id)
+        self.loading[request.id] = request
+
+        def arrived() -> None:
+            request.computed_tokens, request.remote_tokens = request.remote_tokens, 0
+            self.loaded[request.id] = self.loading.pop(request.id)
+            self.wake(always=True)
+
+        self.fetch(request, arrived)
 
     def _advance(self, step: Step) -> None:
         """Check the token map and advance computed tokens, gathering what the price depends on."""
@@ -248,7 +287,7 @@ class Instance:
     def _observe(self, step: Step) -> None:
         """Note the state in which the step starts, and tell an observer."""
         step.used, step.running = self.ledger.used, len(self.running)
-        step.waiting = len(self.waiting) + len(self.preempted)
+        step.waiting = self._count_waiting()
         if self._observer is not None:
             self._observer(step.start_ns, step.duration_ns, step.plan, self.ledger.free)
 
@@ -264,11 +303,13 @@ class Instance:
             del self.running[request.id]
             self.ledger.release(request)
             self.ledger.forget(request)
+        if self.hand_over is not None:
+            self._hand_over_all(self.hand_over)
         self.view.num_running = len(self.running)
         self.view.free_blocks = self.ledger.free
         for request in done:
             self._on_end(request, Outcome.FINISHED)
-        if not (self.running or self.waiting or self.preempted):
+        if not (self.running or self.waiting or self.preempted or self.loaded or self.suspended):
             return
         if self.clock.later():
             if self._timer is not None:
@@ -276,6 +317,12 @@ class Instance:
             self._form()
         elif self._timer is None:
             self._timer = self.clock.call_at(end, self._form, PLAN)
+
+    def _hand_over_all(self, hand_over: Callable[[Request], None]) -> None:
+        """Pass on requests that have their first token; their blocks stay until `free_kv`."""
+        for request in [r for r in self.running.values() if r.num_tokens > r.prompt_tokens]:
+            del self.running[request.id]
+            hand_over(request)
 
     def _commit_one(self, step: Step, end: int) -> list[Request]:
         """Give each request that caught up its token."""

@@ -57,7 +57,8 @@ class Plan:
 
     tokens: tokens scheduled per request, in scheduling order, each at least 1; admitted: requests that leave
     the waiting side; cached: tokens that an admitted request finds in the prefix cache; preempted: requests
-    that lose their blocks, in order; segments: empty for the default.
+    that lose their blocks, in order; fetched: waiting requests whose remote KV is to be fetched into the blocks
+    that the plan reserved for all their tokens; they come back in `View.loaded`; segments: empty for the default.
 
     interruptible: an arrival stops the step at the end of the segment that runs; the work done is kept and the
     plan appears in `View.suspended`. resume: go on with that suspended plan; then nothing else may be planned.
@@ -71,6 +72,7 @@ class Plan:
     admitted: list[Seen] = field(default_factory=list)
     cached: dict[Seen, int] = field(default_factory=dict)
     preempted: list[Seen] = field(default_factory=list)
+    fetched: list[Seen] = field(default_factory=list)
     segments: tuple[Segment, ...] = ()
     interruptible: bool = False
     resume: int | None = None
@@ -124,7 +126,7 @@ class View:
     """What a scheduler sees of its instance. Mappings are in order of admission, preemption and arrival.
 
     suspended: plans that were interrupted, by the key that resumes them; their requests have their tokens
-    scheduled already. preempted: requests to resume, the last one preempted last (vLLM resumes that one first).
+    scheduled already. loaded: requests whose remote KV has arrived, with their blocks. preempted: requests to resume, the last one preempted last (vLLM resumes that one first).
     """
 
     now_ns: int
@@ -133,6 +135,7 @@ class View:
     preempted: Mapping[int, Seen]
     blocks: Blocks
     suspended: Mapping[int, Plan] = field(default_factory=dict)
+    loaded: Mapping[int, Seen] = field(default_factory=dict)
 
 
 class Scheduler(Protocol):

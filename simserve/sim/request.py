@@ -22,7 +22,8 @@ class Seen:
 
     num_tokens: prompt plus tokens generated so far; computed_tokens: those whose KV exists;
     blocks: KV blocks held. content: the prompt as (content id, tokens) pieces: two requests share a prefix as
-    far as their pieces agree; output_content: the content id of what is generated. A step gives a
+    far as their pieces agree; output_content: the content id of what is generated;
+    remote_tokens: tokens whose KV lies on another instance and must be fetched before the request can run here. A step gives a
     request tokens until computed catches up with known.
     """
 
@@ -37,6 +38,7 @@ class Seen:
         "preemptions",
         "priority",
         "prompt_tokens",
+        "remote_tokens",
     )
 
     def __init__(
@@ -53,6 +55,7 @@ class Seen:
         self.content = content if content is not None else ((-2 * id - 1, prompt_tokens),)
         self.output_content = -2 * id - 2
         self.preemptions = 0
+        self.remote_tokens = 0
 
     def __repr__(self) -> str:
         return f"<request {self.id}: {self.computed_tokens}/{self.num_tokens} tokens, {self.blocks} blocks>"
@@ -85,3 +88,16 @@ class Request(Seen):
         self.first_token_ns = -1
         self.last_token_ns = -1
         self.instance = -1
+
+    def successor(self) -> Request:
+        """The same request on another instance: its tokens are known there, its KV is remote."""
+        other = Request(
+            self.id, self.arrival_ns, self.prompt_tokens, self.final_tokens - self.prompt_tokens, self.priority,
+            self.content,
+        )  # fmt: skip
+        other.output_content = self.output_content
+        other.num_tokens, other.remote_tokens = self.num_tokens, self.computed_tokens
+        other.preemptions, other.cached_tokens = self.preemptions, self.cached_tokens
+        other.first_scheduled_ns, other.first_token_ns = self.first_scheduled_ns, self.first_token_ns
+        other.last_token_ns = self.last_token_ns
+        return other

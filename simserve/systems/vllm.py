@@ -46,7 +46,8 @@ class Vllm:
         if not plan.preempted:
             self._admit_waiting(view, plan, left)
         plan.repeats = steady and not plan.admitted
-        plan.arrival_breaks = self.policy != "fcfs" or not (view.waiting or view.preempted)
+        waiting = len(view.waiting) + len(view.preempted) + len(view.loaded)
+        plan.arrival_breaks = self.policy != "fcfs" or waiting == len(plan.fetched)
         return plan
 
     def _schedule_running(self, view: View, plan: Plan) -> int:
@@ -103,14 +104,20 @@ class Vllm:
         for request in self._waiting(view):
             if budget <= 0 or running >= self.max_num_seqs:
                 return
-            hit = blocks.cached_tokens(request)
+            if request.remote_tokens:
+                if not blocks.fits(request, request.num_tokens, watermark if running else 0):
+                    return
+                blocks.reserve(request, request.num_tokens)
+                plan.fetched.append(request)
+                continue
+            hit = request.computed_tokens or blocks.cached_tokens(request)
             new = min(request.num_tokens - hit, budget)
             if threshold:
                 new = min(new, threshold)
             whole = request.num_tokens if self.scheduler_reserve_full_isl else hit + new
-            if not blocks.fits(request, whole, watermark if running else 0):
+            if not request.blocks and not blocks.fits(request, whole, watermark if running else 0):
                 return
-            if hit:
+            if hit and not request.blocks:
                 plan.cached[request] = blocks.attach(request)
             blocks.reserve(request, hit + new)
             plan.admitted.append(request)
@@ -119,7 +126,8 @@ class Vllm:
             running += 1
 
     def _waiting(self, view: View) -> Iterator[Seen]:
-        """Requests in the order in which they may be admitted."""
+        """Requests in the order in which they may be admitted; those whose KV was fetched hold blocks already."""
+        yield from view.loaded.values()
         if self.policy == "priority":
             yield from sorted([*view.waiting.values(), *view.preempted.values()], key=_priority)
         else:
