@@ -126,7 +126,8 @@ class View:
     """What a scheduler sees of its instance. Mappings are in order of admission, preemption and arrival.
 
     suspended: plans that were interrupted, by the key that resumes them; their requests have their tokens
-    scheduled already. loaded: requests whose remote KV has arrived, with their blocks. preempted: requests to resume, the last one preempted last (vLLM resumes that one first).
+    scheduled already. loaded: requests whose remote KV has arrived, with their blocks. preempted: requests to
+    resume, the last one preempted last (vLLM resumes that one first).
     """
 
     now_ns: int

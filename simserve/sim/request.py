@@ -23,8 +23,8 @@ class Seen:
     num_tokens: prompt plus tokens generated so far; computed_tokens: those whose KV exists;
     blocks: KV blocks held. content: the prompt as (content id, tokens) pieces: two requests share a prefix as
     far as their pieces agree; output_content: the content id of what is generated;
-    remote_tokens: tokens whose KV lies on another instance and must be fetched before the request can run here. A step gives a
-    request tokens until computed catches up with known.
+    remote_tokens: tokens whose KV lies on another instance and must be fetched before the request can
+    run here. A step gives a request tokens until computed catches up with known.
     """
 
     __slots__ = (

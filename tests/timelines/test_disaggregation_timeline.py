@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simserve.errors import LawBroken
 from simserve.policies.routers import LeastLoaded, RoundRobin
 from simserve.sim import laws
 from simserve.sim.link import Link
@@ -126,11 +127,11 @@ def test_laws_hold_and_leaps_are_exact(
 
 def test_fetching_without_a_source_is_a_broken_law() -> None:
     """An ordinary instance has nothing to fetch from."""
-    from simserve.errors import LawBroken
-
     cluster = DisaggregatedCluster(RoundRobin(), RoundRobin(), kv_bytes_per_token=1)
-    cluster.prefills(cluster.add(Vllm(), COST, num_gpu_blocks=101, block_size=16), Link(cluster.clock, bandwidth_bytes_per_s=1))
-    cluster._decode.append(cluster.add(Vllm(), COST, num_gpu_blocks=101, block_size=16))
+    first, second = (cluster.add(Vllm(), COST, num_gpu_blocks=101, block_size=16) for _ in range(2))
+    cluster.prefills(first, Link(cluster.clock, bandwidth_bytes_per_s=1))
+    cluster.decodes(second)
+    second.fetch = None
 
     with pytest.raises(LawBroken, match=r"^law broken: fetch"):
         cluster.play(load([(0, 10, 2)]))
