@@ -10,10 +10,13 @@ from simserve.spec.base import Spec
 
 
 class TraceSpec(Spec):
-    """A recorded trace. rate_scale 2 halves all gaps between arrivals; limit: the first so many requests."""
+    """A recorded trace. rate_scale 2 halves all gaps between arrivals; limit: the first so many requests.
+
+    format: azure (CSV), mooncake or blocks_jsonl (JSON lines with block ids, see `workload/blocks.py`).
+    """
 
     path: str
-    format: Literal["azure"] = "azure"
+    format: Literal["azure", "mooncake", "blocks_jsonl"] = "azure"
     rate_scale: float = Field(default=1.0, gt=0)
     limit: int | None = Field(default=None, ge=1)
 

@@ -15,6 +15,11 @@ Ints = NDArray[np.int64]
 Content = tuple[tuple[int, int], ...]
 
 
+def prompt_content(index: int) -> int:
+    """The content id of prompt tokens that request `index` shares with nobody; never a shared id, which is >= 0."""
+    return -2 * index - 1
+
+
 @dataclass(frozen=True)
 class RequestSet:
     """Requests in order of arrival.
