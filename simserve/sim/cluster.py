@@ -19,6 +19,7 @@ from simserve.sim.lanes import GpuLanes
 from simserve.sim.plan import InstanceView, Router, Scheduler
 from simserve.sim.prefix import PrefixLedger
 from simserve.sim.request import Outcome, Request
+from simserve.sim.swap import SwapSpace
 from simserve.sim.trace import REQUEST_COLUMNS, Trace, columns, step_columns
 
 Ints = NDArray[np.int64]
@@ -69,14 +70,14 @@ class Cluster:
     def add(
         self, scheduler: Scheduler, cost: CostModel, *, num_gpu_blocks: int, block_size: int,
         enable_prefix_caching: bool = False, max_model_len: int | None = None,
-        observer: Observer | None = None, gpu: GpuLanes | None = None,
+        observer: Observer | None = None, gpu: GpuLanes | None = None, swap: SwapSpace | None = None,
     ) -> Instance:  # fmt: skip
         """One more instance; its index is the order of adding."""
         ledger = (PrefixLedger if enable_prefix_caching else BlockLedger)(num_gpu_blocks, block_size)
         instance = Instance(
             len(self.instances), self.clock, scheduler, ledger, cost,
             on_end=self._end, max_model_len=max_model_len, leap=self._leap, observer=observer,
-            gpu=gpu,
+            gpu=gpu, swap=swap,
         )  # fmt: skip
         self.instances.append(instance)
         self._views.append(instance.view)

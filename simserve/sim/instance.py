@@ -19,6 +19,7 @@ from simserve.sim.lanes import GpuLanes, SegmentRun, demands
 from simserve.sim.plan import InstanceView, Lane, Plan, Scheduler, View
 from simserve.sim.request import Outcome, Request
 from simserve.sim.step import Step
+from simserve.sim.swap import SwapSpace
 
 Observer = Callable[[int, int, Plan, int], None]
 
@@ -37,6 +38,7 @@ class Instance:
         self, index: int, clock: Clock, scheduler: Scheduler, ledger: BlockLedger, cost: CostModel, *,
         on_end: Callable[[Request, Outcome], None], max_model_len: int | None = None,
         leap: bool = True, observer: Observer | None = None, gpu: GpuLanes | None = None,
+        swap: SwapSpace | None = None,
     ) -> None:  # fmt: skip
         self.clock, self.scheduler, self.ledger, self.cost = clock, scheduler, ledger, cost
         capacity = ledger.total * ledger.block_size
@@ -50,12 +52,15 @@ class Instance:
         self.truncated = 0
         self.loading: dict[int, Request] = {}
         self.loaded: dict[int, Request] = {}
+        self.swapped: dict[int, Request] = {}
         self.suspended: dict[int, Plan] = {}
         self.hand_over: Callable[[Request], None] | None = None
         self.fetch: Callable[[Request, Callable[[], None]], None] | None = None
         self._seen = View(
-            0, self.running, self.waiting, self.preempted, ledger, self.suspended, self.loaded
+            0, self.running, self.waiting, self.preempted, ledger, self.suspended, self.loaded,
+            self.swapped, swap,
         )  # fmt: skip
+        self._swap = swap
         self._gpu, self._own_gpu = gpu, gpu or GpuLanes(clock)
         self._stopped: dict[int, Step] = {}
         self._stops = 0
@@ -108,6 +113,8 @@ class Instance:
             self._resume(plan.resume, now)
             return
         if not plan.tokens:
+            if plan.preempted or plan.swapped_out:  # their blocks are free now: an engine schedules again at once
+                self._form()
             return
         step = self._step = Step(now, plan)
         self._advance(step)
@@ -120,7 +127,7 @@ class Instance:
 
     def _run_segments(self, step: Step) -> None:
         """Run a step on lanes: its end is known when it comes."""
-        price = self.cost.step_ns(step.prefill, step.decode, step.context, step.sampled)
+        price = self._step_ns(step)
         parts = demands(step.plan.segments, price) if step.plan.segments else [{Lane.COMPUTE: price}]
         step.duration_ns = 0
         self._observe(step)
@@ -170,6 +177,13 @@ class Instance:
             request.computed_tokens = 0
             request.preemptions += 1
             self.preempted[request.id] = request
+        for seen in plan.swapped_out:
+            if seen.blocks:
+                raise LawBroken("swap", "a victim still holds blocks", time_ns=now, request=seen.id)
+            self.swapped[seen.id] = self.running.pop(seen.id)
+            self.swapped[seen.id].preemptions += 1
+        for seen in plan.swapped_in:
+            self.running[seen.id] = self.swapped.pop(seen.id)
         for seen in plan.fetched:
             self._load(self.waiting.pop(seen.id), now)
         for seen in plan.admitted:
@@ -189,7 +203,7 @@ class Instance:
         self.view.free_blocks = self.ledger.free
 
     def _count_waiting(self) -> int:
-        return len(self.waiting) + len(self.preempted) + len(self.loading) + len(self.loaded)
+        return len(self.waiting) + len(self.preempted) + len(self.loading) + len(self.loaded) + len(self.swapped)
 
     def _load(self, request: Request, now: int) -> None:
         """Fetch the remote KV of a request whose blocks are reserved."""
@@ -250,12 +264,17 @@ class Instance:
             step.first_ns, step.last_ns = int(durations[0]), int(durations[-1])
             step.durations, step.duration_ns = durations, int(step.ends[-1])
         else:
-            step.duration_ns = self.cost.step_ns(step.prefill, step.decode, step.context, step.sampled)
+            step.duration_ns = self._step_ns(step)
             step.first_ns = step.last_ns = step.duration_ns
         if step.duration_ns < 1:
             raise LawBroken("progress", "a step takes no time", time_ns=step.start_ns)
         step.count = count
         step.arrival_breaks = count > 1 and plan.arrival_breaks
+
+    def _step_ns(self, step: Step) -> int:
+        """The price of one step, after the swap copies that its plan ordered."""
+        price = self.cost.step_ns(step.prefill, step.decode, step.context, step.sampled)
+        return price if self._swap is None else price + self._swap.settle_ns()
 
     def _steps_that_fit(self, step: Step) -> int:
         """The most steps of this batch before a request finishes or the free blocks could run out."""
@@ -309,7 +328,7 @@ class Instance:
         self.view.free_blocks = self.ledger.free
         for request in done:
             self._on_end(request, Outcome.FINISHED)
-        if not (self.running or self.waiting or self.preempted or self.loaded or self.suspended):
+        if not (self.running or self.loaded or self.suspended or self._count_waiting()):
             return
         if self.clock.later():
             if self._timer is not None:

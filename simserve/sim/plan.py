@@ -20,6 +20,18 @@ from typing import Any, Protocol
 from simserve.sim.request import Seen
 
 
+class Swap(Protocol):
+    """Host memory for KV blocks as a scheduler sees it."""
+
+    def take(self, request: Seen) -> bool:
+        """Copy the request's blocks to the host; False (and no change) if they do not fit. Release them after."""
+        ...
+
+    def give_back(self, request: Seen) -> None:
+        """Copy the request's blocks back, into blocks reserved before."""
+        ...
+
+
 class WorkKind(Enum):
     """What a segment computes; hybrids, multimodal and diffusion are other kinds, not other engines."""
 
@@ -57,8 +69,10 @@ class Plan:
 
     tokens: tokens scheduled per request, in scheduling order, each at least 1; admitted: requests that leave
     the waiting side; cached: tokens that an admitted request finds in the prefix cache; preempted: requests
-    that lose their blocks, in order; fetched: waiting requests whose remote KV is to be fetched into the blocks
-    that the plan reserved for all their tokens; they come back in `View.loaded`; segments: empty for the default.
+    that lose their blocks, in order; swapped_out, swapped_in: running requests whose KV goes to the host, and
+    those whose KV comes back to run on; fetched: waiting requests whose remote KV is to be fetched into the
+    blocks that the plan reserved for all their tokens; they come back in `View.loaded`; segments: empty for the
+    default.
 
     interruptible: an arrival stops the step at the end of the segment that runs; the work done is kept and the
     plan appears in `View.suspended`. resume: go on with that suspended plan; then nothing else may be planned.
@@ -72,6 +86,8 @@ class Plan:
     admitted: list[Seen] = field(default_factory=list)
     cached: dict[Seen, int] = field(default_factory=dict)
     preempted: list[Seen] = field(default_factory=list)
+    swapped_out: list[Seen] = field(default_factory=list)
+    swapped_in: list[Seen] = field(default_factory=list)
     fetched: list[Seen] = field(default_factory=list)
     segments: tuple[Segment, ...] = ()
     interruptible: bool = False
@@ -126,7 +142,8 @@ class View:
     """What a scheduler sees of its instance. Mappings are in order of admission, preemption and arrival.
 
     suspended: plans that were interrupted, by the key that resumes them; their requests have their tokens
-    scheduled already. loaded: requests whose remote KV has arrived, with their blocks. preempted: requests to
+    scheduled already. loaded: requests whose remote KV has arrived, with their blocks. swapped: requests whose KV
+    lies on the host, in `swap` (None: no swap space). preempted: requests to
     resume, the last one preempted last (vLLM resumes that one first).
     """
 
@@ -137,6 +154,8 @@ class View:
     blocks: Blocks
     suspended: Mapping[int, Plan] = field(default_factory=dict)
     loaded: Mapping[int, Seen] = field(default_factory=dict)
+    swapped: Mapping[int, Seen] = field(default_factory=dict)
+    swap: Swap | None = None
 
 
 class Scheduler(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from simserve.perf.cost import CostModel
 from simserve.sim.cluster import Cluster
 from simserve.sim.instance import Observer
 from simserve.sim.plan import Router, Scheduler
+from simserve.sim.swap import SwapSpace
 from simserve.sim.trace import Trace
 from simserve.workload.requests import Content, RequestSet
 
@@ -31,6 +32,7 @@ def play(
     requests: RequestSet, schedulers: Sequence[Scheduler], router: Router, cost: CostModel, *,
     num_gpu_blocks: int = 1001, block_size: int = 16, leap: bool = True,
     enable_prefix_caching: bool = False, max_model_len: int | None = None, observer: Observer | None = None,
+    swap: Callable[[], SwapSpace] | None = None,
 ) -> tuple[Trace, Cluster]:  # fmt: skip
     """Play `requests` on one instance per scheduler."""
     cluster = Cluster(router, leap=leap)
@@ -38,5 +40,6 @@ def play(
         cluster.add(
             scheduler, cost, num_gpu_blocks=num_gpu_blocks, block_size=block_size,
             enable_prefix_caching=enable_prefix_caching, max_model_len=max_model_len, observer=observer,
+            swap=None if swap is None else swap(),
         )  # fmt: skip
     return cluster.play(requests), cluster
