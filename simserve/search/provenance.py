@@ -47,8 +47,8 @@ def fingerprint(record: dict[str, Any]) -> str:
 
 def _columns_digest(workload: RequestSet) -> str:
     digest = hashlib.sha256(repr(workload.concurrency).encode())
-    for column in (workload.arrival_ns, workload.prompt_tokens, workload.output_tokens, workload.priority):
-        digest.update(column.tobytes())
+    for column in workload.columns().values():
+        digest.update(repr(column).encode() if isinstance(column, list | tuple) else column.tobytes())
     return digest.hexdigest()
 
 

@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simserve.errors import LawBroken
 from simserve.perf.cost import CostModel
-from simserve.sim.clock import ARRIVAL, Clock
+from simserve.sim.clock import Clock
 from simserve.sim.instance import Instance, Observer
 from simserve.sim.kv import BlockLedger
 from simserve.sim.lanes import GpuLanes
 from simserve.sim.plan import InstanceView, Router, Scheduler
 from simserve.sim.prefix import PrefixLedger
 from simserve.sim.request import Outcome, Request
+from simserve.sim.source import Load, Source, source
 from simserve.sim.swap import SwapSpace
 from simserve.sim.trace import REQUEST_COLUMNS, Trace, columns, step_columns
-
-Ints = NDArray[np.int64]
-Content = tuple[tuple[int, int], ...]
-Row = tuple[int, int, int, int, Content | None]
-
-
-class Load(Protocol):
-    """The requests to play: columns of equal length, arrivals not decreasing.
-
-    content: what the prompts are made of (see `Seen`), or None if no two share anything.
-    concurrency: None for an open loop; else at most so many requests are in flight, arrivals are ignored
-    and the next request is sent at the instant at which one ends.
-    """
-
-    @property
-    def arrival_ns(self) -> Ints: ...
-    @property
-    def prompt_tokens(self) -> Ints: ...
-    @property
-    def output_tokens(self) -> Ints: ...
-    @property
-    def priority(self) -> Ints: ...
-    @property
-    def concurrency(self) -> int | None: ...
-    @property
-    def content(self) -> Sequence[Content] | None: ...
 
 
 class Cluster:
@@ -65,7 +37,7 @@ class Cluster:
         self._interval, self._leap = snapshot_interval_ns, leap
         self._views: list[InstanceView] = []
         self._refreshed_ns = -1
-        self._next: Callable[[], None] = lambda: None
+        self._source: Source | None = None
 
     def add(
         self, scheduler: Scheduler, cost: CostModel, *, num_gpu_blocks: int, block_size: int,
@@ -86,8 +58,8 @@ class Cluster:
     def play(self, load: Load, *, until_ns: int | None = None) -> Trace:
         """Run `load` to its end, or up to `until_ns`; what is then in flight is UNFINISHED."""
         total = len(load.arrival_ns)
-        source = _OpenLoop(self, load) if load.concurrency is None else _ClosedLoop(self, load)
-        source.start()
+        self._source = source(load, self.clock, self.arrive)
+        self._source.start()
         self.clock.run(until_ns)
         for request in list(self.in_flight.values()):
             self._end(request, Outcome.UNFINISHED)
@@ -137,73 +109,5 @@ class Cluster:
             request.cached_tokens,
         ))  # fmt: skip
         del self.in_flight[request.id]
-        if outcome is not Outcome.UNFINISHED:
-            self._next()
-
-    def on_each_end(self, call: Callable[[], None]) -> None:
-        """Call `call` whenever a request finishes or is rejected (closed loops)."""
-        self._next = call
-
-
-def _rows(load: Load) -> Iterator[Row]:
-    """(arrival_ns, prompt tokens, output tokens, priority, content) per request."""
-    return zip(
-        load.arrival_ns.tolist(), load.prompt_tokens.tolist(), load.output_tokens.tolist(),
-        load.priority.tolist(), load.content or itertools.repeat(None, len(load.arrival_ns)), strict=True,
-    )  # fmt: skip
-
-
-class _OpenLoop:
-    """Sends each request at its own arrival time, whatever the cluster does."""
-
-    def __init__(self, cluster: Cluster, load: Load) -> None:
-        self._cluster, self._rows = cluster, _rows(load)
-        self._index = 0
-
-    def start(self) -> None:
-        self._schedule(next(self._rows, None))
-
-    def _schedule(self, row: Row | None) -> None:
-        if row is not None:
-            self._cluster.clock.call_at(row[0], lambda: self._send(row), ARRIVAL)
-
-    def _send(self, row: Row) -> None:
-        """Send `row` and all that arrive at the same instant."""
-        now = row[0]
-        following: Row | None = row
-        while following is not None and following[0] == now:
-            self._cluster.arrive(Request(self._index, *following))
-            self._index += 1
-            following = next(self._rows, None)
-        self._schedule(following)
-
-
-class _ClosedLoop:
-    """Keeps `concurrency` requests in flight; each end sends the next at the same instant."""
-
-    def __init__(self, cluster: Cluster, load: Load) -> None:
-        self._cluster, self._rows = cluster, enumerate(_rows(load))
-        self._free, self._sending = load.concurrency or 1, False
-
-    def start(self) -> None:
-        self._cluster.on_each_end(self._one_ended)
-        self._cluster.clock.call_at(0, self._fill, ARRIVAL)
-
-    def _one_ended(self) -> None:
-        self._free += 1
-        self._fill()
-
-    def _fill(self) -> None:
-        """Send while there is room; a rejection inside the loop only makes more room."""
-        if self._sending:
-            return
-        self._sending = True
-        while self._free:
-            row = next(self._rows, None)
-            if row is None:
-                break
-            self._free -= 1
-            index, (_, prompt, output, priority, content) = row
-            now = self._cluster.clock.now_ns
-            self._cluster.arrive(Request(index, now, prompt, output, priority, content))
-        self._sending = False
+        if self._source is not None and outcome is not Outcome.UNFINISHED:
+            self._source.ended(request.id)

@@ -39,11 +39,12 @@ class Seen:
         "priority",
         "prompt_tokens",
         "remote_tokens",
+        "session",
     )
 
     def __init__(
         self, id: int, arrival_ns: int, prompt_tokens: int, priority: int = 0,
-        content: tuple[tuple[int, int], ...] | None = None,
+        content: tuple[tuple[int, int], ...] | None = None, output_content: int | None = None, session: int = -1,
     ) -> None:  # fmt: skip
         self.id = id
         self.arrival_ns = arrival_ns
@@ -53,7 +54,8 @@ class Seen:
         self.computed_tokens = 0
         self.blocks = 0
         self.content = content if content is not None else ((-2 * id - 1, prompt_tokens),)
-        self.output_content = -2 * id - 2
+        self.output_content = -2 * id - 2 if output_content is None else output_content
+        self.session = session
         self.preemptions = 0
         self.remote_tokens = 0
 
@@ -79,9 +81,9 @@ class Request(Seen):
 
     def __init__(
         self, id: int, arrival_ns: int, prompt_tokens: int, output_tokens: int, priority: int = 0,
-        content: tuple[tuple[int, int], ...] | None = None,
+        content: tuple[tuple[int, int], ...] | None = None, output_content: int | None = None, session: int = -1,
     ) -> None:  # fmt: skip
-        super().__init__(id, arrival_ns, prompt_tokens, priority, content)
+        super().__init__(id, arrival_ns, prompt_tokens, priority, content, output_content, session)
         self.cached_tokens = 0
         self.final_tokens = prompt_tokens + output_tokens
         self.first_scheduled_ns = -1
@@ -93,9 +95,8 @@ class Request(Seen):
         """The same request on another instance: its tokens are known there, its KV is remote."""
         other = Request(
             self.id, self.arrival_ns, self.prompt_tokens, self.final_tokens - self.prompt_tokens, self.priority,
-            self.content,
+            self.content, self.output_content, self.session,
         )  # fmt: skip
-        other.output_content = self.output_content
         other.num_tokens, other.remote_tokens = self.num_tokens, self.computed_tokens
         other.preemptions, other.cached_tokens = self.preemptions, self.cached_tokens
         other.first_scheduled_ns, other.first_token_ns = self.first_scheduled_ns, self.first_token_ns

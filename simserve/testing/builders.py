@@ -17,14 +17,18 @@ from simserve.workload.requests import Content, RequestSet
 
 def load(
     rows: Sequence[tuple[int, int, int]], *, priority: Sequence[int] | None = None,
-    concurrency: int | None = None, content: Sequence[Content] | None = None,
+    concurrency: int | None = None, content: Sequence[Content] | None = None, **columns: Sequence[int],
 ) -> RequestSet:  # fmt: skip
-    """Requests from (arrival_ns, prompt tokens, output tokens) rows, in order of arrival."""
+    """Requests from (arrival_ns, prompt tokens, output tokens) rows, in order of arrival.
+
+    columns: others of `RequestSet`, as lists.
+    """
     table = np.array(rows, dtype=np.int64).reshape(-1, 3)
     return RequestSet(
         arrival_ns=table[:, 0], prompt_tokens=table[:, 1], output_tokens=table[:, 2],
         priority=np.array(priority if priority is not None else [0] * len(table), dtype=np.int64),
         concurrency=concurrency, provenance={"kind": "built"}, content=content,
+        **{name: np.array(column, dtype=np.int64) for name, column in columns.items()},
     )  # fmt: skip
 
 

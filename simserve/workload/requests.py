@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,20 @@ from simserve.units import NS_PER_S
 
 Ints = NDArray[np.int64]
 Content = tuple[tuple[int, int], ...]
+COLUMNS = (
+    "arrival_ns", "prompt_tokens", "output_tokens", "priority", "content", "output_content", "session", "after",
+    "delay_ns",
+)  # fmt: skip
 
 
 def prompt_content(index: int) -> int:
     """The content id of prompt tokens that request `index` shares with nobody; never a shared id, which is >= 0."""
     return -2 * index - 1
+
+
+def generated_content(index: int) -> int:
+    """The content id of what request `index` generates."""
+    return -2 * index - 2
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,9 @@ class RequestSet:
     int64[n], lower first. concurrency: None for an open loop, else at most so many requests are in flight
     and arrival_ns is ignored. provenance: where the requests come from, JSON-safe.
     content: each prompt as (content id, tokens) pieces, for shared prefixes; None if nothing is shared.
+    Columns that may be None: output_content, the content ids of what is generated; session, ids, -1 for none;
+    after, the index of the earlier request that must have ended first, -1 for none, and delay_ns, how long after
+    that end the request is sent. Such a request's arrival_ns is only a place in the order.
     """
 
     arrival_ns: Ints
@@ -37,9 +50,13 @@ class RequestSet:
     concurrency: int | None
     provenance: Mapping[str, object]
     content: Sequence[Content] | None = None
+    output_content: Ints | None = None
+    session: Ints | None = None
+    after: Ints | None = None
+    delay_ns: Ints | None = None
 
     def __post_init__(self) -> None:
-        lengths = {len(c) for c in (self.arrival_ns, self.prompt_tokens, self.output_tokens, self.priority)}
+        lengths = {len(column) for column in self.columns().values()}
         if len(lengths) != 1:
             raise SpecError(f"the columns of a workload have different lengths: {sorted(lengths)}")
         if len(self.arrival_ns) == 0:
@@ -51,17 +68,30 @@ class RequestSet:
                 row = int(np.flatnonzero(column < 1)[0])
                 raise SpecError("every request needs at least 1 token", key=f"{name}[{row}]",
                                 value=int(column[row]))  # fmt: skip
+        self._check_order()
+
+    def _check_order(self) -> None:
+        """Who waits, waits for an earlier request."""
+        if self.after is None:
+            return
+        if self.concurrency is not None:
+            raise SpecError("requests that wait for others belong to an open loop", key="concurrency")
+        if (self.after >= np.arange(len(self))).any() or (self.after < -1).any():
+            raise SpecError("a request can only wait for an earlier one", key="after")
+        if self.delay_ns is not None and (self.delay_ns < 0).any():
+            raise SpecError("must not be negative", key="delay_ns")
+
+    def columns(self) -> dict[str, Any]:
+        """The columns that there are, by name."""
+        return {name: column for name in COLUMNS if (column := getattr(self, name)) is not None}
 
     def __len__(self) -> int:
         return len(self.arrival_ns)
 
     def head(self, count: int) -> RequestSet:
         """The first `count` requests."""
-        return RequestSet(
-            self.arrival_ns[:count], self.prompt_tokens[:count], self.output_tokens[:count],
-            self.priority[:count], self.concurrency, {**self.provenance, "head": count},
-            None if self.content is None else self.content[:count],
-        )  # fmt: skip
+        columns = {name: column[:count] for name, column in self.columns().items()}
+        return replace(self, provenance={**self.provenance, "head": count}, **columns)
 
     @property
     def offered_rate_rps(self) -> float | None:
