@@ -9,6 +9,7 @@ from simserve.arch.memory import activation_bytes, kv_bytes_per_token, num_gpu_b
 from simserve.errors import Infeasible
 from simserve.metrics import Metrics, compute
 from simserve.perf.model import TableCost, build_cost
+from simserve.perf.sampled import SampledCost
 from simserve.policies import ROUTERS
 from simserve.sim.cluster import Cluster
 from simserve.sim.memory import Memory, MemoryObject, ObjectKind
@@ -40,7 +41,7 @@ def simulate(
 ) -> RunResult:  # fmt: skip
     """Play `workload` on `deployment`; Infeasible if it does not fit. memory_bytes is per GPU."""
     gpu = load_gpu(deployment.gpu)
-    cost = deployment_cost(model, deployment, gpu)
+    cost = SampledCost(deployment_cost(model, deployment, gpu))
     blocks = deployment_blocks(model, deployment, gpu)
     memory = _memory(model, deployment, gpu, blocks)
     cluster = Cluster(build_router(deployment.router), leap=leap)
@@ -58,7 +59,7 @@ def simulate(
         num_gpus=deployment.num_gpus,
         num_gpu_blocks=blocks,
         memory_bytes=placed,
-        cost_provenance=cost.provenance(),
+        cost_provenance={**cost.inner.provenance(), "share_of_time_by_source": cost.shares()},
     )
 
 

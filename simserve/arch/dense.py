@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from simserve.arch.dtypes import ACTIVATION_BYTES
+from simserve.arch.dtypes import ACTIVATION_BYTES, element_bytes
 from simserve.arch.ops import AllReduce, Attention, Elementwise, Gemm, StepOps
 from simserve.arch.shard import Shard, shard
 from simserve.spec.model import ModelSpec
 
 
-def dense_ops(model: ModelSpec, tensor_parallel_size: int) -> StepOps:
+def dense_ops(model: ModelSpec, tensor_parallel_size: int, dtype: str = "bf16") -> StepOps:
     """The operations of one step, per rank; projections fused as serving engines fuse them.
 
-    Raises Infeasible when the model does not split over `tensor_parallel_size` ranks.
+    With fp8 weights each GEMM's input is quantised in a pass of its own (dynamic, per token, not fused with
+    the norm before it [derived]). Raises Infeasible when the model does not split over `tensor_parallel_size` ranks.
     """
     part = shard(model, tensor_parallel_size)
     layers, hidden = model.num_hidden_layers, model.hidden_size
@@ -19,7 +20,7 @@ def dense_ops(model: ModelSpec, tensor_parallel_size: int) -> StepOps:
         gemms=_gemms(model, part),
         attention=Attention(part.heads, part.kv_heads, model.head_dim, layers),
         all_reduces=_all_reduces(model, part),
-        elementwise=_elementwise(model, part),
+        elementwise=_elementwise(model, part) + _quantisation(model, part, dtype),
         lm_head=Gemm("lm_head", n=part.vocab_rows, k=hidden, count=1),
     )
 
@@ -59,3 +60,13 @@ def _elementwise(model: ModelSpec, part: Shard) -> tuple[Elementwise, ...]:
     if model.qk_norm:
         passes.append(Elementwise("qk_norm", 2 * query_key, layers))
     return tuple(passes)
+
+
+def _quantisation(model: ModelSpec, part: Shard, dtype: str) -> tuple[Elementwise, ...]:
+    """Read 16 bit, write fp8, before each of the four projections of a layer."""
+    if dtype != "fp8":
+        return ()
+    each = ACTIVATION_BYTES + element_bytes(dtype)
+    return tuple(
+        Elementwise(f"{gemm.name}_fp8_quant", each * gemm.k, gemm.count) for gemm in _gemms(model, part)
+    )

@@ -25,7 +25,7 @@ from simserve.perf.compile import Formats, Tables, head_op, priced, token_ops
 from simserve.perf.decode import segments
 from simserve.perf.host import EngineProfile, load_profile
 from simserve.perf.prefill import Equivalent, equivalent
-from simserve.perf.priced import Priced, Source, worst
+from simserve.perf.priced import Priced
 from simserve.spec.hardware import GpuSpec
 from simserve.spec.model import ModelSpec
 
@@ -142,32 +142,14 @@ class TableCost:
         return priced(self._prefill_ns(prefill), self.prefill.source_at(work), self.prefill_name, note)
 
     def provenance(self) -> dict[str, Any]:
-        """Tables with versions and licence, engine profile, shares of time by source in a typical step."""
-        names = sorted({p.table for _, p in self._typical() if "/" in p.table and "engines" not in p.table})
+        """Tables with versions and licence, and the engine profile."""
+        typical = self.explain([(1, 0)], 1, 2, 1)
+        names = sorted({p.table for _, p in typical if "/" in p.table and "engines" not in p.table})
         return {
             "device": self.gpu.name,
             "tables": {name: _table_entry(*name.split("/")) for name in names},
             "engine_profile": self.profile.to_dict(),
-            "typical_step": "one prompt of 512 tokens beside 31 decoding requests of 1024 tokens each",
-            "share_of_time_by_source": self._shares(),
         }
-
-    def _typical(self) -> list[tuple[str, Priced]]:
-        seqs = max(min(31, self._top), 1)
-        chunk = max(min(512, self.formats.max_tokens - seqs), 1)
-        return self.explain([(chunk, 0)], seqs, seqs * 1024, min(seqs + 1, self._top))
-
-    def _shares(self) -> dict[str, float]:
-        rows = self._typical()
-        total = sum(price.ns for _, price in rows)
-        shares: dict[str, float] = {}
-        for _, price in rows:
-            shares[price.source] = shares.get(price.source, 0.0) + price.ns / total
-        return {source: round(share, 4) for source, share in sorted(shares.items())}
-
-    def worst_source(self) -> Source:
-        """The least trustworthy source in a typical step, the host constant aside."""
-        return worst(*(price.source for name, price in self._typical() if name != "host"))
 
     def _out_of_range(self, prefill: Sequence[tuple[int, int]], seqs: int, sampled: int) -> OutOfRange:
         tokens = seqs + sum(chunk for chunk, _ in prefill)
@@ -198,7 +180,7 @@ def build_cost(
     engine = load_profile(profile)
     largest = max(max_num_batched_tokens, *engine.capture_sizes(max_num_seqs))
     formats = Formats(dtype, kv_cache_dtype, largest, max_num_seqs)
-    return TableCost(dense_ops(model, tensor_parallel_size), gpu, formats, engine)
+    return TableCost(dense_ops(model, tensor_parallel_size, dtype), gpu, formats, engine)
 
 
 def _table_entry(device: str, family: str) -> dict[str, Any]:

@@ -150,7 +150,8 @@ class Instance:
         """Stop at a segment boundary: log the time, keep the rest of the work, and plan anew."""
         step = self._clock_step()
         tokens, step.tokens, step.regular = step.tokens, 0, 0
-        self.step_log.extend(step.row())
+        for row in step.rows():
+            self.step_log.extend(row)
         step.tokens, step.preempted = tokens, 0
         self._step = None
         self.suspended[self._stops], self._stopped[self._stops] = step.plan, step
@@ -314,7 +315,8 @@ class Instance:
         """Commit the tokens of the step that ends now, end requests, record, and go on."""
         step = self._step
         assert step is not None
-        self.step_log.extend(step.row())
+        for row in step.rows():
+            self.step_log.extend(row)
         self._step = self._timer = None
         end = step.start_ns + step.duration_ns
         done = self._commit_many(step, end) if step.count > 1 else self._commit_one(step, end)

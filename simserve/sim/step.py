@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
+
 import numpy as np
 
 from simserve.sim.lanes import SegmentRun
@@ -42,9 +45,27 @@ class Step:
         self.preempted = len(plan.preempted)
         self.arrival_breaks = False
 
-    def row(self) -> tuple[int, ...]:
-        """The step as a row of `trace.STEP_COLUMNS`."""
-        return (
-            self.start_ns, self.start_ns + self.duration_ns, self.count, self.first_ns, self.last_ns, self.tokens,
-            self.regular, self.running, self.waiting, self.used, self.preempted,
-        )  # fmt: skip
+    def rows(self) -> Iterator[tuple[int, ...]]:
+        """The step as rows of `trace.STEP_COLUMNS`; a leap whose durations bend is cut at the bends."""
+        pieces = [(0, self.count)] if self._straight() else self._pieces()
+        preempted = self.preempted
+        for begin, end in pieces:
+            start = self.start_ns + (int(self.ends[begin - 1]) if begin else 0)
+            whole = len(pieces) == 1
+            yield (
+                start, self.start_ns + (self.duration_ns if whole else int(self.ends[end - 1])), end - begin,
+                self.first_ns if whole else int(self.durations[begin]),
+                self.last_ns if whole else int(self.durations[end - 1]),
+                self.tokens, self.regular, self.running, self.waiting, self.used, preempted,
+            )  # fmt: skip
+            preempted = 0
+
+    def _straight(self) -> bool:
+        """Whether the durations lie on a line, up to rounding: their sum is that of first and last."""
+        return self.count < 3 or abs(2 * self.duration_ns - self.count * (self.first_ns + self.last_ns)) <= self.count
+
+    def _pieces(self) -> list[tuple[int, int]]:
+        """[begin, end) of stretches on a line: cut where the slope changes by more than rounding."""
+        bends = np.flatnonzero(np.abs(np.diff(self.durations[: self.count], 2)) > 2) + 1
+        cuts = [0, *(int(b) for b in bends), self.count]
+        return [(a, b) for a, b in pairwise(cuts) if b > a]

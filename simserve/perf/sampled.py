@@ -1,0 +1,60 @@
+"""A cost model that remembers a sample of the steps it priced, to say what a run's time rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simserve.perf.model import TableCost
+
+Call = tuple[tuple[tuple[int, int], ...], int, int, int]
+
+
+class SampledCost:
+    """Passes on to a `TableCost` and keeps every n-th call with its ns; n doubles when the sample is full.
+
+    The sample is the same for the same run: no randomness.
+    """
+
+    def __init__(self, inner: TableCost, keep: int = 256) -> None:
+        self.inner, self._keep = inner, keep
+        self._stride, self._count = 1, 0
+        self._calls: list[tuple[Call, int]] = []
+
+    def step_ns(
+        self, prefill: Sequence[tuple[int, int]], decode_seqs: int, decode_context_tokens: int, sampled: int
+    ) -> int:
+        """See `simserve.perf.cost.CostModel`."""
+        ns = self.inner.step_ns(prefill, decode_seqs, decode_context_tokens, sampled)
+        self._count += 1
+        if self._count % self._stride == 0:
+            self._note((tuple(prefill), decode_seqs, decode_context_tokens, sampled), ns)
+        return ns
+
+    def decode_run_ns(self, decode_seqs: int, decode_context_tokens: int, steps: int) -> NDArray[np.int64]:
+        """See `simserve.perf.cost.CostModel`; a run counts as its middle step, with the time of all."""
+        durations = self.inner.decode_run_ns(decode_seqs, decode_context_tokens, steps)
+        self._count += 1
+        if self._count % self._stride == 0:
+            middle = decode_context_tokens + decode_seqs * (steps // 2)
+            self._note(((), decode_seqs, middle, decode_seqs), int(durations.sum()))
+        return durations
+
+    def _note(self, call: Call, ns: int) -> None:
+        self._calls.append((call, ns))
+        if len(self._calls) >= self._keep:
+            self._calls = self._calls[1::2]
+            self._stride *= 2
+
+    def shares(self) -> dict[str, float]:
+        """Share of the sampled time by source: measured, interpolated, transferred, modelled; sums to 1."""
+        by_source: dict[str, float] = {}
+        for call, ns in self._calls:
+            prices = [price for _, price in self.inner.explain(*call)]
+            total = sum(price.ns for price in prices)
+            for price in prices:
+                by_source[price.source] = by_source.get(price.source, 0.0) + ns * price.ns / total
+        whole = sum(by_source.values())
+        return {source: round(part / whole, 4) for source, part in sorted(by_source.items())}
