@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from simserve.spec.base import Spec
+
+
+LONGEST = 1 << 30  # tokens of one request, far beyond any context window
+MOST_REQUESTS = 20_000_000  # of a drawn workload; the columns alone take a gigabyte
 
 
 class TraceSpec(Spec):
@@ -25,8 +29,8 @@ class ArrivalSpec(Spec):
     """How requests arrive: `rate_rps` per second, `cv` (gamma) of the gaps, or a closed loop."""
 
     kind: Literal["poisson", "gamma", "constant", "closed_loop"]
-    rate_rps: float | None = Field(default=None, gt=0)
-    cv: float | None = Field(default=None, gt=0)
+    rate_rps: float | None = Field(default=None, ge=1e-6, le=1e9)
+    cv: float | None = Field(default=None, ge=0.01, le=100)
     concurrency: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
@@ -44,14 +48,14 @@ class LengthSpec(Spec):
     """
 
     kind: Literal["fixed", "uniform", "lognormal", "empirical"]
-    value: int | None = Field(default=None, ge=1)
-    low: int | None = Field(default=None, ge=1)
-    high: int | None = Field(default=None, ge=1)
-    mean: float | None = Field(default=None, ge=1)
-    std: float | None = Field(default=None, gt=0)
-    min: int | None = Field(default=None, ge=1)
-    max: int | None = Field(default=None, ge=1)
-    values: tuple[int, ...] | None = None
+    value: int | None = Field(default=None, ge=1, le=LONGEST)
+    low: int | None = Field(default=None, ge=1, le=LONGEST)
+    high: int | None = Field(default=None, ge=1, le=LONGEST)
+    mean: float | None = Field(default=None, ge=1, le=LONGEST)
+    std: float | None = Field(default=None, gt=0, le=LONGEST)
+    min: int | None = Field(default=None, ge=1, le=LONGEST)
+    max: int | None = Field(default=None, ge=1, le=LONGEST)
+    values: tuple[Annotated[int, Field(ge=1, le=LONGEST)], ...] | None = Field(default=None, min_length=1)
     path: str | None = None
     column: str | None = None
 
@@ -69,29 +73,56 @@ class LengthSpec(Spec):
             first, second = getattr(self, low), getattr(self, high)
             if first is not None and second is not None and first > second:
                 raise ValueError(f"{low} {first} is larger than {high} {second}")
-        if self.values is not None and (not self.values or min(self.values) < 1):
-            raise ValueError("values must be a list of token counts of at least 1")
         return self
 
 
+class PrefixSpec(Spec):
+    """Common prefixes: a `share` of the requests (of the sessions) begins with one of `count` of them.
+
+    Prefixes are equally likely; their `tokens`, drawn once for each, come on top of `prompt_tokens`.
+    """
+
+    count: int = Field(ge=1, le=1_000_000)
+    tokens: LengthSpec
+    share: float = Field(default=1.0, gt=0, le=1)
+
+
+class SessionSpec(Spec):
+    """Conversations of `turns` turns: a prompt is the one before, what was generated, and `prompt_tokens` new ones.
+
+    A turn is sent when the turn before has ended and a time has passed, exponential with mean think_time_s.
+    `arrivals` are then those of sessions; `requests` counts turns, the last session is cut there.
+    """
+
+    turns: LengthSpec
+    think_time_s: float = Field(default=0.0, ge=0, le=1e6)
+
+
 class WorkloadSpec(Spec):
-    """Either `trace`, or `arrivals`, `prompt_tokens`, `output_tokens` and the number of `requests`."""
+    """Either `trace`, or `arrivals`, `prompt_tokens`, `output_tokens` and the number of `requests`.
+
+    Drawn workloads may have common `prefixes` and `sessions` of several turns.
+    """
 
     trace: TraceSpec | None = None
     arrivals: ArrivalSpec | None = None
     prompt_tokens: LengthSpec | None = None
     output_tokens: LengthSpec | None = None
-    requests: int | None = Field(default=None, ge=1)
+    requests: int | None = Field(default=None, ge=1, le=MOST_REQUESTS)
+    prefixes: PrefixSpec | None = None
+    sessions: SessionSpec | None = None
 
     @model_validator(mode="after")
     def _trace_or_distributions(self) -> WorkloadSpec:
         drawn = ["arrivals", "prompt_tokens", "output_tokens", "requests"]
         if self.trace is not None:
-            _exactly(self, "a workload with a trace", ["trace"], drawn)
+            _exactly(self, "a workload with a trace", ["trace"], [*drawn, "prefixes", "sessions"])
         elif all(getattr(self, name) is None for name in drawn):
             raise ValueError("a workload needs trace, or arrivals, prompt_tokens, output_tokens and requests")
         else:
             _exactly(self, "a workload without a trace", drawn, drawn)
+        if self.sessions is not None and self.arrivals is not None and self.arrivals.kind == "closed_loop":
+            raise ValueError("sessions need arrivals in an open loop: poisson, gamma or constant")
         return self
 
 

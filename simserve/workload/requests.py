@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from simserve.errors import SpecError
 from simserve.units import NS_PER_S
 
 Ints = NDArray[np.int64]
+Index = TypeVar("Index", int, Ints)
 Content = tuple[tuple[int, int], ...]
 COLUMNS = (
     "arrival_ns", "prompt_tokens", "output_tokens", "priority", "content", "output_content", "session", "after",
@@ -25,7 +26,7 @@ def prompt_content(index: int) -> int:
     return -2 * index - 1
 
 
-def generated_content(index: int) -> int:
+def generated_content(index: Index) -> Index:
     """The content id of what request `index` generates."""
     return -2 * index - 2
 
