@@ -21,7 +21,7 @@
       ttft_ms, tpot_ms       at the SLO's percentile (90 if there is no SLO)
       usd_per_hour           of all GPUs, from the prices in hw_specs
       usd_per_million_tokens prompt + output tokens
-      sources          share of the priced operations by source: measured, interpolated, transferred, modelled
+      sources          share of the simulated busy time by source: measured, interpolated, transferred, modelled
       metrics          everything in `simserve.metrics`, in the units that the keys name
       launch           shell lines that start this configuration
     provenance       versions, seed, the study as read, the model, the workload's origin and SHA-256
@@ -34,7 +34,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from simserve.report.launch import launch_lines
+from simserve.report.launch import Served, launch_lines, served_model
 from simserve.search.objective import Outcome
 from simserve.search.result import SearchResult
 
@@ -46,19 +46,19 @@ def document(result: SearchResult) -> dict[str, Any]:
     runs = result.runs
     recommended = result.recommended
     places = {id(run): index for index, run in enumerate(runs)}
-    model = str(result.provenance["model"]["name"])
+    served = served_model(result.provenance)
     plain = {
         "schema": SCHEMA,
         "kind": result.kind,
         "name": result.name,
-        "model": model,
+        "model": str(result.provenance["model"]["name"]),
         "recommended": None if recommended is None else places[id(recommended)],
         "ties": [places[id(run)] for run in result.ties],
         "front": [places[id(run)] for run in result.front],
         "configurations": result.configurations,
         "complete": result.complete,
         "rejected": [{"reason": r, "configurations": n} for r, n in result.rejected_reasons],
-        "runs": [_run(model, run) for run in runs],
+        "runs": [_run(served, run) for run in runs],
         "provenance": result.provenance,
     }
     safe: dict[str, Any] = json_safe(plain)
@@ -78,8 +78,8 @@ def json_safe(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
 
 
-def _run(model: str, run: Outcome) -> dict[str, Any]:
+def _run(model: Served, run: Outcome) -> dict[str, Any]:
     from simserve.spec.hardware import load_gpu
 
-    launch = launch_lines(model, run.deployment, load_gpu(run.deployment.gpu))
+    launch = launch_lines(model, run, load_gpu(run.deployment.gpu))
     return {**run.to_dict(), "meets_slo": run.meets_slo, "launch": launch}

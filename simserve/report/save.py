@@ -9,6 +9,7 @@ from pathlib import Path
 
 from simserve.errors import SpecError
 from simserve.report.document import document
+from simserve.report.launch import launch_script, served_model
 from simserve.report.plot import plotly_html
 from simserve.report.tables import csv_text
 from simserve.search.result import SearchResult
@@ -24,7 +25,7 @@ def save(result: SearchResult, folder: Path) -> list[Path]:
     }
     chosen = content["recommended"] if result.kind == "search" else 0
     if chosen is not None:
-        files["launch.sh"] = "\n".join(["#!/bin/sh", *_background(content["runs"][chosen]["launch"])]) + "\n"
+        files["launch.sh"] = _launch_script(result, chosen)
     if (html := plotly_html(result)) is not None:
         files["pareto.html"] = html
     make_folder(folder)
@@ -66,12 +67,11 @@ def write_atomic(path: Path, text: str) -> Path:
     return path
 
 
-def _background(lines: list[str]) -> list[str]:
-    """Several servers in one script run side by side."""
-    commands = [line for line in lines if not line.startswith("#")]
-    if len(commands) < 2:
-        return lines
-    return [*(line if line.startswith("#") else f"{line} &" for line in lines), "wait"]
+def _launch_script(result: SearchResult, chosen: int) -> str:
+    from simserve.spec.hardware import load_gpu
+
+    run = result.runs[chosen]
+    return launch_script(served_model(result.provenance), run, load_gpu(run.deployment.gpu))
 
 
 def _why(error: OSError) -> str:

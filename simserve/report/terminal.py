@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from simserve.report.launch import launch_lines
+from simserve.report.launch import launch_lines, served_model
 from simserve.report.plot import scatter
 from simserve.search.objective import NEVER_MS, Outcome
 from simserve.search.result import SearchResult, describe
@@ -53,7 +53,7 @@ def print_launch(console: Console, result: SearchResult, run: Outcome) -> None:
     """The launch commands, one unbroken line each, so that they can be copied."""
     from simserve.spec.hardware import load_gpu
 
-    lines = launch_lines(str(result.provenance["model"]["name"]), run.deployment, load_gpu(run.deployment.gpu))
+    lines = launch_lines(served_model(result.provenance), run, load_gpu(run.deployment.gpu))
     console.print("[bold]Launch[/]:")
     for line in lines:
         console.print(f"  {escape(line)}", soft_wrap=True, highlight=False)

@@ -13,14 +13,12 @@ from rich.console import Console
 from simserve.errors import SpecError
 from simserve.report import plot, tables
 from simserve.report.document import SCHEMA, document, json_safe
-from simserve.report.launch import launch_lines, serve_command
 from simserve.report.save import save, write_atomic
 from simserve.report.terminal import number, print_search, print_simulation
 from simserve.search.feasible import Rejected
 from simserve.search.objective import NEVER_MS, Outcome, SloValue
 from simserve.search.result import SearchResult, nothing_meets
 from simserve.spec.deployment import DeploymentSpec
-from simserve.spec.hardware import load_gpu
 
 MODEL = "meta-llama/Llama-3.1-8B"
 
@@ -43,38 +41,6 @@ def result(*runs: Outcome) -> SearchResult:
 
 
 RESULT = result(outcome(100.0, 10.0), outcome(50.0, 5.0, replicas=2), outcome(40.0, 30.0))
-
-
-def test_launch_of_one_replica() -> None:
-    """The simulated limits appear as flags of `vllm serve`."""
-    expected = (
-        "vllm serve m --tensor-parallel-size 2 --max-num-batched-tokens 4096 --max-num-seqs 128 "
-        "--gpu-memory-utilization 0.92 --block-size 16 --dtype bfloat16 --quantization fp8 "
-        "--kv-cache-dtype fp8 --max-model-len 9000 --port 8000"
-    )
-    deployment = DeploymentSpec(
-        tensor_parallel_size=2, max_num_batched_tokens=4096, max_num_seqs=128, dtype="fp8",
-        kv_cache_dtype="fp8", max_model_len=9000,
-    )  # fmt: skip
-
-    assert expected == serve_command("m", deployment)
-
-
-def test_replicas_are_servers_on_their_own_gpus_and_ports() -> None:
-    """Two replicas of two GPUs: GPUs 0,1 on port 8000 and 2,3 on 8001, and a router in front."""
-    lines = launch_lines("m", DeploymentSpec(tensor_parallel_size=2, replicas=2), load_gpu("h100_sxm"))
-
-    assert lines[0].startswith("CUDA_VISIBLE_DEVICES=0,1 vllm serve m ")
-    assert lines[1].startswith("CUDA_VISIBLE_DEVICES=2,3 vllm serve m ")
-    assert [line.rsplit(" ", 1)[1] for line in lines[:2]] == ["8000", "8001"]
-    assert lines[2] == "# a round-robin load balancer in front of ports 8000-8001"
-
-
-def test_replicas_that_need_a_second_node_say_so() -> None:
-    """Nine GPUs do not fit one node of eight."""
-    lines = launch_lines("m", DeploymentSpec(replicas=9), load_gpu("h100_sxm"))
-
-    assert [line for line in lines if line.startswith("# on")] == ["# on node 0:", "# on node 1:"]
 
 
 def test_document_names_the_recommended_the_front_and_the_rejected() -> None:
@@ -145,15 +111,6 @@ def test_save_writes_all_files(tmp_path: Path) -> None:
 
     assert {"result.json", "runs.csv", "provenance.json", "launch.sh"} <= set(names)
     assert names == sorted(p.name for p in (tmp_path / "new").iterdir())
-
-
-def test_launch_script_starts_replicas_side_by_side(tmp_path: Path) -> None:
-    """Several servers run in the background and the script waits."""
-    save(result(outcome(50.0, 5.0, replicas=2)), tmp_path)
-    lines = (tmp_path / "launch.sh").read_text().splitlines()
-
-    assert [line.endswith(" &") for line in lines] == [False, True, True, False, False]
-    assert lines[-1] == "wait"
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,166 @@
+"""The launch commands start what was simulated: limits, GPUs, nodes, models from files."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simserve.report.document import document
+from simserve.report.launch import Served, launch_lines, launch_script, serve_command, served_model
+from simserve.report.save import save
+from simserve.search.objective import Outcome
+from simserve.search.result import SearchResult
+from simserve.spec.deployment import DeploymentSpec
+from simserve.spec.hardware import load_gpu
+
+H100 = load_gpu("h100_sxm")
+MODEL = Served("m", 131072)
+NAME = "meta-llama/Llama-3.1-8B"
+
+
+def outcome(blocks: int = 10_000, **fields: Any) -> Outcome:
+    """A run of a deployment with these fields."""
+    deployment = DeploymentSpec(**fields)
+    return Outcome(
+        deployment=deployment, num_gpus=deployment.num_gpus, num_gpu_blocks=blocks, tokens_per_s_per_gpu=1.0,
+        ttft_ms=1.0, tpot_ms=1.0, usd_per_hour=1.0, usd_per_million_tokens=1.0, slo=(), turned_away=0, metrics={},
+    )  # fmt: skip
+
+
+def found(run: Outcome, given: str = NAME, name: str = NAME) -> SearchResult:
+    """A search that found this run, with a model of 131072 tokens of context."""
+    model = {"name": name, "max_position_embeddings": 131072}
+    return SearchResult("search", "demo", [run], provenance={"model": model, "study": {"model": given}})
+
+
+def started(script: Path, folder: Path, *arguments: str) -> list[str]:
+    """The CUDA_VISIBLE_DEVICES and port of every server that a launch script starts."""
+    (folder / "vllm").write_text('#!/bin/sh\nfor word; do port=$word; done\necho "$CUDA_VISIBLE_DEVICES $port"\n')
+    (folder / "vllm").chmod(0o755)
+    command = ["sh", str(script), *arguments]
+    done = subprocess.run(command, env={"PATH": f"{folder}:/usr/bin:/bin"}, capture_output=True, text=True, check=True)
+    return sorted(done.stdout.splitlines())
+
+
+def test_launch_of_one_replica() -> None:
+    """The simulated limits appear as flags of `vllm serve`."""
+    expected = (
+        "vllm serve m --tensor-parallel-size 2 --max-num-batched-tokens 4096 --max-num-seqs 128 "
+        "--gpu-memory-utilization 0.92 --block-size 16 --dtype bfloat16 --quantization fp8 "
+        "--kv-cache-dtype fp8 --max-model-len 9000 --no-enable-prefix-caching --no-async-scheduling --port 8000"
+    )
+    run = outcome(
+        tensor_parallel_size=2, max_num_batched_tokens=4096, max_num_seqs=128, dtype="fp8",
+        kv_cache_dtype="fp8", max_model_len=9000,
+    )  # fmt: skip
+
+    assert expected == serve_command(MODEL, run)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "asked", "expected"),
+    [(1001, None, "16000"), (8193, None, None), (8192, None, "131056"), (1001, 500, "500"), (8193, 500, "500")],
+)
+def test_context_is_capped_to_what_the_kv_cache_holds(blocks: int, asked: int | None, expected: str | None) -> None:
+    """vLLM does not start with a context that its KV cache cannot hold; one block of it is vLLM's own."""
+    words = serve_command(MODEL, outcome(blocks, max_model_len=asked)).split()
+    value = words[words.index("--max-model-len") + 1] if "--max-model-len" in words else None
+
+    assert value == expected
+
+
+def test_a_capped_context_is_explained() -> None:
+    """The cap is the simulator's, so a comment says where it comes from."""
+    capped, whole = (launch_lines(MODEL, outcome(blocks), H100) for blocks in (1001, 9000))
+
+    assert [line for line in capped if "simulated KV cache" in line]
+    assert not [line for line in whole if "simulated KV cache" in line]
+
+
+@pytest.mark.parametrize(
+    ("enabled", "flag"), [(True, "--enable-prefix-caching"), (False, "--no-enable-prefix-caching")]
+)
+def test_prefix_caching_is_as_simulated(enabled: bool, flag: str) -> None:
+    """vLLM's own default is on, ours is off."""
+    assert flag in serve_command(MODEL, outcome(enable_prefix_caching=enabled)).split()
+
+
+def test_scheduling_is_synchronous_and_a_comment_says_so() -> None:
+    """vLLM overlaps scheduling with the step before by default, the simulator does not."""
+    lines = launch_lines(MODEL, outcome(), H100)
+
+    assert "--no-async-scheduling" in lines[0].split()
+    assert [line for line in lines[1:] if line.startswith("# --no-async-scheduling: ")]
+
+
+def test_replicas_are_servers_on_their_own_gpus_and_ports() -> None:
+    """Two replicas of two GPUs: GPUs 0,1 on port 8000 and 2,3 on 8001, and a router in front."""
+    lines = launch_lines(MODEL, outcome(tensor_parallel_size=2, replicas=2), H100)
+
+    assert lines[0].startswith("CUDA_VISIBLE_DEVICES=0,1 vllm serve m ")
+    assert lines[1].startswith("CUDA_VISIBLE_DEVICES=2,3 vllm serve m ")
+    assert [line.rsplit(" ", 1)[1] for line in lines[:2]] == ["8000", "8001"]
+    assert lines[2] == "# a round-robin load balancer in front of ports 8000-8001"
+
+
+def test_replicas_that_need_a_second_node_say_so() -> None:
+    """Nine GPUs do not fit one node of eight."""
+    lines = launch_lines(MODEL, outcome(replicas=9), H100)
+
+    assert [line for line in lines if line.startswith("# on")] == ["# on node 0:", "# on node 1:"]
+    assert "# a round-robin load balancer in front of ports 8000-8008, 8 on each node" in lines
+
+
+def test_launch_script_starts_replicas_side_by_side(tmp_path: Path) -> None:
+    """Several servers run in the background and the script waits for them."""
+    save(found(outcome(replicas=2)), tmp_path)
+    script = tmp_path / "launch.sh"
+
+    assert script.read_text().splitlines()[-1] == "wait"
+    assert started(script, tmp_path) == ["0 8000", "1 8001"]
+
+
+def test_launch_script_starts_only_its_own_node(tmp_path: Path) -> None:
+    """Five replicas of three GPUs on nodes of eight: two to a node, and no GPU is given out twice on one."""
+    script = tmp_path / "launch.sh"
+    script.write_text(launch_script(MODEL, outcome(tensor_parallel_size=3, replicas=5), H100))
+    nodes = [started(script, tmp_path, str(node)) for node in range(3)]
+
+    assert nodes == [["0,1,2 8000", "3,4,5 8001"], ["0,1,2 8002", "3,4,5 8003"], ["0,1,2 8004"]]
+
+
+@pytest.mark.parametrize("arguments", [[], ["2"], ["one"]])
+def test_launch_script_refuses_a_node_that_there_is_not(tmp_path: Path, arguments: list[str]) -> None:
+    """Without a valid number nothing starts."""
+    script = tmp_path / "launch.sh"
+    script.write_text(launch_script(MODEL, outcome(replicas=9), H100))
+    done = subprocess.run(["sh", str(script), *arguments], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (2, "usage: launch.sh NODE, where NODE is 0 to 1\n")
+
+
+def test_an_imported_model_is_served_from_its_folder(tmp_path: Path) -> None:
+    """A config.json, or its folder: the folder is what vLLM takes, and it must hold more than that file."""
+    (tmp_path / "config.json").write_text(json.dumps({}))
+    for given in (str(tmp_path), str(tmp_path / "config.json")):
+        served = served_model(found(outcome(), given, tmp_path.name).provenance)
+
+        assert served.target == str(tmp_path)
+        assert "weights" in served.remark
+
+
+@pytest.mark.parametrize("given", ["mine.yaml", "some/mine_config.json"])
+def test_a_model_without_a_checkpoint_says_what_to_put_there(given: str) -> None:
+    """A description alone cannot be served: a comment says so."""
+    launch = document(found(outcome(), given, "mine"))["runs"][0]["launch"]
+
+    assert launch[0].startswith("vllm serve mine ")
+    assert f"# mine is described in {given}: put the checkpoint's folder or Hugging Face id in its place" in launch
+
+
+@pytest.mark.parametrize("given", [NAME, "llama-3.1-8b", "models/meta-llama--Llama-3.1-8B.yaml"])
+def test_a_hugging_face_id_is_served_by_that_id(given: str) -> None:
+    """However it was given, without any remark."""
+    assert served_model(found(outcome(), given).provenance) == Served(NAME, 131072)
