@@ -14,7 +14,8 @@
       deployment       the fields of a study's `deployment`;  num_gpus: tensor_parallel_size * replicas
       num_gpu_blocks   KV blocks per replica;  memory_bytes: per GPU, by kind
       meets_slo        true if every objective holds and no request was turned away
-      slo              [{name: ttft|tpot|e2e, percentile, value_ms, bound_ms}]; value_ms 1e12 means never
+      slo              [{name: ttft|tpot|e2e, percentile, value_ms, bound_ms}]; value_ms 1e12 means never,
+                       null that no request has such a value (TPOT of 1-token outputs), and meets the bound
       turned_away      requests rejected by this deployment that the model's context would hold
       tokens_per_s_per_gpu   prompt + output tokens per second and GPU, without the first and last 5 % of the
                              requests to finish (`metrics` has it over the whole run)

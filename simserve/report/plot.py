@@ -12,15 +12,15 @@ FRONT, MEETS, MISSES = "●", "○", "·"
 
 def scatter(result: SearchResult, *, width: int = 60, height: int = 12) -> list[str]:
     """Lines of text: tokens/s/GPU upward, TPOT to the right; runs that never reach a TPOT are left out."""
-    runs = [r for r in result.runs if r.tpot_ms < NEVER_MS]
+    runs = [r for r in result.runs if r.tpot_ms is not None and r.tpot_ms < NEVER_MS]
     if len(runs) < 2:
         return []
-    x_low, x_high = _range([r.tpot_ms for r in runs])
+    x_low, x_high = _range([r.tpot_order for r in runs])
     y_low, y_high = _range([r.tokens_per_s_per_gpu for r in runs])
     grid = [[" "] * width for _ in range(height)]
     on_front = {id(r) for r in result.front}
     for run in sorted(runs, key=lambda r: (id(r) in on_front, r.meets_slo)):
-        column = round((run.tpot_ms - x_low) / (x_high - x_low) * (width - 1))
+        column = round((run.tpot_order - x_low) / (x_high - x_low) * (width - 1))
         row = round((run.tokens_per_s_per_gpu - y_low) / (y_high - y_low) * (height - 1))
         mark = FRONT if id(run) in on_front else MEETS if run.meets_slo else MISSES
         grid[height - 1 - row][column] = mark
@@ -44,7 +44,7 @@ def plotly_html(result: SearchResult) -> str | None:
     on_front = result.front
     ids = {id(r) for r in on_front}
     others = [r for r in result.runs if r.meets_slo and id(r) not in ids]
-    missing = [r for r in result.runs if not r.meets_slo and r.tpot_ms < NEVER_MS]
+    missing = [r for r in result.runs if not r.meets_slo and r.tpot_order < NEVER_MS]
     figure = go.Figure()
     for title, runs, mode, colour in (
         ("misses the SLO", missing, "markers", "#bbbbbb"),
@@ -52,7 +52,7 @@ def plotly_html(result: SearchResult) -> str | None:
         ("Pareto front", on_front, "lines+markers", "#e45756"),
     ):
         figure.add_trace(go.Scatter(
-            x=[r.tpot_ms for r in runs], y=[r.tokens_per_s_per_gpu for r in runs], mode=mode, name=title,
+            x=[r.tpot_order for r in runs], y=[r.tokens_per_s_per_gpu for r in runs], mode=mode, name=title,
             text=_hover(runs), hoverinfo="text", marker={"color": colour, "size": 9},
         ))  # fmt: skip
     figure.update_layout(
@@ -64,10 +64,14 @@ def plotly_html(result: SearchResult) -> str | None:
 
 def _hover(runs: Sequence[Outcome]) -> list[str]:
     return [
-        f"{describe(r)}<br>{r.tokens_per_s_per_gpu:.0f} tokens/s/GPU<br>TTFT {r.ttft_ms:.1f} ms, "
-        f"TPOT {r.tpot_ms:.1f} ms<br>{r.usd_per_million_tokens:.3f} USD per million tokens"
+        f"{describe(r)}<br>{r.tokens_per_s_per_gpu:.0f} tokens/s/GPU<br>TTFT {_ms(r.ttft_ms)}, "
+        f"TPOT {_ms(r.tpot_ms)}<br>{r.usd_per_million_tokens:.3f} USD per million tokens"
         for r in runs
     ]
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} ms"
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:

@@ -18,7 +18,7 @@ COLUMNS = (
 
 
 def rows(result: SearchResult) -> list[dict[str, Any]]:
-    """One row per run, the best first; ttft_ms and tpot_ms at the SLO's percentile, empty for never."""
+    """One row per run, the best first; ttft_ms and tpot_ms at the SLO's percentile, empty for never and for none."""
     on_front = {id(run) for run in result.front}
     return [_row(i + 1, run, id(run) in on_front) for i, run in enumerate(result.runs)]
 
@@ -35,10 +35,8 @@ def csv_text(result: SearchResult) -> str:
 def _row(rank: int, run: Outcome, on_front: bool) -> dict[str, Any]:
     found: dict[str, Any] = {"rank": rank, "meets_slo": run.meets_slo, "pareto": on_front}
     for name in COLUMNS[len(found) :]:
-        value = getattr(run, name, None)
-        if value is None:
-            value = getattr(run.deployment, name, None)
-        if value is None:
+        value = next((getattr(part, name) for part in (run, run.deployment) if hasattr(part, name)), None)
+        if value is None and not hasattr(run, name):
             value = run.metrics.get(name)
         if isinstance(value, float):
             value = None if value >= NEVER_MS else float(f"{value:.6g}")

@@ -139,6 +139,8 @@ def _metrics_table(run: Outcome) -> Table:
 
 def _bound(run: Outcome, key: str) -> str:
     for value in run.slo:
+        if key == f"{value.name}_ms" and value.value_ms is None:
+            return f"- (bound {value.bound_ms:g})"
         if key == f"{value.name}_ms":
             sign, colour = ("<=", "green") if value.excess <= 0.0 else (">", "red")
             return f"[{colour}]P{value.percentile:g} {number(value.value_ms)} {sign} {value.bound_ms:g}[/]"
@@ -160,12 +162,15 @@ def _print_facts(console: Console, run: Outcome) -> None:
         f"{m.get('preemptions', 0)} preemptions",
         highlight=False,
     )
+    if m.get("kv_occupancy_mean") is not None:
+        mean, peak = (100 * float(m.get(f"kv_occupancy_{stat}") or 0.0) for stat in ("mean", "peak"))
+        console.print(f"KV cache in use: {number(mean)} % on average, {number(peak)} % at the peak", highlight=False)
     if run.memory_bytes:
         parts = ", ".join(f"{name.replace('_', ' ')} {format_bytes(n)}" for name, n in run.memory_bytes.items())
         console.print(f"memory per GPU: {parts}", highlight=False)
     if run.sources:
         parts = ", ".join(f"{100 * run.sources[s]:.0f} % {s}" for s in _SOURCES if run.sources.get(s))
-        console.print(f"kernel numbers: {parts}", highlight=False)
+        console.print(f"kernel numbers: {parts} (share of the busy time)", highlight=False)
 
 
 def _print_ties(console: Console, result: SearchResult) -> None:

@@ -33,33 +33,38 @@ _STEADY_REQUESTS, _EDGE = 100, 0.05
 
 @dataclass(frozen=True)
 class SloValue:
-    """One service level objective of one run; value_ms is NEVER_MS where too many requests never finished."""
+    """One service level objective of one run.
+
+    value_ms: NEVER_MS where too many requests never finished; None, and met, where no request has such a value
+    (the TPOT of outputs of one token).
+    """
 
     name: str
     percentile: float
-    value_ms: float
+    value_ms: float | None
     bound_ms: float
 
     @property
     def excess(self) -> float:
         """value / bound - 1: at most zero where the objective is met."""
-        return self.value_ms / self.bound_ms - 1.0
+        return -1.0 if self.value_ms is None else self.value_ms / self.bound_ms - 1.0
 
 
 @dataclass(frozen=True)
 class Outcome:
     """One simulated configuration, as numbers that survive JSON.
 
-    tpot_ms, ttft_ms: at the SLO's percentile. sources: share of the priced time by source of the kernel
-    numbers. turned_away: requests that this deployment rejected although the model's context holds them.
+    tpot_ms, ttft_ms: at the SLO's percentile, None where no request has one. sources: share of the simulated
+    busy time by source of the kernel numbers. turned_away: requests that this deployment rejected although the
+    model's context holds them.
     """
 
     deployment: DeploymentSpec
     num_gpus: int
     num_gpu_blocks: int
     tokens_per_s_per_gpu: float
-    ttft_ms: float
-    tpot_ms: float
+    ttft_ms: float | None
+    tpot_ms: float | None
     usd_per_hour: float
     usd_per_million_tokens: float
     slo: tuple[SloValue, ...]
@@ -72,6 +77,11 @@ class Outcome:
     def meets_slo(self) -> bool:
         """Every objective holds and nobody was turned away."""
         return self.turned_away == 0 and all(s.excess <= 0.0 for s in self.slo)
+
+    @property
+    def tpot_order(self) -> float:
+        """TPOT for comparisons: 0 where no request has one."""
+        return 0.0 if self.tpot_ms is None else self.tpot_ms
 
     @property
     def worst_excess(self) -> float:
@@ -111,10 +121,10 @@ def latencies_ms(trace: Trace) -> dict[str, NDArray[np.float64]]:
     return {"ttft": ttft, "tpot": tpot[(rows["output_tokens"] > 1) | ~done], "e2e": e2e}
 
 
-def at_percentile(values: NDArray[np.float64], percentile: float) -> float:
-    """The smallest value that `percentile` % of `values` do not exceed; 0 for none, NEVER_MS for infinite."""
+def at_percentile(values: NDArray[np.float64], percentile: float) -> float | None:
+    """The smallest value that `percentile` % of `values` do not exceed; None for none, NEVER_MS for infinite."""
     if len(values) == 0:
-        return 0.0
+        return None
     value = float(np.percentile(values, percentile, method="inverted_cdf"))
     return value if np.isfinite(value) else NEVER_MS
 
@@ -180,7 +190,7 @@ def _tied_groups(good: list[Outcome]) -> list[list[Outcome]]:
         else:
             groups.append([outcome])
     # Costs that differ by less than the throughput does are no reason to prefer one.
-    return [sorted(g, key=lambda o: (_coarse(o.usd_per_million_tokens), o.tpot_ms, _name(o))) for g in groups]
+    return [sorted(g, key=lambda o: (_coarse(o.usd_per_million_tokens), o.tpot_order, _name(o))) for g in groups]
 
 
 def _coarse(cost: float) -> float:

@@ -12,9 +12,9 @@ def front(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
     One dominates another if it is at least as good in both and better in one; of equal ones the first stays.
     """
-    good = sorted((o for o in outcomes if o.meets_slo), key=lambda o: (-o.tokens_per_s_per_gpu, o.tpot_ms))
+    good = sorted((o for o in outcomes if o.meets_slo), key=lambda o: (-o.tokens_per_s_per_gpu, o.tpot_order))
     kept: list[Outcome] = []
     for outcome in good:
-        if not kept or outcome.tpot_ms < kept[-1].tpot_ms:
+        if not kept or outcome.tpot_order < kept[-1].tpot_order:
             kept.append(outcome)
     return kept

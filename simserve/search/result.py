@@ -53,18 +53,24 @@ class SearchResult:
 
 
 def nothing_meets(result: SearchResult) -> str:
-    """The one line that says that nothing meets the SLO, with the best found and what it misses."""
+    """The one line that says that nothing meets the SLO, or serves all, with the best found and what it misses."""
     best = ranked(result.runs)[0]
-    worst = max(best.slo, key=lambda s: s.excess)
-    reached = "never" if worst.value_ms >= NEVER_MS else f"{worst.value_ms:.4g} ms"
     scope = "possible configurations" if result.complete else f"of {result.configurations} configurations"
-    missed = f"its P{worst.percentile:g} {worst.name.upper()} is {reached}, the bound {worst.bound_ms:g} ms"
-    if worst.excess <= 0.0:
-        missed = f"it turned away {best.turned_away} requests that do not fit its KV cache"
+    aim = "meets the SLO" if best.slo else "serves every request"
     return (
-        f"no configuration meets the SLO ({len(result.runs)} {scope} simulated); "
-        f"the nearest is {describe(best)}: {missed}"
+        f"no configuration {aim} ({len(result.runs)} {scope} simulated); "
+        f"the nearest is {describe(best)}: {_missed(best)}"
     )
+
+
+def _missed(best: Outcome) -> str:
+    worst = max(best.slo, key=lambda s: s.excess, default=None)
+    if worst is None or worst.value_ms is None or worst.excess <= 0.0:
+        limit = best.deployment.max_model_len
+        cause = "do not fit its KV cache" if limit is None else f"exceed its KV cache or its max_model_len of {limit}"
+        return f"it turned away {best.turned_away} requests that {cause}"
+    reached = "never" if worst.value_ms >= NEVER_MS else f"{worst.value_ms:.4g} ms"
+    return f"its P{worst.percentile:g} {worst.name.upper()} is {reached}, the bound {worst.bound_ms:g} ms"
 
 
 def describe(outcome: Outcome) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simserve.errors import SpecError
+from simserve.search.journal import ready
 from simserve.search.objective import Outcome, outcome_from_dict
 from simserve.search.space import SearchSpace
 
@@ -78,7 +79,7 @@ class Trials:
         for name, value in outcome.constraints().items():
             trial.set_constraint(name, value)
         trial.set_user_attr("outcome", outcome.to_dict())
-        self.study.tell(trial, [outcome.tokens_per_s_per_gpu, outcome.tpot_ms])
+        self.study.tell(trial, [outcome.tokens_per_s_per_gpu, outcome.tpot_order])
         self.outcomes.append(outcome)
 
     def _accept(self) -> tuple[Trial, DeploymentSpec]:
@@ -147,8 +148,8 @@ class Trials:
 def open_study(journal: Path | None, fingerprint: str, *, resume: bool) -> Study:
     """The Optuna study of a search, in memory or in a journal file that survives a kill.
 
-    Without `resume` an existing journal is put aside as `<name>.old`. SpecError if the journal to resume is
-    not there or belongs to another search.
+    What becomes of a journal that is there already: see `journal.ready`. SpecError if the journal to resume is
+    not there, is none, or belongs to another search.
     """
     import optuna
     from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
@@ -157,10 +158,7 @@ def open_study(journal: Path | None, fingerprint: str, *, resume: bool) -> Study
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage: BaseStorage = InMemoryStorage()
     if journal is not None:
-        if resume and not journal.is_file():
-            raise SpecError("there is no search to resume", file=str(journal))
-        if not resume and journal.exists():
-            journal.replace(journal.with_name(journal.name + ".old"))
+        ready(journal, resume=resume)
         storage = JournalStorage(JournalFileBackend(str(journal)))
     study = optuna.create_study(
         study_name=_STUDY_NAME, storage=storage, directions=["maximize", "minimize"], load_if_exists=resume

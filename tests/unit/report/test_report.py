@@ -188,6 +188,37 @@ def test_line_for_an_slo_that_nothing_meets() -> None:
     )
 
 
+def test_line_without_an_slo() -> None:
+    """No bound to name: the requests that were turned away, and by what."""
+    run = replace(outcome(40.0, 10.0), slo=(), turned_away=3)
+    limited = replace(run, deployment=DeploymentSpec(max_model_len=1000))
+
+    assert nothing_meets(result(run)) == (
+        "no configuration serves every request (1 possible configurations simulated); the nearest is "
+        "1 x h100_sxm TP1 bf16, 8192 tokens, 256 seqs: it turned away 3 requests that do not fit its KV cache"
+    )
+    assert nothing_meets(result(limited)).endswith("requests that exceed its KV cache or its max_model_len of 1000")
+
+
+def test_what_no_request_has_is_a_dash() -> None:
+    """TPOT of one-token outputs: no number anywhere, not a 0 that meets its bound."""
+    run = replace(outcome(100.0, 10.0), tpot_ms=None, slo=(SloValue("tpot", 90.0, None, 30.0),), metrics={})
+    found = result(run, replace(run, tokens_per_s_per_gpu=90.0))
+    row = next(csv.DictReader(io.StringIO(tables.csv_text(found))))
+
+    assert run.meets_slo
+    assert (document(found)["runs"][0]["tpot_ms"], row["tpot_ms"], plot.scatter(found)) == (None, "", [])
+    assert "- (bound 30)" in shown(120, found)
+    assert "<= 30" not in shown(120, found)
+
+
+def test_terminal_shows_the_kv_cache() -> None:
+    """Mean and peak occupancy in per cent."""
+    run = replace(outcome(100.0, 10.0), metrics={"kv_occupancy_mean": 0.123, "kv_occupancy_peak": 0.5})
+
+    assert "KV cache in use: 12.3 % on average, 50 % at the peak" in shown(100, result(run))
+
+
 def test_line_when_requests_were_turned_away() -> None:
     """Every bound holds, and yet requests were refused."""
     assert "turned away 3 requests" in nothing_meets(result(replace(outcome(40.0, 10.0), turned_away=3)))

@@ -39,6 +39,12 @@ def test_percentile_counts_the_unfinished_as_infinite() -> None:
     assert [at_percentile(nine, 90.0), at_percentile(eight, 90.0)] == [1.0, NEVER_MS]
 
 
+def test_percentile_of_nothing_is_no_number() -> None:
+    """No request has a TPOT: not 0, and the bound holds."""
+    assert at_percentile(np.empty(0), 90.0) is None
+    assert SloValue("tpot", 90.0, None, 20.0).excess <= 0.0
+
+
 def test_latencies_of_a_trace() -> None:
     """Three requests: finished, single token (no TPOT), rejected (infinitely slow)."""
     rows = {

@@ -112,6 +112,52 @@ def test_resume_with_more_trials_goes_on(tmp_path: Path) -> None:
     assert len(set(before + after)) == 16
 
 
+@pytest.mark.parametrize("lost", [1, 25, 700])
+def test_resume_after_the_last_line_was_torn(tmp_path: Path, lost: int) -> None:
+    """A crash within a write costs the trials that it tore, not the search; the torn file is kept."""
+    whole, path = run(fresh()), tmp_path / "j"
+    run(fresh(path), batches=1)
+    torn = path.read_bytes()[:-lost]
+    path.write_bytes(torn)
+
+    second = fresh(path, resume=True)
+    done = [o.deployment for o in second.outcomes]
+
+    assert whole == done + run(second)
+    assert (tmp_path / "j.torn").read_bytes() == torn
+    assert whole[:8] == [o.deployment for o in fresh(path, resume=True).outcomes][:8]
+
+
+def test_resume_after_a_line_was_torn_and_written_on(tmp_path: Path) -> None:
+    """What follows a broken line cannot be trusted: the search goes on from before it."""
+    whole, path = run(fresh()), tmp_path / "j"
+    run(fresh(path), batches=1)
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[-5] = lines[-5][:10]
+    path.write_bytes(b"".join(lines))
+    second = fresh(path, resume=True)
+
+    assert whole == [o.deployment for o in second.outcomes] + run(second)
+
+
+def test_resume_of_a_journal_torn_in_its_first_line(tmp_path: Path) -> None:
+    """Nothing was done yet: the search starts."""
+    open_study(tmp_path / "j", "a", resume=False)
+    (tmp_path / "j").write_bytes((tmp_path / "j").read_bytes()[:30])
+
+    assert run(fresh()) == run(fresh(tmp_path / "j", resume=True))
+
+
+@pytest.mark.parametrize("content", [b"hello\n", b"\x80\x81\n", b'{"a": 1}\n', b"[]\n", b"no newline"])
+def test_resume_refuses_what_is_no_journal(tmp_path: Path, content: bytes) -> None:
+    """Another file of that name is left as it is."""
+    (tmp_path / "j").write_bytes(content)
+
+    with pytest.raises(SpecError, match="not the journal of a search"):
+        open_study(tmp_path / "j", "a", resume=True)
+    assert (tmp_path / "j").read_bytes() == content
+
+
 def test_resume_refuses_another_study(tmp_path: Path) -> None:
     """A journal belongs to one study, seed and version."""
     open_study(tmp_path / "j", "a", resume=False)
