@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from simserve.arch.memory import activation_bytes, kv_bytes_per_token, num_gpu_blocks, weight_bytes
-from simserve.errors import Infeasible
+from simserve.errors import Infeasible, SpecError, UnknownName
 from simserve.metrics import Metrics, compute
 from simserve.perf.model import TableCost, build_cost
 from simserve.perf.sampled import SampledCost
@@ -55,7 +56,9 @@ def simulate(
     placed = {o.name: o.size_bytes for o in memory.objects["hbm"].values()}
     return RunResult(
         trace=trace,
-        metrics=compute(trace, num_gpus=deployment.num_gpus, slo=slo),
+        metrics=compute(
+            trace, num_gpus=deployment.num_gpus, slo=slo, classes=workload.classes, class_id=workload.class_id
+        ),
         num_gpus=deployment.num_gpus,
         num_gpu_blocks=blocks,
         memory_bytes=placed,
@@ -92,10 +95,27 @@ def deployment_blocks(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec
 
 
 def build_scheduler(deployment: DeploymentSpec) -> Scheduler:
-    """A fresh scheduler whose knobs are the deployment's fields of the same name."""
+    """A fresh scheduler whose knobs are the deployment's fields of the same name, and its scheduler_options."""
     part = SCHEDULERS.get(deployment.scheduler)
-    given = {f: getattr(deployment, f) for f in knobs(part) if hasattr(deployment, f)}
+    known = knobs(part)
+    given = {f: getattr(deployment, f) for f in known if hasattr(deployment, f)}
+    for name, value in deployment.scheduler_options:
+        _check_option(deployment.scheduler, name, value, known)
+        given[name] = value
     return part(**given)
+
+
+def _check_option(scheduler: str, name: str, value: object, known: Mapping[str, Mapping[str, Any]]) -> None:
+    """SpecError unless `name` is a knob of the scheduler and `value` is in its range or choices."""
+    key = f"deployment.scheduler_options.{name}"
+    if name not in known:
+        raise UnknownName(f"knob of {scheduler}", name, known, key="deployment.scheduler_options")
+    knob = known[name]
+    if knob["choices"]:
+        if value not in knob["choices"]:
+            raise SpecError(f"must be one of {', '.join(map(str, knob['choices']))}", key=key, value=value)
+    elif isinstance(value, str | bool) or not knob["low"] <= value <= knob["high"]:
+        raise SpecError(f"must be a number from {knob['low']} to {knob['high']}", key=key, value=value)
 
 
 def build_router(name: str) -> Router:

@@ -9,10 +9,11 @@ import difflib
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from simserve.errors import SpecError
 
@@ -24,6 +25,21 @@ class Spec(BaseModel):
     """Base of everything that a user writes: frozen, hashable, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_silent_conversion(cls, value: Any, info: ValidationInfo) -> Any:
+        """`true` is no number and `"5"` is none either, though pydantic would convert them."""
+        if not isinstance(value, bool | str):
+            return value
+        kinds = _scalar_kinds(cls.model_fields[info.field_name or ""].annotation)
+        if isinstance(value, bool) and bool not in kinds and kinds <= {int, float, str}:
+            raise ValueError("must be a number or text, not true or false")
+        text_is_a_duration = (info.field_name or "").endswith("_ms")
+        if isinstance(value, str) and kinds <= {int, float, bool} and not text_is_a_duration:
+            wanted = "true or false" if kinds == {bool} else "a number"
+            raise ValueError(f"must be {wanted}, not text")
+        return value
 
 
 @dataclass(frozen=True)
@@ -70,7 +86,9 @@ def parse_yaml(text: str, *, file: str) -> Located:
         mark = error.problem_mark
         line = mark.line + 1 if mark is not None else None
         raise SpecError(f"not valid YAML: {error.problem}", file=file, line=line) from None
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise SpecError("not a study: nested too deeply, or an alias of itself", file=file) from None
+    except (ValueError, yaml.YAMLError) as error:
         raise SpecError(f"not valid YAML: {' '.join(str(error).split())}", file=file) from None
     return Located(data, lines, file)
 
@@ -80,7 +98,10 @@ def _walk(node: yaml.Node, path: Path_, lines: dict[Path_, int], file: str) -> N
     if isinstance(node, yaml.MappingNode):
         seen: set[Hashable] = set()
         for key, value in node.value:
-            name, line = key.value, key.start_mark.line + 1
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise SpecError("a key must be plain text", file=file, line=line, key=_dotted(path) or None)
+            name = key.value
             if name in seen:
                 raise SpecError("the key stands here twice", file=file, line=line, key=_dotted((*path, name)))
             seen.add(name)
@@ -160,6 +181,15 @@ def _models_in(annotation: Any) -> set[type[BaseModel]]:
     if isinstance(annotation, type) and get_origin(annotation) is None:
         return {annotation} if issubclass(annotation, BaseModel) else set()
     return {model for argument in get_args(annotation) for model in _models_in(argument)}
+
+
+def _scalar_kinds(annotation: Any) -> set[Any]:
+    """The types that a field annotation allows, None aside: `int | None` -> {int}."""
+    if get_origin(annotation) is Annotated:
+        return _scalar_kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return {kind for a in get_args(annotation) if a is not type(None) for kind in _scalar_kinds(a)}
+    return {annotation}
 
 
 def _dotted(path: Path_) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from simserve.spec.base import Spec
 
@@ -16,7 +17,8 @@ class DeploymentSpec(Spec):
     """`replicas` engines of `tensor_parallel_size` GPUs each, behind one router.
 
     num_gpu_blocks: KV blocks per replica, None for what the memory leaves; max_model_len: tokens a request
-    may reach, None for what model and KV cache allow; kv_cache_dtype "auto": 16 bit, as vLLM.
+    may reach, None for what model and KV cache allow; scheduler_options: other knobs of the scheduler by name
+    (`simserve explain NAME` lists them); kv_cache_dtype "auto": 16 bit, as vLLM.
     """
 
     gpu: str = "h100_sxm"
@@ -33,6 +35,13 @@ class DeploymentSpec(Spec):
     num_gpu_blocks: int | None = Field(default=None, ge=2)
     max_model_len: int | None = Field(default=None, ge=2)
     enable_prefix_caching: bool = False
+    scheduler_options: tuple[tuple[str, bool | int | float | str], ...] = ()
+
+    @field_validator("scheduler_options", mode="before")
+    @classmethod
+    def _from_mapping(cls, value: Any) -> Any:
+        """A mapping in YAML; kept as pairs, so that a deployment is hashable."""
+        return tuple(sorted(value.items())) if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
     def _budget_holds_the_batch(self) -> DeploymentSpec:

@@ -87,6 +87,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise SpecError("no such file", file=str(path)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"cannot be read: {error}", file=str(path)) from None
+    except RecursionError:
+        raise SpecError("not a config.json: nested too deeply", file=str(path)) from None
     except json.JSONDecodeError as error:
         raise SpecError(f"not valid JSON: {error.msg}", file=str(path), line=error.lineno) from None
     if not isinstance(config, dict):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from simserve.spec.base import Spec
+from simserve.spec.slo import SloSpec
 
 
 LONGEST = 1 << 30  # tokens of one request, far beyond any context window
@@ -29,8 +30,8 @@ class ArrivalSpec(Spec):
     """How requests arrive: `rate_rps` per second, `cv` (gamma) of the gaps, or a closed loop."""
 
     kind: Literal["poisson", "gamma", "constant", "closed_loop"]
-    rate_rps: float | None = Field(default=None, ge=1e-6, le=1e9)
-    cv: float | None = Field(default=None, ge=0.01, le=100)
+    rate_rps: float | None = Field(default=None, gt=0, le=1e9)
+    cv: float | None = Field(default=None, gt=0, le=100)
     concurrency: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
@@ -98,10 +99,19 @@ class SessionSpec(Spec):
     think_time_s: float = Field(default=0.0, ge=0, le=1e6)
 
 
+class ClassSpec(Spec):
+    """A class of requests: its share of all (of sessions), priority (lower first), and an SLO of its own or none."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    share: float = Field(gt=0, le=1)
+    priority: int = Field(default=0, ge=-(1 << 31), le=1 << 31)
+    slo: SloSpec | None = None
+
+
 class WorkloadSpec(Spec):
     """Either `trace`, or `arrivals`, `prompt_tokens`, `output_tokens` and the number of `requests`.
 
-    Drawn workloads may have common `prefixes` and `sessions` of several turns.
+    Drawn workloads may have common `prefixes` and `sessions` of several turns; all may have `classes`.
     """
 
     trace: TraceSpec | None = None
@@ -111,6 +121,18 @@ class WorkloadSpec(Spec):
     requests: int | None = Field(default=None, ge=1, le=MOST_REQUESTS)
     prefixes: PrefixSpec | None = None
     sessions: SessionSpec | None = None
+    classes: tuple[ClassSpec, ...] | None = Field(default=None, min_length=1)
+
+    @field_validator("classes")
+    @classmethod
+    def _all_have_a_class(cls, classes: tuple[ClassSpec, ...] | None) -> tuple[ClassSpec, ...] | None:
+        if classes is not None:
+            if len({c.name for c in classes}) != len(classes):
+                raise ValueError("two classes have the same name")
+            total = sum(c.share for c in classes)
+            if abs(total - 1) > 1e-6:
+                raise ValueError(f"the shares of all classes must add up to 1, not {total:g}")
+        return classes
 
     @model_validator(mode="after")
     def _trace_or_distributions(self) -> WorkloadSpec:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.errors import MissingData, SpecError, nearest_name
+from simserve.spec.workload import LONGEST
 
 
 def resolve(path: str, base_dir: Path | None) -> Path:
@@ -21,7 +22,7 @@ def resolve(path: str, base_dir: Path | None) -> Path:
             return place
     if any(place.is_dir() for place in places):
         raise SpecError("is a folder, not a file", file=path)
-    looked = ", ".join(str(p.parent.resolve()) for p in places)
+    looked = ", ".join(dict.fromkeys(str(p.parent.resolve()) for p in places))
     raise MissingData(f"{path}: no such file (looked in {looked})")
 
 
@@ -50,10 +51,18 @@ def _convert(column: Any, kind: str, path: Path) -> NDArray[np.int64]:
     import pandas as pd
 
     if kind == "time":
-        parsed: Any = pd.to_datetime(column, errors="coerce", format="ISO8601")
+        try:
+            parsed: Any = pd.to_datetime(column, errors="coerce", format="ISO8601")
+        except ValueError:
+            raise SpecError("times with and without a time zone are mixed", file=str(path), key=str(column.name)) from None
     else:
         parsed = pd.to_numeric(column, errors="coerce")
         parsed = parsed.where(parsed == parsed.round())
+        large = np.flatnonzero(parsed.abs().to_numpy() > LONGEST)
+        if len(large):
+            row = int(large[0])
+            raise SpecError(f"larger than {LONGEST}", file=f"{path}, row {row + 2}", key=str(column.name),
+                            value=column.iloc[row])  # fmt: skip
     bad = np.flatnonzero(parsed.isna().to_numpy())
     if len(bad):
         row, what = int(bad[0]), "a time" if kind == "time" else "a whole number"

@@ -34,7 +34,7 @@ EXPECTED = {
     "prompt_beyond_context": ":3: workload: every request is longer than the context of meta-llama/Llama-3.1-8B",
     "prompt_beyond_kv_cache": "the longest request needs 60020 tokens of KV cache",
     "slo_nothing_meets": "no configuration meets the SLO (2 possible configurations simulated)",
-    "text_for_number": ":7: workload.requests: input should be a valid integer",
+    "text_for_number": ":7: workload.requests: must be a number, not text",
     "too_few_gpus": ":12: search.max_gpus: every configuration of the search space needs more than",
     "trace_is_folder": "traces: is a folder, not a file",
     "trace_with_text": "text.csv, row 3: ContextTokens: not a whole number (got 'many')",

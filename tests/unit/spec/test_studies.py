@@ -62,6 +62,13 @@ def test_a_study_is_read(tmp_path: Path) -> None:
      ("trials: 5", "trials: 0", "x.yaml:9: search.trials: input should be greater than or equal to 1 (got 0)"),
      ("replicas: 2,", "max_num_seqs: 9999,", "x.yaml:8: deployment: max_num_batched_tokens 8192 is smaller than "
       "max_num_seqs 9999; vLLM refuses that"),
+     ("value: 100", "value: true", "x.yaml:4: workload.prompt_tokens.value: must be a number or text, not true or "
+      "false (got True)"),
+     ("value: 100", "value: '5'", "x.yaml:4: workload.prompt_tokens.value: must be a number, not text (got '5')"),
+     ("high: 10}", "high: 99999999999999999999}", "x.yaml:5: workload.output_tokens.high: input should be less than or "
+      "equal to 1073741824 (got 99999999999999999999)"),
+     ("requests: 100", "requests: 1000000000000", "x.yaml:6: workload.requests: input should be less than or equal to "
+      "20000000 (got 1000000000000)"),
      ("model: ", "modell: ", "x.yaml:1: modell: unknown key; did you mean 'model'?"),
      ("slo:", "model: x\nslo:", "x.yaml:7: model: the key stands here twice")],
 )  # fmt: skip
@@ -76,7 +83,8 @@ def test_one_line_for_whatever_is_wrong(old: str, new: str, line: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "x.yaml: the file is empty"), ("- a\n", "x.yaml:1: must be a mapping"),
+    [("", "x.yaml: the file is empty"), ("? [a, b]\n: 1\n", "x.yaml:1: a key must be plain text"),
+     ("a: &a [*a]\n", "x.yaml: not a study: nested too deeply"), ("[" * 3000, "x.yaml: not"), ("- a\n", "x.yaml:1: must be a mapping"),
      ("a: [1\n", "x.yaml:2: not valid YAML"), ("a: \x01", "x.yaml: not valid YAML")],
 )  # fmt: skip
 def test_what_is_no_study(text: str, message: str) -> None:

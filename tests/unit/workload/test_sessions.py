@@ -85,12 +85,37 @@ def test_parts_draw_from_streams_of_their_own() -> None:
     assert json.dumps(dict(mixed.provenance))
 
 
+HURRIED = [{"name": "chat", "share": 0.25, "priority": -1, "slo": {"ttft_ms": 200}}, {"name": "batch", "share": 0.75}]
+
+
+def test_classes_have_their_share_and_priority() -> None:
+    """A quarter of the requests, priority -1, before others; the rest of the workload stays as it was."""
+    requests = drawn(classes=HURRIED, requests=20_000)
+
+    assert requests.class_id is not None
+    assert (requests.class_id == 0).mean() == pytest.approx(0.25, rel=0.05)
+    assert np.where(requests.class_id == 0, -1, 0).tolist() == requests.priority.tolist()
+    assert ["chat", "batch"] == [c.name for c in requests.classes or ()]
+    assert drawn(requests=20_000).arrival_ns.tolist() == requests.arrival_ns.tolist()
+
+
+def test_the_turns_of_a_session_are_of_one_class() -> None:
+    """Drawn once for each session."""
+    requests = drawn(classes=HURRIED, sessions=THREE, requests=300)
+
+    assert requests.class_id is not None
+    assert {1} == {len(set(turns)) for turns in requests.class_id.reshape(-1, 3).tolist()}
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [({"sessions": {}}, "sessions.turns: this key is missing"),
      ({"sessions": {**THREE, "think_time_s": -1}}, "sessions.think_time_s: input should be greater than or equal to 0"),
      ({"prefixes": {"count": 0, "tokens": {"kind": "fixed", "value": 7}}}, "prefixes.count: input should be greater"),
      ({"prefixes": {"count": 1, "tokens": {"kind": "fixed", "value": 7}, "share": 2}}, "prefixes.share: input should"),
+     ({"classes": [{"name": "a", "share": 0.5}]}, "classes: the shares of all classes must add up to 1, not 0.5"),
+     ({"classes": [{"name": "a", "share": 0.5}] * 2}, "classes: two classes have the same name"),
+     ({"classes": [{"name": "a", "share": 1, "slo": {}}]}, "slo: an SLO needs at least one"),
      ({"sessions": THREE, "arrivals": {"kind": "closed_loop", "concurrency": 2}}, "sessions need arrivals in an open")],
 )  # fmt: skip
 def test_what_cannot_be_drawn(more: dict[str, object], message: str) -> None:

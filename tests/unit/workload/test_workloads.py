@@ -89,6 +89,9 @@ def test_azure_trace_is_read_scaled_and_limited(tmp_path: Path) -> None:
      (HEADER + "2023-01-01,1,1\n2023-01-01,-4,1\n", r"row 3: ContextTokens: every .* \(got -4\)"),
      (HEADER + "2023-01-01,1,1\n2023-01-01,many,1\n", r"row 3: ContextTokens: not a whole number \(got 'many'\)"),
      (HEADER + "2023-01-01,1,1\n2023-01-01,1.5,1\n", "row 3: ContextTokens: not a whole number"),
+     (HEADER + "2023-01-01,1e30,1\n", r"row 2: ContextTokens: larger than 1073741824 \(got '1e30'\)"),
+     (HEADER + "2023-01-01,inf,1\n", "row 2: ContextTokens: larger than"),
+     (HEADER + "2023-01-01 00:00:00,1,1\n2023-01-01 00:00:00+00:00,1,1\n", "TIMESTAMP: times with and without"),
      (HEADER + "noon,1,1\n", r"row 2: TIMESTAMP: not a time \(got 'noon'\)"),
      (HEADER + "2023-01-02,1,1\n2023-01-01,1,1\n", "row 3: TIMESTAMP: times go backwards")],
 )  # fmt: skip

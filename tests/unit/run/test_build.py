@@ -1,0 +1,55 @@
+"""What a deployment builds: scheduler knobs, and errors that name them."""
+
+import pytest
+
+from simserve.errors import Infeasible, SpecError
+from simserve.run import build_scheduler, simulate
+from simserve.spec.deployment import DeploymentSpec
+from simserve.spec.model import load_model
+from simserve.systems.vllm import Vllm
+from simserve.testing.builders import load
+
+
+def deployment(**options: object) -> DeploymentSpec:
+    """A deployment with scheduler options."""
+    return DeploymentSpec.model_validate({"max_num_seqs": 9, "scheduler_options": options})
+
+
+def test_knobs_come_from_fields_and_options() -> None:
+    """Fields of the same name, and scheduler_options for the rest; the deployment stays hashable."""
+    built = build_scheduler(deployment(policy="priority", watermark=0.1))
+
+    assert Vllm(8192, 9, policy="priority", watermark=0.1) == built
+    assert hash(deployment(watermark=0.1)) == hash(deployment(watermark=0.1))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"watermrk": 0.1}, "scheduler_options: unknown knob of vllm 'watermrk'; did you mean 'watermark'?"),
+     ({"policy": "lifo"}, "scheduler_options.policy: must be one of fcfs, priority (got 'lifo')"),
+     ({"watermark": 3}, "scheduler_options.watermark: must be a number from 0.0 to 0.5 (got 3)"),
+     ({"watermark": "much"}, "scheduler_options.watermark: must be a number from 0.0 to 0.5 (got 'much')")],
+)  # fmt: skip
+def test_a_wrong_option_is_named(options: dict[str, object], message: str) -> None:
+    """Name, value, range."""
+    with pytest.raises(SpecError) as caught:
+        build_scheduler(deployment(**options))
+    assert f"deployment.{message}" == str(caught.value)
+
+
+def test_a_context_that_the_cache_cannot_hold_is_infeasible() -> None:
+    """With the counts in words."""
+    small = DeploymentSpec(num_gpu_blocks=11, max_model_len=200)
+
+    with pytest.raises(Infeasible, match="max_model_len 200 .* 10 blocks of 16 tokens hold 160 tokens"):
+        simulate(load_model("meta-llama/Llama-3.1-8B"), small, load([(0, 5, 2)]))
+
+
+def test_memory_adds_up() -> None:
+    """Weights, activations and KV lie within the share of the GPU that the engine may use."""
+    result = simulate(load_model("meta-llama/Llama-3.1-8B"), DeploymentSpec(), load([(0, 500, 20)]))
+    placed = sum(result.memory_bytes.values())
+
+    assert placed <= 0.92 * 84_943_715_697
+    assert placed > 0.88 * 84_943_715_697
+    assert 1 == result.metrics.finished
