@@ -9,7 +9,6 @@ from pydantic import Field, field_validator, model_validator
 from simserve.spec.base import Spec
 from simserve.spec.slo import SloSpec
 
-
 LONGEST = 1 << 30  # tokens of one request, far beyond any context window
 MOST_REQUESTS = 20_000_000  # of a drawn workload; the columns alone take a gigabyte
 

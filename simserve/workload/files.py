@@ -54,7 +54,8 @@ def _convert(column: Any, kind: str, path: Path) -> NDArray[np.int64]:
         try:
             parsed: Any = pd.to_datetime(column, errors="coerce", format="ISO8601")
         except ValueError:
-            raise SpecError("times with and without a time zone are mixed", file=str(path), key=str(column.name)) from None
+            problem = "times with and without a time zone are mixed"
+            raise SpecError(problem, file=str(path), key=str(column.name)) from None
     else:
         parsed = pd.to_numeric(column, errors="coerce")
         parsed = parsed.where(parsed == parsed.round())

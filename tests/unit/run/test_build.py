@@ -41,7 +41,7 @@ def test_a_context_that_the_cache_cannot_hold_is_infeasible() -> None:
     """With the counts in words."""
     small = DeploymentSpec(num_gpu_blocks=11, max_model_len=200)
 
-    with pytest.raises(Infeasible, match="max_model_len 200 .* 10 blocks of 16 tokens hold 160 tokens"):
+    with pytest.raises(Infeasible, match=r"max_model_len 200 .* 10 blocks of 16 tokens hold 160 tokens"):
         simulate(load_model("meta-llama/Llama-3.1-8B"), small, load([(0, 5, 2)]))
 
 

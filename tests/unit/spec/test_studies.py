@@ -84,7 +84,8 @@ def test_one_line_for_whatever_is_wrong(old: str, new: str, line: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [("", "x.yaml: the file is empty"), ("? [a, b]\n: 1\n", "x.yaml:1: a key must be plain text"),
-     ("a: &a [*a]\n", "x.yaml: not a study: nested too deeply"), ("[" * 3000, "x.yaml: not"), ("- a\n", "x.yaml:1: must be a mapping"),
+     ("a: &a [*a]\n", "x.yaml: not a study: nested too deeply"), ("[" * 3000, "x.yaml: not"),
+     ("- a\n", "x.yaml:1: must be a mapping"),
      ("a: [1\n", "x.yaml:2: not valid YAML"), ("a: \x01", "x.yaml: not valid YAML")],
 )  # fmt: skip
 def test_what_is_no_study(text: str, message: str) -> None:
