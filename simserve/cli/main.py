@@ -1,8 +1,10 @@
-"""`simserve`: every user error is one line on stderr and exit code 2, never a traceback."""
+"""`simserve`: every error is one line on stderr, never a traceback; exit code 2 if it is the user's, 1 if ours."""
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Annotated
@@ -14,6 +16,12 @@ from simserve.cli import explain, hw, models, perfdb, search, simulate
 from simserve.errors import LawBroken, SimserveError
 
 USER_ERROR, BUG, INTERRUPTED = 2, 1, 130
+DEBUG = "SIMSERVE_DEBUG"
+_TOO_MUCH = {
+    MemoryError: "out of memory; ask for fewer requests or a smaller space",
+    RecursionError: "the input is nested too deeply",
+    OverflowError: "a number is too large to compute with",
+}
 
 app = typer.Typer(
     add_completion=False,
@@ -59,16 +67,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _complain(str(error), USER_ERROR)
         except typer.Abort:
             return INTERRUPTED
+        except BrokenPipeError:
+            # The reader (`| head`) has seen enough; what is left to flush at exit must not complain either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return BUG
         except Exception as error:
-            # Usage errors of the parser: their class has moved between versions of typer, their method not.
-            if not hasattr(error, "format_message"):
-                raise
-            return _complain(error.format_message(), USER_ERROR)
+            return _unexpected(error)
     return code if isinstance(code, int) else 0
 
 
-def _complain(message: str, code: int) -> int:
+def _unexpected(error: Exception) -> int:
+    """The last resort: one line for what no other handler knows; the traceback only on demand."""
+    # Usage errors of the parser: their class has moved between versions of typer, their method not.
+    if hasattr(error, "format_message"):
+        return _complain(error.format_message(), USER_ERROR)
+    if os.environ.get(DEBUG):
+        traceback.print_exception(error)
+    for kind, problem in _TOO_MUCH.items():
+        if isinstance(error, kind):
+            return _complain(f"{problem} ({_named(error)})", USER_ERROR)
+    hint = f"please report it (set {DEBUG}=1 for the traceback)"
+    return _complain(f"{_named(error)}; {hint}", BUG, prefix="internal error")
+
+
+def _named(error: Exception) -> str:
+    """'KeyError: 'x'', or the class alone for an error without a message."""
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def _complain(message: str, code: int, *, prefix: str = "error") -> int:
     """One line on stderr, whatever the message holds."""
     sys.stdout.flush()
-    print("simserve: error: " + " ".join(message.split()), file=sys.stderr)
+    print(f"simserve: {prefix}: " + " ".join(message.split()), file=sys.stderr)
     return code

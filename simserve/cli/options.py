@@ -106,6 +106,8 @@ class Flags:
         given = {"ttft_ms": self.ttft, "tpot_ms": self.tpot, "e2e_ms": self.e2e}
         bounds = {name: _number(text) for name, text in given.items() if text is not None}
         if not bounds:
+            if self.percentile is not None:
+                raise _flag_error("--percentile", "give a bound that it holds for: --ttft, --tpot or --e2e")
             return None
         return {**bounds, **_present({"percentile": self.percentile})}
 

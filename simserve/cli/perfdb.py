@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,9 +23,21 @@ def list_tables() -> None:
     for t in all_tables():
         entry = t.provenance
         package = " ".join(str(entry[k]) for k in ("package", "package_version") if k in entry)
-        framework = " ".join(str(entry[k]) for k in ("framework", "framework_version") if k in entry)
-        shown.add_row(t.device, t.family, f"{t.rows:,}", f"{t.size_bytes:,}", package, framework)
+        shown.add_row(t.device, t.family, f"{t.rows:,}", f"{t.size_bytes:,}", package, _frameworks(entry))
     Console().print(shown)
+
+
+def _frameworks(entry: Mapping[str, Any]) -> str:
+    """What the rows were measured with: 'vllm 0.24.0, nccl 2.29.2'."""
+    found: list[str] = []
+    for source in entry.get("sources", ()):
+        version = str(source.get("version", ""))
+        # .../<software>/<version>/<file>: a library's own benchmark names the framework that ran it.
+        folders = str(source.get("file", "")).split("/")[-3:-1]
+        known = len(folders) == 2 and folders[1] == version
+        name = folders[0] if known else str(source.get("framework", "")).lower()
+        found.append(f"{name} {version}".strip())
+    return ", ".join(dict.fromkeys(word for word in found if word))
 
 
 @app.command("build")

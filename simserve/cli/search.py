@@ -110,12 +110,12 @@ def _search(
     from rich.console import Console
 
     from simserve.cli.progress import progress_bar
-    from simserve.report.save import make_folder
+    from simserve.report.save import check_targets
     from simserve.report.terminal import print_search
     from simserve.search.result import nothing_meets
     from simserve.search.runner import run_search
 
-    make_folder(folder)
+    check_targets(folder, json_out)
     try:
         with located(study), progress_bar() as progress:
             result = run_search(inputs, out_dir=folder, jobs=jobs, resume=resume, progress=progress)

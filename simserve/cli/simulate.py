@@ -68,6 +68,7 @@ def _simulate(
     from rich.console import Console
 
     from simserve.cli.search import store
+    from simserve.report.save import check_targets
     from simserve.report.terminal import print_simulation
     from simserve.search.runner import prepare, run_simulation
 
@@ -79,6 +80,7 @@ def _simulate(
     asked = opt.read_study(study, flags, sections, other)
     limit = flags.requests if study is not None else None
     check_names(asked, study)
+    check_targets(out, json_out)
     with located(study):
         result = run_simulation(prepare(asked, base_dir=opt.base_dir(study), requests=limit))
     console = Console()

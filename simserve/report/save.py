@@ -37,20 +37,43 @@ def to_json(content: object) -> str:
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
+def check_targets(folder: Path | None, json_out: str | None) -> None:
+    """Before any work: SpecError if results cannot be written to `folder` (made here) or to the file `json_out`."""
+    if folder is not None:
+        make_folder(folder)
+    if json_out is None or json_out == "-":
+        return
+    path = Path(json_out)
+    if path.is_dir():
+        raise SpecError("cannot write: is a directory", file=json_out)
+    if not path.exists() or path.is_file():
+        _try_writing(path.parent, "cannot write", json_out)
+
+
 def make_folder(folder: Path) -> None:
-    """Create `folder`; SpecError if that is not possible."""
+    """Create `folder`; SpecError if that is not possible, or nothing can be written to it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SpecError(f"cannot create the output folder: {_why(error)}", file=str(folder)) from None
-    if not os.access(folder, os.W_OK):
-        raise SpecError("the output folder is not writable", file=str(folder))
+    _try_writing(folder, "the output folder is not writable", str(folder))
+
+
+def _try_writing(folder: Path, problem: str, name: str) -> None:
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".simserve."):
+            pass
+    except OSError as error:
+        raise SpecError(f"{problem}: {_why(error)}", file=name) from None
 
 
 def write_atomic(path: Path, text: str) -> Path:
-    """Replace `path` by `text` in one step; SpecError if that is not possible."""
+    """Replace `path` by `text` in one step; SpecError if that is not possible. A device or pipe is written to."""
     temporary = None
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.write_text(text, encoding="utf-8")
+            return path
         with tempfile.NamedTemporaryFile(
             "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
         ) as out:
