@@ -11,6 +11,7 @@
 | output, total token throughput | (output, prompt + output) tokens of finished requests / duration | |
 | goodput | finished requests that meet every bound of the SLO / duration | |
 | SLO attainment | those requests / all requests; a rejected or unfinished one has missed | |
+| classes | requests, latencies, goodput and attainment by class, against the class's own SLO if it has one | |
 | KV occupancy | used / total blocks, weighted with step time; peak at step starts | all instances |
 
 duration: from the first arrival to the last finish. Percentiles of requests interpolate linearly between

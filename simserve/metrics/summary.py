@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,14 +15,31 @@ from simserve.sim.laws import expanded
 from simserve.sim.request import Outcome
 from simserve.sim.trace import Trace
 from simserve.spec.slo import SloSpec
+from simserve.spec.workload import ClassSpec
 from simserve.units import NS_PER_MS, NS_PER_S
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class ClassMetrics:
+    """The metrics of one class of requests, against its own SLO, or the common one if it has none."""
+
+    requests: int
+    finished: int
+    ttft_ms: Stats
+    tpot_ms: Stats
+    e2e_ms: Stats
+    goodput_rps: float | None
+    slo_attainment: float | None
+
+
+@dataclass(frozen=True)
 class Metrics:
-    """All metrics of one run; see the package docstring. `*_ms` are Stats, counts are requests."""
+    """All metrics of one run; see the package docstring. `*_ms` are Stats, counts are requests.
+
+    classes: the same by class of request, None for a workload without classes.
+    """
 
     duration_s: float
     num_gpus: int
@@ -46,16 +64,21 @@ class Metrics:
     kv_occupancy_peak: float
     preemptions: int
     prefix_hit_rate: float
+    classes: dict[str, ClassMetrics] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe, None where there is no value."""
-        return asdict(self)
+        """JSON-safe, None where there is no value; `classes` only if there are any."""
+        values = asdict(self)
+        if self.classes is None:
+            del values["classes"]
+        return values
 
 
 def compute(
-    trace: Trace, *, num_gpus: int, slo: SloSpec | None = None, warmup_fraction: float = 0.0
-) -> Metrics:
-    """Metrics of a trace.
+    trace: Trace, *, num_gpus: int, slo: SloSpec | None = None, warmup_fraction: float = 0.0,
+    classes: Sequence[ClassSpec] | None = None, class_id: NDArray[np.int64] | None = None,
+) -> Metrics:  # fmt: skip
+    """Metrics of a trace; class_id: for each request of the workload the index of its class.
 
     warmup_fraction: the first so many of the requests, in order of id, are left out of latencies and
     attainment (they still count for throughput). SpecError if it is not in [0, 1).
@@ -88,6 +111,25 @@ def compute(
         slo_attainment=None if good is None else int(good.sum()) / max(int(counted.sum()), 1),
         kv_occupancy_mean=mean, kv_occupancy_peak=peak, preemptions=int(r["preemptions"].sum()),
         prefix_hit_rate=float(r["cached_tokens"].sum() / max(int(r["prompt_tokens"].sum()), 1)),
+        classes=None if classes is None or class_id is None else {
+            c.name: _of_class(trace, late, counted & (class_id[r["id"]] == i), duration_s, c.slo or slo)
+            for i, c in enumerate(classes)
+        },
+    )  # fmt: skip
+
+
+def _of_class(
+    trace: Trace, late: dict[str, Floats], mine: NDArray[np.bool_], duration_s: float, slo: SloSpec | None
+) -> ClassMetrics:
+    """The metrics of the requests `mine`."""
+    output = trace.requests["output_tokens"]
+    done = mine & (trace.requests["outcome"] == Outcome.FINISHED)
+    good = None if slo is None else int((_meets(late, output, slo) & done).sum())
+    return ClassMetrics(
+        requests=int(mine.sum()), finished=int(done.sum()), ttft_ms=stats(late["ttft"][done]),
+        tpot_ms=stats(late["tpot"][done & (output > 1)]), e2e_ms=stats(late["e2e"][done]),
+        goodput_rps=None if good is None else good / duration_s,
+        slo_attainment=None if good is None else good / max(int(mine.sum()), 1),
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,12 +24,13 @@ def load(
 
     columns: others of `RequestSet`, as lists.
     """
+    others: dict[str, Any] = {name: np.array(column, dtype=np.int64) for name, column in columns.items()}
     table = np.array(rows, dtype=np.int64).reshape(-1, 3)
     return RequestSet(
         arrival_ns=table[:, 0], prompt_tokens=table[:, 1], output_tokens=table[:, 2],
         priority=np.array(priority if priority is not None else [0] * len(table), dtype=np.int64),
         concurrency=concurrency, provenance={"kind": "built"}, content=content,
-        **{name: np.array(column, dtype=np.int64) for name, column in columns.items()},
+        **others,
     )  # fmt: skip
 
 

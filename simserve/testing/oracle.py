@@ -76,7 +76,7 @@ def replay(log: Log) -> tuple[list[Step], Trace]:
 def _load(requests: list[dict[str, Any]]) -> tuple[RequestSet, list[int]]:
     """The log's requests in order of arrival, and their ids."""
     order = sorted(requests, key=lambda r: seconds_to_ns(r["arrival"]))
-    column = {
+    column: dict[str, Any] = {
         name: np.array([convert(r) for r in order], dtype=np.int64)
         for name, convert in (
             ("arrival_ns", lambda r: seconds_to_ns(r["arrival"])),

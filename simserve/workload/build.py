@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from simserve.spec.workload import TraceSpec, WorkloadSpec
+import numpy as np
+
+from simserve.sim.rng import stream
+from simserve.spec.workload import ClassSpec, TraceSpec, WorkloadSpec
 from simserve.workload.azure import read_azure
 from simserve.workload.blocks import read_blocks
 from simserve.workload.drawn import draw
@@ -14,9 +18,9 @@ from simserve.workload.requests import RequestSet
 
 def build_workload(spec: WorkloadSpec, *, seed: int, base_dir: Path | None = None) -> RequestSet:
     """The requests of `spec`, the same for the same seed; paths are relative to `base_dir`, then the cwd."""
-    if spec.trace is not None:
-        return _trace(spec.trace, base_dir)
-    return draw(spec, seed=seed, base_dir=base_dir)
+    trace = spec.trace
+    requests = draw(spec, seed=seed, base_dir=base_dir) if trace is None else _trace(trace, base_dir)
+    return requests if spec.classes is None else _classed(requests, spec.classes, seed)
 
 
 def _trace(spec: TraceSpec, base_dir: Path | None) -> RequestSet:
@@ -24,3 +28,16 @@ def _trace(spec: TraceSpec, base_dir: Path | None) -> RequestSet:
     if spec.format == "azure":
         return read_azure(path, rate_scale=spec.rate_scale, limit=spec.limit)
     return read_blocks(path, spec.format, rate_scale=spec.rate_scale, limit=spec.limit)
+
+
+def _classed(requests: RequestSet, classes: tuple[ClassSpec, ...], seed: int) -> RequestSet:
+    """The same requests with a class drawn for each (one for all turns of a session), and its priority."""
+    session = np.arange(len(requests)) if requests.session is None else requests.session
+    shares = np.array([c.share for c in classes])
+    drawn = stream(seed, "classes").choice(len(classes), int(session[-1]) + 1, p=shares / shares.sum())
+    class_id = drawn[session]
+    listed = [c.model_dump(mode="json", exclude_none=True) for c in classes]
+    return replace(
+        requests, class_id=class_id, classes=classes, priority=np.array([c.priority for c in classes])[class_id],
+        provenance={**requests.provenance, "classes": listed},
+    )  # fmt: skip

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.errors import SpecError
+from simserve.spec.workload import ClassSpec
 from simserve.units import NS_PER_S
 
 Ints = NDArray[np.int64]
@@ -17,7 +18,7 @@ Index = TypeVar("Index", int, Ints)
 Content = tuple[tuple[int, int], ...]
 COLUMNS = (
     "arrival_ns", "prompt_tokens", "output_tokens", "priority", "content", "output_content", "session", "after",
-    "delay_ns",
+    "delay_ns", "class_id",
 )  # fmt: skip
 
 
@@ -42,6 +43,7 @@ class RequestSet:
     Columns that may be None: output_content, the content ids of what is generated; session, ids, -1 for none;
     after, the index of the earlier request that must have ended first, -1 for none, and delay_ns, how long after
     that end the request is sent. Such a request's arrival_ns is only a place in the order.
+    class_id: the index into `classes` of each request's class; both None without classes.
     """
 
     arrival_ns: Ints
@@ -55,6 +57,8 @@ class RequestSet:
     session: Ints | None = None
     after: Ints | None = None
     delay_ns: Ints | None = None
+    class_id: Ints | None = None
+    classes: tuple[ClassSpec, ...] | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(column) for column in self.columns().values()}

@@ -11,6 +11,7 @@ from simserve.metrics.stats import stats, weighted_percentile, weighted_stats
 from simserve.policies.routers import RoundRobin
 from simserve.sim.trace import Trace
 from simserve.spec.slo import SloSpec
+from simserve.spec.workload import ClassSpec
 from simserve.systems.vllm import Vllm
 from simserve.testing.builders import load, play
 from simserve.testing.toy import ToyCost
@@ -121,3 +122,22 @@ def test_plain_stats_are_numpys() -> None:
     """Linear interpolation between order statistics."""
     assert Stats(2.5, 2.5, 3.7, pytest.approx(3.85), pytest.approx(3.97)) == stats(np.array([1.0, 2, 3, 4]))
     assert weighted_stats(np.array([1.0]), np.array([0])).mean is None
+
+
+def test_classes_by_hand() -> None:
+    """TTFT 10 and 15 ms: `fast` (request 0) keeps its own 5 ms not, `slow` (1, 2) keeps the common 15 ms once."""
+    classes = (ClassSpec(name="fast", share=0.5, slo=SloSpec(ttft_ms=5)), ClassSpec(name="slow", share=0.5))
+    m = compute(
+        two_requests(), num_gpus=1, slo=SloSpec(ttft_ms=15), classes=classes, class_id=np.array([0, 1, 1])
+    )
+
+    assert m.classes is not None
+    fast, slow = m.classes["fast"], m.classes["slow"]
+    assert (1, 1, 10.0, 0.0, 0.0) == (
+        fast.requests, fast.finished, fast.ttft_ms.mean, fast.goodput_rps, fast.slo_attainment
+    )  # fmt: skip
+    assert (2, 1, 15.0, 20.0, 0.5) == (
+        slow.requests, slow.finished, slow.ttft_ms.mean, slow.goodput_rps, slow.slo_attainment
+    )  # fmt: skip
+    assert m.to_dict()["classes"]["slow"]["e2e_ms"]["mean"] == 25.0
+    assert "classes" not in compute(two_requests(), num_gpus=1).to_dict()
