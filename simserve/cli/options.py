@@ -63,6 +63,13 @@ Json = Annotated[
 OutDir = Annotated[Path | None, typer.Option("-o", "--out", help="Folder for results.", rich_help_panel=_OUT)]
 
 
+def weights_dtype(model: str | None) -> str:
+    """The dtype to assume for a model by its name: fp8 checkpoints say so."""
+    from simserve.spec.model import has_fp8_weights
+
+    return "fp8" if model is not None and has_fp8_weights(model) else "bf16"
+
+
 @dataclass(frozen=True)
 class Flags:
     """The options that describe a study, as given; None where they were not."""

@@ -77,7 +77,7 @@ def search(
     space_flags = {f"--{k.replace('_', '-')}": given[k] for k in (
         "gpu", "gpus", "tp", "replicas", "dtype", "max_num_batched_tokens", "max_num_seqs", "router",
         "scheduler", "kv_cache_dtype")}  # fmt: skip
-    sections = _sections(space_flags, trials) if study is None else {}
+    sections = _sections(space_flags, trials, flags.model) if study is None else {}
     inputs = _inputs(study, flags, sections, space_flags, trials)
     folder = out if out is not None else RESULTS / inputs.study.name
     _search(inputs, study, folder, jobs=jobs or _cpus(), resume=resume, top=top, json_out=json_out)
@@ -145,7 +145,7 @@ def store(console: Console, result: SearchResult, folder: Path | None, json_out:
         write_atomic(Path(json_out), to_json(document(result)))
 
 
-def _sections(space_flags: dict[str, Any], trials: int | None) -> dict[str, Any]:
+def _sections(space_flags: dict[str, Any], trials: int | None, model: str | None) -> dict[str, Any]:
     """The `deployment` and `search` sections that the options describe; raises SpecError without a GPU."""
     gpu = opt.words(space_flags["--gpu"])
     if not gpu:
@@ -156,7 +156,7 @@ def _sections(space_flags: dict[str, Any], trials: int | None) -> dict[str, Any]
         "tensor_parallel_size": opt.integers(space_flags["--tp"], "--tp")
         or [size for size in (1, 2, 4, 8) if size <= most],
         "replicas": opt.integers(space_flags["--replicas"], "--replicas") or _replica_counts(most),
-        "dtype": opt.words(space_flags["--dtype"]) or ["bf16"],
+        "dtype": opt.words(space_flags["--dtype"]) or [opt.weights_dtype(model)],
         "max_num_batched_tokens": opt.integers(space_flags["--max-num-batched-tokens"], "--max-num-batched-tokens")
         or _DEFAULT_TOKENS,
         "max_num_seqs": opt.integers(space_flags["--max-num-seqs"], "--max-num-seqs") or _DEFAULT_SEQS,

@@ -55,7 +55,7 @@ def simulate(
     given = locals()
     flags = opt.Flags(**{name: given[name] for name in opt.Flags.__dataclass_fields__})
     deployment = {
-        "gpu": gpu, "tensor_parallel_size": tp, "replicas": replicas, "dtype": dtype,
+        "gpu": gpu, "tensor_parallel_size": tp, "replicas": replicas, "dtype": dtype or (None if study is not None else opt.weights_dtype(model)),
         "max_num_batched_tokens": max_num_batched_tokens, "max_num_seqs": max_num_seqs, "router": router,
         "scheduler": scheduler, "kv_cache_dtype": kv_cache_dtype,
     }  # fmt: skip

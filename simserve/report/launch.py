@@ -83,6 +83,8 @@ def launch_script(model: Served, run: Outcome, gpu: GpuSpec) -> str:
 
 def serve_command(model: Served, run: Outcome, *, port: int = FIRST_PORT) -> str:
     """`vllm serve` with the simulated limits of one replica."""
+    from simserve.spec.model import has_fp8_weights
+
     d = run.deployment
     words: list[object] = [
         "--tensor-parallel-size", d.tensor_parallel_size,
@@ -92,7 +94,7 @@ def serve_command(model: Served, run: Outcome, *, port: int = FIRST_PORT) -> str
         "--block-size", d.block_size,
         "--dtype", _TORCH_DTYPE.get(d.dtype, "auto"),
     ]  # fmt: skip
-    if d.dtype == "fp8":
+    if d.dtype == "fp8" and not has_fp8_weights(model.target):
         words += ["--quantization", "fp8"]
     if d.kv_cache_dtype.startswith("fp8"):
         words += ["--kv-cache-dtype", "fp8"]

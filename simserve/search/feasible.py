@@ -83,7 +83,10 @@ def _check_replica(model: ModelSpec, deployment: DeploymentSpec) -> int | str:
     from simserve.arch.dtypes import check_dtype
     from simserve.run import deployment_blocks
     from simserve.spec.hardware import load_gpu
+    from simserve.spec.model import has_fp8_weights
 
+    if has_fp8_weights(model.name) and deployment.dtype != "fp8":
+        return f"the weights of {model.name} are fp8: set dtype to fp8"
     gpu = load_gpu(deployment.gpu)
     tp, budget = deployment.tensor_parallel_size, deployment.max_num_batched_tokens
     if budget < deployment.max_num_seqs:

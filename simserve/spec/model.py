@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from simserve.spec.catalogue import Catalogue, NamedSpec
+from simserve.spec.catalogue import Catalogue, NamedSpec, fold
 
 ModelType = Literal["llama", "mistral", "qwen2", "qwen3"]
 
@@ -69,7 +69,20 @@ def load_model(name_or_path: str) -> ModelSpec:
         return _catalogue().read(path)
     if path.suffix == ".json" or (path / "config.json").is_file():
         return import_hf_config(path)
-    return _catalogue().get(name_or_path)
+    model = _catalogue().get(name_or_path)
+    return model.model_copy(update={"name": _checkpoint(model, name_or_path)})
+
+
+def _checkpoint(model: ModelSpec, asked: str) -> str:
+    """The checkpoint that was asked for: an alias has the same layers, but it is what shall be served."""
+    wanted = fold(asked)
+    matches = (a for a in model.aliases if "/" in a and wanted in (fold(a), fold(a.rpartition("/")[2])))
+    return next(matches, model.name)
+
+
+def has_fp8_weights(name: str) -> bool:
+    """Whether a checkpoint's weights are fp8 already, by the Hugging Face convention of its name."""
+    return name.upper().endswith(("-FP8", "-FP8-DYNAMIC"))
 
 
 def import_hf_config(path: str | Path, *, name: str | None = None) -> ModelSpec:

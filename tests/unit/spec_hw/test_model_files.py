@@ -53,10 +53,10 @@ def _write(folder: Path, config: object, name: str = "config.json") -> Path:
     [
         ("meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-8B"),
         ("llama-3.1-8b", "meta-llama/Llama-3.1-8B"),
-        ("Llama-3.1-8B-Instruct", "meta-llama/Llama-3.1-8B"),
-        ("meta-llama/Meta-Llama-3.1-70B-Instruct", "meta-llama/Llama-3.1-70B"),
+        ("Llama-3.1-8B-Instruct", "meta-llama/Llama-3.1-8B-Instruct"),
+        ("meta-llama/Meta-Llama-3.1-70B-Instruct", "meta-llama/Meta-Llama-3.1-70B-Instruct"),
         ("meta-llama--Llama-3.1-8B", "meta-llama/Llama-3.1-8B"),
-        ("qwen3-32b-fp8", "Qwen/Qwen3-32B"),
+        ("qwen3-32b-fp8", "Qwen/Qwen3-32B-FP8"),
         ("codellama-34b", "codellama/CodeLlama-34b-hf"),
     ],
 )
