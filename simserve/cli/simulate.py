@@ -54,8 +54,9 @@ def simulate(
     study = opt.study_file(study)
     given = locals()
     flags = opt.Flags(**{name: given[name] for name in opt.Flags.__dataclass_fields__})
+    assumed = dtype or (None if study is not None else opt.weights_dtype(model))
     deployment = {
-        "gpu": gpu, "tensor_parallel_size": tp, "replicas": replicas, "dtype": dtype or (None if study is not None else opt.weights_dtype(model)),
+        "gpu": gpu, "tensor_parallel_size": tp, "replicas": replicas, "dtype": assumed,
         "max_num_batched_tokens": max_num_batched_tokens, "max_num_seqs": max_num_seqs, "router": router,
         "scheduler": scheduler, "kv_cache_dtype": kv_cache_dtype,
     }  # fmt: skip
