@@ -11,13 +11,14 @@
 | output, total token throughput | (output, prompt + output) tokens of finished requests / duration | |
 | goodput | finished requests that meet every bound of the SLO / duration | |
 | SLO attainment | those requests / all requests; a rejected or unfinished one has missed | |
+| SLO met | for each bound: its latency at the SLO's percentile <= bound; unfinished: infinite | all, as above |
 | classes | requests, latencies, goodput and attainment by class, against the class's own SLO if it has one | |
 | KV occupancy | used / total blocks, weighted with step time; peak at step starts | all instances |
 
 duration: from the first arrival to the last finish. Percentiles of requests interpolate linearly between
 order statistics (numpy's default, as `vllm bench serve`). Percentiles of ITL are the smallest gap that at
-least p % of all gaps do not exceed (inverted CDF), exact without a number per token. A request with one
-output token has no TPOT and meets every TPOT bound. Definitions as in
+least p % of all gaps do not exceed (inverted CDF), exact without a number per token; so is the percentile of
+"SLO met". A request with one output token has no TPOT and meets every TPOT bound. Definitions as in
 vLLM's benchmark and DistServe [known].
 """
 

@@ -19,6 +19,7 @@ from simserve.spec.workload import ClassSpec
 from simserve.units import NS_PER_MS, NS_PER_S
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Metrics:
     queueing_ms: Stats
     goodput_rps: float | None
     slo_attainment: float | None
+    slo_met: dict[str, bool] | None
     kv_occupancy_mean: float
     kv_occupancy_peak: float
     preemptions: int
@@ -80,8 +82,8 @@ def compute(
 ) -> Metrics:  # fmt: skip
     """Metrics of a trace; class_id: for each request of the workload the index of its class.
 
-    warmup_fraction: the first so many of the requests, in order of id, are left out of latencies and
-    attainment (they still count for throughput). SpecError if it is not in [0, 1).
+    warmup_fraction: the first so many of the requests, in order of id, are left out of latencies, attainment and
+    slo_met; they still count for throughput, goodput and ITL, whose gaps have no owner. SpecError outside [0, 1).
     """
     if not 0 <= warmup_fraction < 1:
         raise SpecError("must be at least 0 and below 1", key="warmup_fraction", value=warmup_fraction)
@@ -94,7 +96,7 @@ def compute(
     duration_s = _duration_s(trace, finished)
     output = int(r["output_tokens"][finished].sum())
     total = output + int(r["prompt_tokens"][finished].sum())
-    good = None if slo is None else _meets(late, r["output_tokens"], slo) & done
+    good = None if slo is None else _meets(late, r["output_tokens"], slo) & finished
     mean, peak = _kv_occupancy(trace)
     return Metrics(
         duration_s=duration_s, num_gpus=num_gpus, requests=len(finished), finished=int(finished.sum()),
@@ -108,28 +110,30 @@ def compute(
         ttft_ms=stats(late["ttft"][done]), tpot_ms=stats(late["tpot"][many]), itl_ms=_itl(trace),
         e2e_ms=stats(late["e2e"][done]), queueing_ms=stats(late["queueing"][done]),
         goodput_rps=None if good is None else int(good.sum()) / duration_s,
-        slo_attainment=None if good is None else int(good.sum()) / max(int(counted.sum()), 1),
+        slo_attainment=None if good is None else int((good & counted).sum()) / max(int(counted.sum()), 1),
+        slo_met=None if slo is None else _slo_met(late, r["output_tokens"], finished, counted, slo),
         kv_occupancy_mean=mean, kv_occupancy_peak=peak, preemptions=int(r["preemptions"].sum()),
         prefix_hit_rate=float(r["cached_tokens"].sum() / max(int(r["prompt_tokens"].sum()), 1)),
         classes=None if classes is None or class_id is None else {
-            c.name: _of_class(trace, late, counted & (class_id[r["id"]] == i), duration_s, c.slo or slo)
+            c.name: _of_class(trace, late, class_id[r["id"]] == i, counted, duration_s, c.slo or slo)
             for i, c in enumerate(classes)
         },
     )  # fmt: skip
 
 
 def _of_class(
-    trace: Trace, late: dict[str, Floats], mine: NDArray[np.bool_], duration_s: float, slo: SloSpec | None
+    trace: Trace, late: dict[str, Floats], mine: Bools, counted: Bools, duration_s: float, slo: SloSpec | None
 ) -> ClassMetrics:
-    """The metrics of the requests `mine`."""
-    output = trace.requests["output_tokens"]
-    done = mine & (trace.requests["outcome"] == Outcome.FINISHED)
-    good = None if slo is None else int((_meets(late, output, slo) & done).sum())
+    """The metrics of the requests `mine`; those that are not `counted` only add to the goodput."""
+    output, finished = trace.requests["output_tokens"], trace.requests["outcome"] == Outcome.FINISHED
+    good = None if slo is None else _meets(late, output, slo) & mine & finished
+    mine = mine & counted
+    done = mine & finished
     return ClassMetrics(
         requests=int(mine.sum()), finished=int(done.sum()), ttft_ms=stats(late["ttft"][done]),
         tpot_ms=stats(late["tpot"][done & (output > 1)]), e2e_ms=stats(late["e2e"][done]),
-        goodput_rps=None if good is None else good / duration_s,
-        slo_attainment=None if good is None else good / max(int(mine.sum()), 1),
+        goodput_rps=None if good is None else int(good.sum()) / duration_s,
+        slo_attainment=None if good is None else int((good & mine).sum()) / max(int(mine.sum()), 1),
     )  # fmt: skip
 
 
@@ -143,6 +147,20 @@ def _latencies_ms(trace: Trace) -> dict[str, Floats]:
         "e2e": (r["finish_ns"] - r["arrival_ns"]) / NS_PER_MS,
         "queueing": (r["first_scheduled_ns"] - r["arrival_ns"]) / NS_PER_MS,
     }
+
+
+def _slo_met(
+    late: dict[str, Floats], output_tokens: NDArray[np.int64], finished: Bools, counted: Bools, slo: SloSpec
+) -> dict[str, bool]:
+    """For each bound whether it holds at the SLO's percentile; what never finished is infinitely late."""
+    met: dict[str, bool] = {}
+    for name, bound in (("ttft", slo.ttft_ms), ("tpot", slo.tpot_ms), ("e2e", slo.e2e_ms)):
+        if bound is not None:
+            has_one = counted & ((output_tokens > 1) | ~finished) if name == "tpot" else counted
+            values = np.where(finished, late[name], np.inf)[has_one]
+            ordered = np.percentile(values, slo.percentile, method="inverted_cdf") if len(values) else 0.0
+            met[name] = bool(ordered <= bound)
+    return met
 
 
 def _meets(late: dict[str, Floats], output_tokens: NDArray[np.int64], slo: SloSpec) -> NDArray[np.bool_]:

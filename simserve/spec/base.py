@@ -132,7 +132,7 @@ def _first_problem(cls: type[Spec], error: ValidationError, located: Located) ->
     """The first pydantic error (an unknown key first, for it often explains a missing one) as SpecError."""
     details = error.errors(include_url=False)
     first = next((e for e in details if e["type"] == "extra_forbidden"), details[0])
-    path = tuple(p for p in first["loc"] if _in_data(located.data, first["loc"], p))
+    path = _path_in(located.data, first["loc"], missing=first["type"] == "missing")
     places = (path[:n] for n in range(len(path), -1, -1))
     line = next((located.lines[place] for place in places if place in located.lines), None)
     kind, value, nearest = first["type"], first.get("input"), None
@@ -156,9 +156,15 @@ def _first_problem(cls: type[Spec], error: ValidationError, located: Located) ->
                      nearest=nearest)  # fmt: skip
 
 
-def _in_data(data: Any, loc: tuple[str | int, ...], part: str | int) -> bool:
-    """Whether a part of a pydantic location is a key of the data, not the tag of a union."""
-    return isinstance(part, int) or not (part.startswith("function-") or part.endswith("]") or "Spec" in part)
+def _path_in(data: Any, loc: Path_, *, missing: bool) -> Path_:
+    """A pydantic location without the parts that are no keys of the data: tags of unions, converted values."""
+    path: list[str | int] = []
+    for part in loc:
+        listed = isinstance(data, list | tuple) and isinstance(part, int) and part < len(data)
+        if listed or (isinstance(data, Mapping) and part in data):
+            path.append(part)
+            data = data[part]
+    return (*path, loc[-1]) if missing else tuple(path)
 
 
 def _field_names(cls: type[Spec], path: Path_) -> list[str]:

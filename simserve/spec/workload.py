@@ -30,7 +30,7 @@ class ArrivalSpec(Spec):
 
     kind: Literal["poisson", "gamma", "constant", "closed_loop"]
     rate_rps: float | None = Field(default=None, gt=0, le=1e9)
-    cv: float | None = Field(default=None, gt=0, le=100)
+    cv: float | None = Field(default=None, ge=0.001, le=100)
     concurrency: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
@@ -44,7 +44,8 @@ class LengthSpec(Spec):
     """A distribution of token counts, at least 1.
 
     fixed: value; uniform: low..high inclusive; lognormal: mean and std of the variable itself, clipped to
-    [min, max]; empirical: drawn with replacement from values, or from a column of a CSV file at path.
+    [min, max]; empirical: drawn with replacement from values, or from a column of the CSV file at path. A path
+    that ends in .json or .json.gz is a list of numbers, or of objects whose key `column` has them.
     """
 
     kind: Literal["fixed", "uniform", "lognormal", "empirical"]
@@ -62,7 +63,9 @@ class LengthSpec(Spec):
     @model_validator(mode="after")
     def _has_what_its_kind_needs(self) -> LengthSpec:
         if self.kind == "empirical":
-            needed = ["path", "column"] if self.path is not None else ["values"]
+            needed = ["values"] if self.path is None else ["path", "column"]
+            if self.path is not None and self.column is None and is_json(self.path):
+                needed = ["path"]
         else:
             needed = {"fixed": ["value"], "uniform": ["low", "high"], "lognormal": ["mean", "std"]}[self.kind]
         known = ["value", "low", "high", "mean", "std", "values", "path", "column"]
@@ -145,6 +148,11 @@ class WorkloadSpec(Spec):
         if self.sessions is not None and self.arrivals is not None and self.arrivals.kind == "closed_loop":
             raise ValueError("sessions need arrivals in an open loop: poisson, gamma or constant")
         return self
+
+
+def is_json(path: str) -> bool:
+    """Whether a file of lengths is read as JSON, not as CSV."""
+    return path.lower().endswith((".json", ".json.gz"))
 
 
 def _exactly(spec: Spec, kind: str, needed: list[str], known: list[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from simserve.errors import SpecError
+from simserve.workload.arrivals import scaled_ns
 from simserve.workload.files import read_columns
 from simserve.workload.requests import RequestSet
 
@@ -30,7 +31,7 @@ def read_azure(path: Path, *, rate_scale: float = 1.0, limit: int | None = None)
     take = slice(limit)
     count = len(times[take])
     return RequestSet(
-        arrival_ns=np.rint(times[take] / rate_scale).astype(np.int64),
+        arrival_ns=scaled_ns(times[take], rate_scale),
         prompt_tokens=columns["ContextTokens"][take],
         output_tokens=columns["GeneratedTokens"][take],
         priority=np.zeros(count, dtype=np.int64),

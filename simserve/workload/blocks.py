@@ -24,6 +24,7 @@ import numpy as np
 
 from simserve.errors import SpecError
 from simserve.units import NS_PER_MS
+from simserve.workload.arrivals import scaled_ns
 from simserve.workload.requests import Content, RequestSet, prompt_content
 
 LATEST_NS = 1 << 62
@@ -69,7 +70,7 @@ def read_blocks(path: Path, format: str, *, rate_scale: float = 1.0, limit: int 
     if not times:
         raise SpecError("the file has no rows", file=str(path))
     return RequestSet(
-        arrival_ns=np.rint(np.array(times, dtype=np.int64) * keys.tick_ns / rate_scale).astype(np.int64),
+        arrival_ns=scaled_ns(np.array(times, dtype=np.int64) * keys.tick_ns, rate_scale),
         prompt_tokens=np.array(prompts, dtype=np.int64),
         output_tokens=np.array(outputs, dtype=np.int64),
         priority=np.zeros(len(times), dtype=np.int64),

@@ -1,7 +1,9 @@
-"""Reading columns of CSV files (gzipped or not), with errors that name file, row and column."""
+"""Reading columns of CSV and JSON files (gzipped or not), with errors that name file, row and column."""
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,38 @@ def read_columns(path: Path, wanted: Mapping[str, str]) -> dict[str, NDArray[np.
     if frame.empty:
         raise SpecError("the file has no rows", file=str(path))
     return {name: _convert(frame[name], kind, path) for name, kind in wanted.items()}
+
+
+def read_json_lengths(path: Path, key: str | None) -> NDArray[np.int64]:
+    """Token counts, at least 1: a JSON list of whole numbers or, with `key`, of objects that have it."""
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8") as file:
+            data = json.load(file)
+    except (ValueError, OSError, EOFError, RecursionError) as error:
+        raise SpecError(f"not a JSON file ({' '.join(str(error).split())})", file=str(path)) from None
+    if not isinstance(data, list):
+        raise SpecError("must be a list of lengths", file=str(path))
+    if not data:
+        raise SpecError("the file has no rows", file=str(path))
+    return np.array([_json_length(item, key, f"{path}, row {n}") for n, item in enumerate(data, 1)], dtype=np.int64)
+
+
+def _json_length(item: Any, key: str | None, row: str) -> int:
+    """One entry of a list of lengths."""
+    if key is None and isinstance(item, dict):
+        names = ", ".join(map(str, item))
+        raise SpecError(f"an object, not a number; say which key as `column`: {names}", file=row)
+    if key is not None:
+        if not isinstance(item, dict):
+            raise SpecError("not an object", file=row, key=key)
+        if key not in item:
+            raise SpecError(f"the key is missing; the row has {', '.join(item) or 'none'}", file=row, key=key,
+                            nearest=nearest_name(key, item))  # fmt: skip
+        item = item[key]
+    if type(item) is not int or not 1 <= item <= LONGEST:
+        raise SpecError(f"not a whole number from 1 to {LONGEST}", file=row, key=key, value=item)
+    return item
 
 
 def _convert(column: Any, kind: str, path: Path) -> NDArray[np.int64]:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.errors import SpecError
-from simserve.spec.workload import LengthSpec
-from simserve.workload.files import read_columns, resolve
+from simserve.spec.workload import LengthSpec, is_json
+from simserve.workload.files import read_columns, read_json_lengths, resolve
 
 Ints = NDArray[np.int64]
 
@@ -37,6 +37,8 @@ def _observed(spec: LengthSpec, base_dir: Path | None) -> Ints:
     if spec.values is not None:
         return np.array(spec.values, dtype=np.int64)
     path, column = resolve(spec.path or "", base_dir), spec.column or ""
+    if is_json(spec.path or ""):
+        return read_json_lengths(path, spec.column)
     values = read_columns(path, {column: "int"})[column]
     if (values < 1).any():
         row = int(np.flatnonzero(values < 1)[0])

@@ -65,6 +65,16 @@ def test_goodput_counts_requests_that_meet_every_bound(slo: SloSpec, met: int) -
     assert (met / 3, met / 0.05) == pytest.approx((m.slo_attainment, m.goodput_rps))
 
 
+@pytest.mark.parametrize(
+    ("slo", "met"),
+    [(SloSpec(ttft_ms=15, e2e_ms=25, percentile=60), {"ttft": True, "e2e": False}),
+     (SloSpec(ttft_ms=15, percentile=70), {"ttft": False}), (SloSpec(tpot_ms=10, percentile=66), {"tpot": True})],
+)  # fmt: skip
+def test_each_bound_is_met_or_not_at_the_percentile(slo: SloSpec, met: dict[str, bool]) -> None:
+    """TTFT 10, 15, never: P60 is 15, P70 never. E2E 50, 25, never: P60 is 50."""
+    assert met == compute(two_requests(), num_gpus=1, slo=slo).slo_met
+
+
 def test_occupancy_by_hand() -> None:
     """10 blocks: 2 for request 0 (30..34 tokens need 2, then 3), 2 for request 1 from 20 to 40 ms."""
     m = compute(two_requests(leap=False), num_gpus=1)
@@ -95,11 +105,15 @@ def test_an_empty_quantity_is_none() -> None:
     assert m.to_dict()["tpot_ms"] == dict.fromkeys(("mean", "p50", "p90", "p95", "p99"))
 
 
-def test_warm_up_leaves_requests_out_of_latencies_only() -> None:
+def test_warm_up_leaves_requests_out_of_latencies_not_of_rates() -> None:
     """Half of three requests is one: request 0 is warm-up."""
     m = compute(two_requests(), num_gpus=1, warmup_fraction=0.5)
 
+    slo = SloSpec(ttft_ms=15)
+    cut = compute(two_requests(), num_gpus=1, slo=slo, warmup_fraction=0.5)
+
     assert (15.0, 2) == (m.ttft_ms.mean, m.finished)
+    assert (cut.goodput_rps, cut.slo_attainment) == (2 / 0.05, 1 / 2)
     with pytest.raises(SpecError, match="warmup_fraction"):
         compute(two_requests(), num_gpus=1, warmup_fraction=1.0)
 

@@ -69,6 +69,56 @@ def test_empirical_lengths_from_a_file(tmp_path: Path) -> None:
         lengths(LengthSpec(kind="empirical", path=str(bad), column="n"), 9, stream(0, "l"), None)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "column"),
+    [("n.json", "[5, 6]", None), ("n.json.gz", '[{"in": 1, "out": 5}, {"in": 1, "out": 6}]', "out")],
+)
+def test_empirical_lengths_from_json(tmp_path: Path, name: str, text: str, column: str | None) -> None:
+    """A list of numbers, or of objects with the key that is asked for; gzip or not."""
+    data = text.encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    spec = LengthSpec(kind="empirical", path=name, column=column)
+
+    assert {5, 6} == set(lengths(spec, 99, stream(0, "l"), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "message"),
+    [("[]", None, "the file has no rows"), ("{}", None, "must be a list of lengths"), ("[1", None, "not a JSON file"),
+     ("[5, 0]", None, r"row 2: not a whole number from 1 to 1073741824 \(got 0\)"), ("[5, true]", None, "row 2: not a"),
+     ('[{"out": 5}]', None, "row 1: an object, not a number; say which key as `column`: out"),
+     ('[{"out": 5}]', "outt", "row 1: outt: the key is missing; the row has out; did you mean 'out'?"),
+     ("[5]", "out", "row 1: out: not an object")],
+)  # fmt: skip
+def test_broken_json_lengths_name_file_and_row(tmp_path: Path, text: str, column: str | None, message: str) -> None:
+    """One clear line."""
+    path = tmp_path / "n.json"
+    path.write_text(text)
+
+    with pytest.raises(SpecError, match=f"n.json.*{message}"):
+        lengths(LengthSpec(kind="empirical", path=str(path), column=column), 9, stream(0, "l"), None)
+
+
+@pytest.mark.parametrize("kind", ["poisson", "constant", "gamma"])
+@pytest.mark.parametrize("rate", [5e-324, 1e-9])
+def test_times_beyond_the_clock_are_refused(kind: str, rate: float) -> None:
+    """int64 nanoseconds end after 292 years; a wrapped time would be negative."""
+    spec = ArrivalSpec.model_validate({"kind": kind, "rate_rps": rate, "cv": 1.0 if kind == "gamma" else None})
+
+    with pytest.raises(SpecError, match="rate_rps: so low that the last request would come after more than 146 years"):
+        arrival_times_ns(spec, 20, stream(1, "arrivals"))
+
+
+@pytest.mark.parametrize("scale", [5e-324, 1e-15])
+def test_a_trace_slowed_beyond_the_clock_is_refused(tmp_path: Path, scale: float) -> None:
+    """The same for the gaps of a trace."""
+    path = tmp_path / "trace.csv"
+    path.write_text(f"{HEADER}2023-01-01,1,1\n2023-01-02,1,1\n")
+
+    with pytest.raises(SpecError, match="rate_scale: so low"):
+        read_azure(path, rate_scale=scale)
+
+
 def test_azure_trace_is_read_scaled_and_limited(tmp_path: Path) -> None:
     """Nanoseconds since the first request, divided by the rate scale; gzip or not."""
     day = "2023-11-16 18:00"
