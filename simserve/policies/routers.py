@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from simserve.policies import router
-from simserve.sim.plan import InstanceView
+from simserve.policies.hashing import mix
+from simserve.sim.plan import InstanceView, knob
 from simserve.sim.request import Seen
+
+
+def least_loaded(views: Sequence[InstanceView]) -> int:
+    """The instance with the fewest requests waiting and running; the first among equals."""
+    best, least = 0, views[0].num_waiting + views[0].num_running
+    for index, view in enumerate(views):
+        load = view.num_waiting + view.num_running
+        if load < least:
+            best, least = index, load
+    return best
 
 
 @router("round_robin")
@@ -24,6 +36,18 @@ class RoundRobin:
         return chosen
 
 
+@router("random")
+@dataclass
+class Random:
+    """Any instance, all equally likely."""
+
+    seed: int = knob(0, "which draws", low=0, high=1 << 32)
+
+    def route(self, request: Seen, views: Sequence[InstanceView]) -> int:
+        """A draw from the seed and the request's id."""
+        return mix(self.seed, request.id) % len(views)
+
+
 @router("least_loaded")
 @dataclass
 class LeastLoaded:
@@ -31,9 +55,35 @@ class LeastLoaded:
 
     def route(self, request: Seen, views: Sequence[InstanceView]) -> int:
         """The instance with the fewest requests."""
-        best, least = 0, views[0].num_waiting + views[0].num_running
-        for index, view in enumerate(views):
-            load = view.num_waiting + view.num_running
-            if load < least:
-                best, least = index, load
-        return best
+        return least_loaded(views)
+
+
+@router("least_kv")
+@dataclass
+class LeastKv:
+    """The instance with the fewest KV blocks in use; among equals the one with fewer requests, then the first."""
+
+    reads_blocks: ClassVar[bool] = True
+
+    def route(self, request: Seen, views: Sequence[InstanceView]) -> int:
+        """The instance with the fewest blocks in use."""
+        return min(range(len(views)), key=lambda i: (
+            views[i].total_blocks - views[i].free_blocks, views[i].num_waiting + views[i].num_running
+        ))  # fmt: skip
+
+
+@router("power_of_two")
+@dataclass
+class PowerOfTwo:
+    """The less loaded of two instances drawn at random (Mitzenmacher, 2001); the first drawn among equals."""
+
+    seed: int = knob(0, "which draws", low=0, high=1 << 32)
+
+    def route(self, request: Seen, views: Sequence[InstanceView]) -> int:
+        """One of two different instances."""
+        if len(views) == 1:
+            return 0
+        draw = mix(self.seed, request.id)
+        first = draw % len(views)
+        second = (first + 1 + (draw >> 32) % (len(views) - 1)) % len(views)
+        return (first, second)[least_loaded((views[first], views[second]))]

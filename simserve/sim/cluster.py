@@ -37,6 +37,7 @@ class Cluster:
         self._interval, self._leap = snapshot_interval_ns, leap
         self._views: list[InstanceView] = []
         self._refreshed_ns = -1
+        self._reads_blocks: bool = getattr(router, "reads_blocks", False)
         self._source: Source | None = None
 
     def add(
@@ -90,10 +91,14 @@ class Cluster:
         self._end(request, Outcome.REJECTED)
 
     def _snapshot(self) -> Sequence[InstanceView]:
-        if self._interval and (
-            self._refreshed_ns < 0 or self.clock.now_ns - self._refreshed_ns >= self._interval
-        ):
-            self._refreshed_ns = now = self.clock.now_ns
+        now = self.clock.now_ns
+        if self._interval and self._refreshed_ns >= 0 and now - self._refreshed_ns < self._interval:
+            return self._views
+        if self._reads_blocks:
+            for instance in self.instances:
+                instance.refresh_view()
+        if self._interval:
+            self._refreshed_ns = now
             self._views = [
                 InstanceView(v.index, now, v.num_running, v.num_waiting, v.free_blocks, v.total_blocks)
                 for v in (i.view for i in self.instances)

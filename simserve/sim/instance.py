@@ -89,6 +89,11 @@ class Instance:
         self.view.free_blocks = self.ledger.free
         self.wake(always=True)
 
+    def refresh_view(self) -> None:
+        """Make the view's free blocks those of now, also inside a leap."""
+        taken = 0 if self._step is None else self._step.unbooked_blocks(self.clock.now_ns, self.ledger.block_size)
+        self.view.free_blocks = self.ledger.free - taken
+
     def wake(self, *, always: bool = False) -> None:
         """Something arrived: plan anew, now if idle, else as soon as the step in flight allows.
 

@@ -185,7 +185,11 @@ class InstanceView:
 
 
 class Router(Protocol):
-    """Chooses an instance for each request."""
+    """Chooses an instance for each request.
+
+    A router that reads `free_blocks` has a class attribute `reads_blocks = True`: inside a leap they are worked out
+    only for such a router. Others must not read them.
+    """
 
     def route(self, request: Seen, views: Sequence[InstanceView]) -> int:
         """The index into `views` of the instance that shall take `request`."""

@@ -28,6 +28,7 @@ class DisaggregatedCluster(Cluster):
         snapshot_interval_ns: int = 0, leap: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(router, snapshot_interval_ns=snapshot_interval_ns, leap=leap)
+        self._reads_blocks |= getattr(decode_router, "reads_blocks", False)
         self.decode_router, self.kv_bytes_per_token = decode_router, kv_bytes_per_token
         self._prefill: list[Instance] = []
         self._decode: list[Instance] = []

@@ -69,3 +69,10 @@ class Step:
         bends = np.flatnonzero(np.abs(np.diff(self.durations[: self.count], 2)) > 2) + 1
         cuts = [0, *(int(b) for b in bends), self.count]
         return [(a, b) for a, b in pairwise(cuts) if b > a]
+
+    def unbooked_blocks(self, now_ns: int, block_size: int) -> int:
+        """Blocks that the steps of a leap up to now have taken and the ledger learns of at its end."""
+        if self.count == 1:
+            return 0
+        done = min(int(np.searchsorted(self.ends, now_ns - self.start_ns)), self.count - 1)
+        return sum(max(-(-(r.computed_tokens + done) // block_size) - r.blocks, 0) for r in self.plan.tokens)
