@@ -17,11 +17,6 @@ class Gemm:
     k: int
     count: int
 
-    @property
-    def flop_per_token(self) -> int:
-        """Multiply and add counted as two, over all `count` runs."""
-        return 2 * self.n * self.k * self.count
-
 
 @dataclass(frozen=True, slots=True)
 class Attention:

@@ -68,11 +68,6 @@ def equivalent_tokens(pairs: float) -> float:
     return float((2.0 * pairs + 0.25) ** 0.5 - 0.5)
 
 
-def attention_flop(pairs: float, heads: int, head_dim: int) -> float:
-    """Both products, multiply and add counted as two, over attended pairs only."""
-    return 4.0 * pairs * heads * head_dim
-
-
 def kv_bytes(tokens: float, kv_heads: int, head_dim: int, element: int) -> float:
     """Keys and values of `tokens` tokens of one layer."""
     return 2.0 * tokens * kv_heads * head_dim * element
