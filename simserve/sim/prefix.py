@@ -9,6 +9,7 @@ the first one found serves.
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
@@ -134,23 +135,30 @@ class PrefixLedger(BlockLedger):
     def _hashes(self, request: Seen, count: int) -> list[int]:
         """The first `count` hashes of the request's chain, extended as needed."""
         chain = self._chain.setdefault(request.id, [])
-        while len(chain) < count:
+        if len(chain) < count:
             parent = chain[-1] if chain else 0
-            start = len(chain) * self.block_size
-            chain.append(hash((parent, *_pieces(request, start, start + self.block_size))))
+            contents = _contents(request, len(chain) * self.block_size, self.block_size)
+            for content in itertools.islice(contents, count - len(chain)):
+                parent = hash((parent, *content))
+                chain.append(parent)
         return chain[:count] if len(chain) > count else chain
 
 
-def _pieces(request: Seen, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """What tokens [start, end) are, as (content id, offset, length)."""
-    at = 0
-    for content, length in (*request.content, (request.output_content, 1 << 62)):
-        low, high = max(start, at), min(end, at + length)
-        if low < high:
-            yield content, low - at, high - low
-        at += length
-        if at >= end:
-            return
+def _contents(request: Seen, start: int, size: int) -> Iterator[tuple[tuple[int, int, int], ...]]:
+    """What the blocks from token `start` on are, each as (content id, offset, length) pieces."""
+    begins = itertools.accumulate((length for _, length in request.content), initial=0)
+    pieces = zip((*request.content, (request.output_content, 1 << 62)), begins, strict=True)
+    block: list[tuple[int, int, int]] = []
+    missing = size
+    for (content, length), begin in pieces:
+        offset = max(start - begin, 0)
+        while offset < length:
+            taken = min(missing, length - offset)
+            block.append((content, offset, taken))
+            offset, missing = offset + taken, missing - taken
+            if not missing:
+                yield tuple(block)
+                block, missing = [], size
 
 
 def _steps_at_block_ends(tokens: int, steps: int, size: int) -> Iterator[int]:
