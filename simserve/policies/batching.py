@@ -47,10 +47,11 @@ def queue(view: View) -> Iterator[Seen]:
     yield from view.waiting.values()
 
 
-def decode_running(view: View, plan: Plan, budget: int) -> int:
+def decode_running(view: View, plan: Plan, budget: int, *, spare_prompts: bool = False) -> int:
     """One token for each running request whose prompt is done; on a shortage the last one is preempted.
 
-    Returns the budget that is left.
+    spare_prompts: never one in its prompt, as who holds the blocks of a whole prompt must where there is a prefix
+    cache: it would find there what it has not computed. Returns the budget that is left.
     """
     blocks, order, index = view.blocks, list(view.running.values()), 0
     prompts = [request for request in order if in_prompt(request)]
@@ -60,13 +61,17 @@ def decode_running(view: View, plan: Plan, budget: int) -> int:
         if in_prompt(request):
             continue
         while not hold_next(blocks, request, prompts):
-            victim = order.pop()
+            victim = order.pop(_last_decode(order) if spare_prompts else -1)
             preempt(view, plan, victim)
             if victim is request:
                 return budget
         plan.tokens[request] = 1
         budget -= 1
     return budget
+
+
+def _last_decode(order: list[Seen]) -> int:
+    return max(index for index, request in enumerate(order) if not in_prompt(request))
 
 
 def continue_prompts(view: View, plan: Plan, budget: int, unit: int = 1) -> int:

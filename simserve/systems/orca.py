@@ -6,8 +6,8 @@ Claim: requests join and leave the batch at every iteration, so nobody waits for
 Modelled: first come, first served; whole prompts in one batch with decodes (selective batching); at most
 `max_num_seqs` requests; a request enters only if slots for all tokens that it may reach are free [known].
 Simplified: one pipeline stage; a prompt that exceeds what is left of `max_num_batched_tokens` waits for a later step,
-and one longer than all of it is cut; a request that outlives its reservation grows by blocks, and the last one is
-preempted if there are none (the engine would have ended it).
+and one longer than all of it is cut; a request that outlives its reservation grows by blocks, and the last one
+that decodes is preempted if there are none (the engine would have ended it).
 Knobs: `max_num_seqs` is the paper's max_bs; the blocks are its n_slots; `max_new_tokens` is max_tokens less the
 prompt, which clients declare there [guessed]; with 0, `max_model_len` is reserved whole: "Orca (Max)" of the
 PagedAttention paper [known]. `max_num_batched_tokens` has no counterpart.
@@ -37,7 +37,7 @@ class Orca:
     def plan(self, view: View) -> Plan:
         """Decodes, a prompt that was cut, then whole prompts in order of arrival."""
         plan = Plan()
-        left = decode_running(view, plan, self.max_num_batched_tokens)
+        left = decode_running(view, plan, self.max_num_batched_tokens, spare_prompts=True)
         left = continue_prompts(view, plan, left)
         if not plan.preempted:
             self._admit(view, plan, left)
@@ -49,7 +49,8 @@ class Orca:
         seats = self.max_num_seqs - len(view.running)
         for request in queue(view):
             new = request.num_tokens - view.blocks.cached_tokens(request)
-            waits = new > left and new <= self.max_num_batched_tokens
+            # by all its tokens: cached ones may be evicted, and that must not let it in
+            waits = new > left and request.num_tokens <= self.max_num_batched_tokens
             slots = self._slots(view, request)
             if not seats or not left or waits or not view.blocks.fits(request, slots, 0):
                 return

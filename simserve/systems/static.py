@@ -39,7 +39,7 @@ class Static:
             return plan
         continue_prompts(view, plan, self.max_num_batched_tokens)
         if not plan.tokens:
-            decode_running(view, plan, self.max_num_batched_tokens)
+            decode_running(view, plan, self.max_num_batched_tokens, spare_prompts=True)
         promise(view, plan)
         plan.arrival_breaks = False
         return plan
