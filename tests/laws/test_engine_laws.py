@@ -17,8 +17,12 @@ COST = ToyCost(base_ns=1000, per_token_ns=7, per_context_ns=1)
 OWN_KNOBS: dict[str, dict[str, st.SearchStrategy[object]]] = {
     "static": {"max_new_tokens": st.sampled_from([0, 1, 20, 1024])},
     "orca": {"max_new_tokens": st.sampled_from([0, 1, 20, 1024]), "max_model_len": st.sampled_from([None, 64])},
+    "trtllm": {
+        "capacity_policy": st.sampled_from(["guaranteed_no_evict", "max_utilization"]),
+        "enable_chunked_context": st.booleans(), "max_new_tokens": st.sampled_from([0, 1, 20, 1024]),
+    },
     "sarathi": {"watermark": st.sampled_from([0.0, 0.2])},
-}
+}  # fmt: skip
 
 
 @st.composite
