@@ -195,11 +195,11 @@ def start_and_signal(study: Path, folder: Path, number: int) -> tuple[int, str]:
     command = [sys.executable, "-m", "simserve", "search", str(study), "-o", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))  # fmt: skip
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while journal_lines(folder) < 3 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, number)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=300)
     return process.returncode, errors
 
 
