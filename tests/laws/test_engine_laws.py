@@ -17,6 +17,11 @@ COST = ToyCost(base_ns=1000, per_token_ns=7, per_context_ns=1)
 OWN_KNOBS: dict[str, dict[str, st.SearchStrategy[object]]] = {
     "static": {"max_new_tokens": st.sampled_from([0, 1, 20, 1024])},
     "orca": {"max_new_tokens": st.sampled_from([0, 1, 20, 1024]), "max_model_len": st.sampled_from([None, 64])},
+    "sglang": {
+        "chunked_prefill": st.booleans(), "enable_mixed_chunk": st.booleans(), "max_prefill_tokens": st.just(64),
+        "schedule_policy": st.sampled_from(["fcfs", "lpm"]), "max_new_tokens": st.sampled_from([1, 20, 50, 4096]),
+        "schedule_conservativeness": st.sampled_from([0.1, 1.0]),
+    },
     "trtllm": {
         "capacity_policy": st.sampled_from(["guaranteed_no_evict", "max_utilization"]),
         "enable_chunked_context": st.booleans(), "max_new_tokens": st.sampled_from([0, 1, 20, 1024]),
