@@ -13,9 +13,9 @@
 | SLO attainment | those requests / all requests; a rejected or unfinished one has missed | |
 | SLO met | for each bound: its latency at the SLO's percentile <= bound; unfinished: infinite | all, as above |
 | classes | requests, latencies, goodput and attainment by class, against the class's own SLO if it has one | |
-| KV occupancy | used / total blocks, weighted with step time; peak at row starts (see below) | all instances |
+| KV occupancy | used / total blocks, weighted with step time; peak at step starts | all instances |
 
-KV occupancy counts a row of several equal steps with the blocks at its start: a run of long leaps reads too low.
+KV occupancy takes the blocks of a row of several equal steps to grow on a line; the peak is exact.
 duration: from the first arrival to the last finish. Percentiles of requests interpolate linearly between
 order statistics (numpy's default, as `vllm bench serve`). Percentiles of ITL are the smallest gap that at
 least p % of all gaps do not exceed (inverted CDF), exact without a number per token; so is the percentile of

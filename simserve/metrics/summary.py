@@ -191,11 +191,11 @@ def _itl(trace: Trace) -> Stats:
 
 
 def _kv_occupancy(trace: Trace) -> tuple[float, float]:
-    """Time-weighted mean over busy time, and peak, of used / total blocks."""
+    """Time-weighted mean over busy time, and peak, of used / total blocks; inside a row they grow on a line."""
     s = trace.steps
     if len(s["start_ns"]) == 0:
         return 0.0, 0.0
     total = np.array(trace.total_blocks, dtype=np.int64)[s["instance"]]
-    share = s["used_blocks"] / total
+    first, last = s["used_blocks"] / total, s["last_used_blocks"] / total
     busy = (s["end_ns"] - s["start_ns"]).astype(np.float64)
-    return float((share * busy).sum() / busy.sum()), float(share.max())
+    return float(((first + last) / 2 * busy).sum() / busy.sum()), float(max(first.max(), last.max()))

@@ -311,7 +311,8 @@ class Instance:
 
     def _observe(self, step: Step) -> None:
         """Note the state in which the step starts, and tell an observer."""
-        step.used, step.running = self.ledger.used, len(self.running)
+        step.used = step.last_used = self.ledger.used
+        step.running = len(self.running)
         step.waiting = self._count_waiting()
         if self._observer is not None:
             self._observer(step.start_ns, step.duration_ns, step.plan, self.ledger.free)
@@ -320,11 +321,11 @@ class Instance:
         """Commit the tokens of the step that ends now, end requests, record, and go on."""
         step = self._step
         assert step is not None
-        for row in step.rows():
-            self.step_log.extend(row)
         self._step = self._timer = None
         end = step.start_ns + step.duration_ns
         done = self._commit_many(step, end) if step.count > 1 else self._commit_one(step, end)
+        for row in step.rows():
+            self.step_log.extend(row)
         for request in done:
             del self.running[request.id]
             self.ledger.release(request)
@@ -378,6 +379,7 @@ class Instance:
             request.last_token_ns = end
         if not self.ledger.advance(batch, count - 1):
             raise LawBroken("blocks", "a leap ran out of blocks", time_ns=end)
+        step.last_used = self.ledger.used
         for request in batch:
             request.computed_tokens += count - 1
             if request.num_tokens == request.final_tokens:

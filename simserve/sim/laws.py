@@ -80,7 +80,8 @@ def memory(trace: Trace) -> None:
     """Blocks in use are never negative nor more than there are."""
     s = trace.steps
     total = np.array(trace.total_blocks, dtype=np.int64)[s["instance"]]
-    wrong = (s["used_blocks"] < 0) | (s["used_blocks"] > total)
+    low, high = (f(s["used_blocks"], s["last_used_blocks"]) for f in (np.minimum, np.maximum))
+    wrong = (low < 0) | (high > total)
     _raise_first("memory", wrong, s["start_ns"], "used blocks out of bounds")
 
 

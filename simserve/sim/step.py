@@ -16,8 +16,8 @@ class Step:
 
     __slots__ = (
         "arrival_breaks", "context", "count", "decode", "duration_ns", "durations", "ends", "first_ns",
-        "last_ns", "left", "plan", "preempted", "prefill", "regular", "run", "running", "sampled", "start_ns", "tokens",
-        "used", "waiting",
+        "last_ns", "last_used", "left", "plan", "preempted", "prefill", "regular", "run", "running", "sampled",
+        "start_ns", "tokens", "used", "waiting",
     )  # fmt: skip
 
     arrival_breaks: bool
@@ -29,6 +29,7 @@ class Step:
     ends: np.ndarray[tuple[int], np.dtype[np.int64]]
     first_ns: int
     last_ns: int
+    last_used: int
     left: int
     prefill: list[tuple[int, int]]
     regular: int
@@ -52,13 +53,18 @@ class Step:
         for begin, end in pieces:
             start = self.start_ns + (int(self.ends[begin - 1]) if begin else 0)
             whole = len(pieces) == 1
+            used, last_used = self._used_at(begin), self._used_at(end - 1)
             yield (
                 start, self.start_ns + (self.duration_ns if whole else int(self.ends[end - 1])), end - begin,
                 self.first_ns if whole else int(self.durations[begin]),
                 self.last_ns if whole else int(self.durations[end - 1]),
-                self.tokens, self.regular, self.running, self.waiting, self.used, preempted,
+                self.tokens, self.regular, self.running, self.waiting, used, last_used, preempted,
             )  # fmt: skip
             preempted = 0
+
+    def _used_at(self, index: int) -> int:
+        """Blocks in use when a step of the row starts: a leap takes them on a line, up to one per request."""
+        return self.used + (self.last_used - self.used) * index // max(self.count - 1, 1)
 
     def _straight(self) -> bool:
         """Whether the durations lie on a line, up to rounding: their sum is that of first and last."""

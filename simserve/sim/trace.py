@@ -7,7 +7,8 @@ cached_tokens (found in the prefix cache at the first admission).
 `steps`: instance, start_ns, end_ns, steps (k steps of the same batch in the row), first_dt_ns, last_dt_ns
 (their durations lie on a line between the two), tokens (scheduled per step), decode_tokens (tokens sampled
 per step whose predecessor came at the end of the step before, so that their ITL is the step's duration),
-running, waiting, used_blocks (at the start of the row), preempted.
+running, waiting, used_blocks, last_used_blocks (when the first and the last step of the row start),
+preempted.
 
 `itl_gaps_ns`: the inter-token gaps that `steps` does not cover (after a preemption or a skipped step).
 Nothing is stored per token.
@@ -28,7 +29,7 @@ REQUEST_COLUMNS = (
 )  # fmt: skip
 STEP_COLUMNS = (
     "start_ns", "end_ns", "steps", "first_dt_ns", "last_dt_ns", "tokens", "decode_tokens",
-    "running", "waiting", "used_blocks", "preempted",
+    "running", "waiting", "used_blocks", "last_used_blocks", "preempted",
 )  # fmt: skip
 
 Columns = dict[str, NDArray[np.int64]]

@@ -155,3 +155,17 @@ def test_classes_by_hand() -> None:
     )  # fmt: skip
     assert m.to_dict()["classes"]["slow"]["e2e_ms"]["mean"] == 25.0
     assert "classes" not in compute(two_requests(), num_gpus=1).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("requests", "blocks"), [([(0, 16, 800)] * 8, 500), ([(i * 5 * MS, 100, 300) for i in range(4)], 200)]
+)
+def test_occupancy_does_not_depend_on_leap(requests: list[tuple[int, int, int]], blocks: int) -> None:
+    """The peak is equal; the mean to within the block a request takes early or late on the line of a leap."""
+    with_leap, without = (
+        compute(play(load(requests), [Vllm()], RoundRobin(), ToyCost(base_ns=10 * MS), num_gpu_blocks=blocks,
+                     leap=leap)[0], num_gpus=1) for leap in (True, False)
+    )  # fmt: skip
+
+    assert without.kv_occupancy_peak == with_leap.kv_occupancy_peak
+    assert without.kv_occupancy_mean == pytest.approx(with_leap.kv_occupancy_mean, abs=len(requests) / blocks)
