@@ -24,6 +24,6 @@ vLLM's benchmark and DistServe [known].
 """
 
 from simserve.metrics.stats import Stats
-from simserve.metrics.summary import Metrics, compute
+from simserve.metrics.summary import Metrics, compute, latencies_ms
 
-__all__ = ["Metrics", "Stats", "compute"]
+__all__ = ["Metrics", "Stats", "compute", "latencies_ms"]

@@ -90,7 +90,7 @@ def compute(
     r = trace.requests
     finished = r["outcome"] == Outcome.FINISHED
     counted = np.arange(len(finished)) >= int(warmup_fraction * len(finished))
-    late = _latencies_ms(trace)
+    late = latencies_ms(trace)
     done = finished & counted
     many = done & (r["output_tokens"] > 1)
     duration_s = _duration_s(trace, finished)
@@ -137,7 +137,7 @@ def _of_class(
     )  # fmt: skip
 
 
-def _latencies_ms(trace: Trace) -> dict[str, Floats]:
+def latencies_ms(trace: Trace) -> dict[str, Floats]:
     """Per request; meaningless where the request did not get that far."""
     r = trace.requests
     after_first = np.maximum(r["output_tokens"] - 1, 1)

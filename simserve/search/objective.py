@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simserve.units import NS_PER_MS, NS_PER_S
+from simserve.units import NS_PER_S
 
 if TYPE_CHECKING:
     from simserve.sim.trace import Trace
@@ -111,14 +111,13 @@ def outcome_from_dict(data: dict[str, Any]) -> Outcome:
 
 def latencies_ms(trace: Trace) -> dict[str, NDArray[np.float64]]:
     """ttft, tpot, e2e per request in ms, inf where the request never finished; tpot skips 1-token outputs."""
+    from simserve.metrics import latencies_ms as as_measured
+
     rows = trace.requests
     done = rows["outcome"] == _FINISHED
-    never = np.full(len(done), np.inf)
-    ttft = np.where(done, (rows["first_token_ns"] - rows["arrival_ns"]) / NS_PER_MS, never)
-    e2e = np.where(done, (rows["finish_ns"] - rows["arrival_ns"]) / NS_PER_MS, never)
-    gaps = np.maximum(rows["output_tokens"] - 1, 1)
-    tpot = np.where(done, (rows["finish_ns"] - rows["first_token_ns"]) / gaps / NS_PER_MS, never)
-    return {"ttft": ttft, "tpot": tpot[(rows["output_tokens"] > 1) | ~done], "e2e": e2e}
+    measured = as_measured(trace)
+    late = {name: np.where(done, measured[name], np.inf) for name in ("ttft", "tpot", "e2e")}
+    return {**late, "tpot": late["tpot"][(rows["output_tokens"] > 1) | ~done]}
 
 
 def at_percentile(values: NDArray[np.float64], percentile: float) -> float | None:

@@ -50,6 +50,7 @@ def test_latencies_of_a_trace() -> None:
     rows = {
         "outcome": [0, 0, 1], "arrival_ns": [0, 0, 0], "first_token_ns": [2_000_000, 3_000_000, -1],
         "finish_ns": [6_000_000, 3_000_000, -1], "output_tokens": [3, 1, 0],
+        "first_scheduled_ns": [0, 0, -1],
     }  # fmt: skip
     columns = {name: np.array(values, dtype=np.int64) for name, values in rows.items()}
     trace = Trace(columns, {}, np.empty(0, dtype=np.int64), [1], 6_000_000)
