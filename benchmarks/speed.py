@@ -1,128 +1,108 @@
 """How fast the simulator is: `python benchmarks/speed.py TRACES [--million] [--json OUT] [--plot OUT.html]`.
 
-TRACES is the folder with azure2023_conv.csv.gz and azure2023_code.csv.gz. Every scenario runs in a process of
-its own on one core; imports and the compilation of cost tables are not counted. `events` are entries of the
-simulation clock's heap, `steps` are engine steps. Growth curves: time against requests and output length.
+TRACES is the folder with azure2023_conv.csv.gz, azure2023_code.csv.gz and mooncake_conversation_trace.jsonl.gz.
+Every scenario runs in a process of its own on one core; imports, reading the load and the compilation of cost
+tables are not counted; of runs under 5 s the fastest of three counts. `events` are entries of the simulation
+clock's heap, `steps` are engine steps. What comes out: the table, growth curves, and the bars, met or missed.
+
+With `--peer vidur --peer-python PATH` two of the loads are also played by Vidur in the Python at PATH, one where
+`pip install vidur` was run; `peers/vidur.py` says what is compared.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import resource
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from bars import verdicts
+from charts import CURVES, bars_table, console, growth, line, peer_table, results, write_html
+from peers import vidur
+from scenarios import BLOCK_SIZE, LONG, SCENARIOS, Row, llama_cost, measure
 
-from simserve.perf.model import build_cost
-from simserve.policies.routers import LeastLoaded
-from simserve.sim.cluster import Cluster
-from simserve.spec.hardware import load_gpu
-from simserve.spec.model import load_model
-from simserve.systems.vllm import Vllm
-from simserve.workload.azure import read_azure
-from simserve.workload.requests import RequestSet
+from simserve.errors import SimserveError
 
-H100_BLOCKS = 29_144
+PEER_SCENARIOS = ("azure conversation", "requests 10,000")
 
 
-def poisson(count: int, rate_rps: float, prompt: int, output: int) -> RequestSet:
-    """`count` requests of equal lengths."""
-    arrivals = np.cumsum(np.random.default_rng(0).exponential(1e9 / rate_rps, count)).astype(np.int64)
-    prompts, outputs = (np.full(count, n, dtype=np.int64) for n in (prompt, output))
-    return RequestSet(arrivals, prompts, outputs, prompts * 0, None, {})
-
-
-Scenario = tuple[Callable[[Path], RequestSet], int, int]  # load, replicas, blocks per replica
-
-SCENARIOS: dict[str, Scenario] = {
-    "azure conversation": (lambda d: read_azure(d / "azure2023_conv.csv.gz"), 1, H100_BLOCKS),
-    "azure conversation, 2,000 blocks": (lambda d: read_azure(d / "azure2023_conv.csv.gz"), 1, 2_000),
-    "azure code": (lambda d: read_azure(d / "azure2023_code.csv.gz"), 1, H100_BLOCKS),
-    "overload with preemptions": (lambda _: poisson(5_000, 40, 512, 512), 1, 4_000),
-    **{f"requests {n:,}": (lambda _, n=n: poisson(n, 8, 1024, 256), 1, H100_BLOCKS) for n in (1_000, 10_000, 100_000)},
-    **{f"output length {n}": (lambda _, n=n: poisson(5_000, 1, 512, n), 1, H100_BLOCKS) for n in (64, 128, 256, 512)},
-}
-MILLION: Scenario = (lambda _: poisson(1_000_000, 64 * 8, 1024, 256), 64, H100_BLOCKS)
-
-
-def measure(name: str, traces: Path) -> dict[str, Any]:
-    """Run one scenario here."""
-    load_of, replicas, blocks = MILLION if name == "million" else SCENARIOS[name]
-    load = load_of(traces)
-    cost = build_cost(
-        load_model("meta-llama/Llama-3.1-8B"), load_gpu("h100_sxm"), tensor_parallel_size=1, dtype="bf16",
-        kv_cache_dtype="auto", max_num_batched_tokens=8192, max_num_seqs=256,
-    )  # fmt: skip
-    cluster = Cluster(LeastLoaded())
-    for _ in range(replicas):
-        cluster.add(Vllm(), cost, num_gpu_blocks=blocks, block_size=16)
-    begin = time.perf_counter()
-    trace = cluster.play(load)
-    wall = time.perf_counter() - begin
-    tokens = int((trace.requests["prompt_tokens"] + trace.requests["output_tokens"]).sum())
-    return {
-        "scenario": name, "requests": len(load), "wall_s": wall, "requests_per_s": len(load) / wall,
-        "tokens_per_s": tokens / wall, "steps": int(trace.steps["steps"].sum()), "rows": len(trace.steps["steps"]),
-        "preemptions": int(trace.requests["preemptions"].sum()),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }  # fmt: skip
-
-
-def measure_apart(name: str, traces: Path) -> dict[str, Any]:
+def measure_apart(name: str, traces: Path, head: int | None = None) -> Row:
     """Run one scenario in a process of its own."""
     command = [sys.executable, __file__, str(traces), "--only", name]
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    result: dict[str, Any] = json.loads(out)
-    return result
+    if head is not None:
+        command += ["--head", str(head)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.returncode)  # it has said why
+    row: Row = json.loads(done.stdout)
+    return row
 
 
-def exponent(rows: list[dict[str, Any]], prefix: str) -> float:
-    """Slope of log wall time over the logarithm of the number in the scenario's name."""
-    points = [(r["scenario"].removeprefix(prefix).replace(",", ""), r["wall_s"]) for r in rows
-              if r["scenario"].startswith(prefix)]  # fmt: skip
-    x, y = zip(*((math.log(float(n)), math.log(t)) for n, t in points), strict=True)
-    return float(np.polyfit(x, y, 1)[0])
+def beside_vidur(python: Path, traces: Path, head: int | None) -> list[Row]:
+    """The same loads in both simulators; ratio: Vidur's time over ours."""
+    pairs = []
+    for name in PEER_SCENARIOS:
+        scenario = SCENARIOS[name]
+        load = scenario.load(traces)
+        load = load if head is None else load.head(head)
+        ours = measure_apart(name, traces, head)
+        theirs = vidur.play(python, load, llama_cost(), blocks=scenario.blocks, block_size=BLOCK_SIZE)
+        pairs.append({
+            "scenario": name, "requests": len(load), "ratio": theirs["wall_s"] / ours["wall_s"],
+            "simserve": {"simulator": "simserve", **ours}, "peer": theirs,
+        })  # fmt: skip
+    return pairs
 
 
-def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Wall time of each scenario as a bar chart."""
-    import plotly.express as px
-
-    px.bar(rows, x="wall_s", y="scenario", orientation="h", log_x=True).write_html(path)
-
-
-def main() -> None:
-    """Measure all scenarios, print the table, save it."""
+def options_from(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("traces", type=Path)
-    parser.add_argument("--only")
-    parser.add_argument("--million", action="store_true", help="add 1,000,000 requests on 64 replicas")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--plot", type=Path)
-    options = parser.parse_args()
-    if options.only:
-        print(json.dumps(measure(options.only, options.traces)))
-        return
+    parser.add_argument("--million", action="store_true", help="add 1,000,000 requests on 64 replicas and on one")
+    parser.add_argument("--json", type=Path, help="save all numbers here")
+    parser.add_argument("--plot", type=Path, help="save the charts here, as HTML")
+    parser.add_argument("--peer", choices=["vidur"], help="play two of the loads in this simulator too")
+    parser.add_argument("--peer-python", type=Path, default=Path(sys.executable), help="the Python that has the peer")
+    parser.add_argument("--peer-requests", type=int, help="only so many requests beside the peer")
+    parser.add_argument("--only", choices=[*SCENARIOS, *LONG], help="measure one scenario here, print it as JSON")
+    parser.add_argument("--head", type=int, help="with --only: only so many requests")
+    return parser.parse_args(arguments)
+
+
+def report(options: argparse.Namespace) -> None:
+    """Measure all scenarios; print, draw and save them."""
+    out = console()
+    if options.peer:
+        vidur.check(options.peer_python)
     rows = []
-    for name in [*SCENARIOS, *(["million"] if options.million else [])]:
+    for name in [*SCENARIOS, *(LONG if options.million else [])]:
         rows.append(measure_apart(name, options.traces))
-        r = rows[-1]
-        print(f"{name:34} {r['wall_s']:8.2f} s {r['requests_per_s']:10,.0f} requests/s "
-              f"{r['tokens_per_s']:14,.0f} tokens/s {r['steps']:9,} steps {r['preemptions']:6,} preemptions "
-              f"{r['peak_mb']:6.0f} MB", flush=True)  # fmt: skip
-    print(f"growth exponent over requests {exponent(rows, 'requests '):.2f}, "
-          f"over output length {exponent(rows, 'output length '):.2f}")  # fmt: skip
+        print(line(rows[-1]), flush=True)
+    for part in (results(rows), *(growth(rows, name) for name in CURVES), bars_table(verdicts(rows))):
+        out.print(part)
+    pairs = []
+    if options.peer:
+        pairs = beside_vidur(options.peer_python, options.traces, options.peer_requests)
+        out.print(peer_table(pairs))
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=2))
+        options.json.write_text(json.dumps({"rows": rows, "bars": verdicts(rows), "peer": pairs}, indent=2))
     if options.plot:
-        plot(rows, options.plot)
+        write_html(rows, options.plot)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, or end with one line and exit code 2."""
+    options = options_from(arguments)
+    try:
+        if options.only:
+            print(json.dumps(measure(options.only, options.traces, options.head)))
+        else:
+            report(options)
+    except (SimserveError, vidur.PeerMissing) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Other simulators, for playing the same work beside simserve; none of them is a dependency."""
