@@ -53,7 +53,7 @@ def simulate(
             enable_prefix_caching=deployment.enable_prefix_caching,
         )  # fmt: skip
     trace = cluster.play(workload, until_ns=until_ns)
-    placed = {o.name: o.size_bytes for o in memory.objects["hbm"].values()}
+    placed = {str(o.name): o.size_bytes for o in memory.objects["hbm"].values()}
     return RunResult(
         trace=trace,
         metrics=compute(

@@ -1,10 +1,13 @@
-"""Shared parts of schedulers and routers, no paper in them.
+"""Shared parts of schedulers, routers and eviction orders, no paper in them.
 
-Routers register here; outside packages use the entry-point group `simserve.router`.
+Routers and eviction orders register here; outside packages use the entry-point groups `simserve.router` and
+`simserve.eviction`.
 """
 
 from simserve.registry import Registry
-from simserve.sim.plan import Router
+from simserve.sim.plan import Eviction, Router
 
 ROUTERS: Registry[Router] = Registry("router", homes=("simserve.policies",), group="simserve.router")
+EVICTIONS: Registry[Eviction] = Registry("eviction order", homes=("simserve.policies",), group="simserve.eviction")
 router = ROUTERS.register
+eviction = EVICTIONS.register

@@ -42,9 +42,38 @@ def preempt(view: View, plan: Plan, victim: Seen) -> None:
 
 
 def queue(view: View) -> Iterator[Seen]:
-    """Requests to admit: preempted ones, the last one first, then arrivals in order."""
+    """Requests to admit: those whose KV was fetched, preempted ones, the last one first, then arrivals in order."""
+    yield from view.loaded.values()
     yield from reversed(list(view.preempted.values()))
     yield from view.waiting.values()
+
+
+def elsewhere(view: View, request: Seen) -> int:
+    """Tokens up to which a waiting request's KV can be fetched; 0 if there is nothing to fetch.
+
+    KV that another instance handed over must be fetched; a prefix in the offload tiers is worth it.
+    """
+    if request.remote_tokens or view.offload is None or request.blocks:
+        return request.remote_tokens
+    return view.offload.found(request, view.blocks.cached_tokens(request))
+
+
+def fetch(view: View, plan: Plan, request: Seen, *, slots: int = 0, headroom: int = 0) -> bool:
+    """Order KV that is `elsewhere`, if blocks for all of the request's tokens are free beside `headroom`.
+
+    slots: hold blocks for that many tokens, if more. All at once, for requests that were fetched in part could keep
+    the rest from one another for ever.
+    """
+    blocks = view.blocks
+    slots = max(slots, request.num_tokens)
+    if not blocks.fits(request, slots, headroom):
+        return False
+    plan.cached[request] = hit = blocks.attach(request)
+    if not request.remote_tokens and view.offload is not None:
+        view.offload.claim(request, hit)
+    blocks.reserve(request, slots, delay_cache=True)
+    plan.fetched.append(request)
+    return True
 
 
 def decode_running(view: View, plan: Plan, budget: int, *, spare_prompts: bool = False) -> int:
@@ -96,7 +125,7 @@ def continue_prompts(view: View, plan: Plan, budget: int, unit: int = 1) -> int:
 def admit(view: View, plan: Plan, request: Seen, tokens: int, slots: int = 0) -> None:
     """Admit a request with its cached prefix and `tokens` tokens; slots: hold blocks for that many tokens."""
     hit = view.blocks.cached_tokens(request)
-    if hit:
+    if hit and not request.blocks:
         plan.cached[request] = view.blocks.attach(request)
     view.blocks.reserve(request, max(hit + tokens, slots))
     plan.admitted.append(request)
@@ -119,4 +148,4 @@ def promise(view: View, plan: Plan) -> None:
     """
     moved = plan.admitted or plan.preempted
     plan.repeats = not moved and len(plan.tokens) == len(view.running) == sum(plan.tokens.values())
-    plan.arrival_breaks = not view.waiting and not view.preempted
+    plan.arrival_breaks = len(view.waiting) + len(view.preempted) + len(view.loaded) == len(plan.fetched)

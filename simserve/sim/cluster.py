@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from simserve.errors import LawBroken
+from simserve.errors import LawBroken, SimserveError
 from simserve.perf.cost import CostModel
 from simserve.sim.clock import Clock
 from simserve.sim.instance import Instance, Observer
 from simserve.sim.kv import BlockLedger
 from simserve.sim.lanes import GpuLanes
+from simserve.sim.link import Link
+from simserve.sim.offload import OffloadTiers
 from simserve.sim.plan import InstanceView, Router, Scheduler
 from simserve.sim.prefix import PrefixLedger
 from simserve.sim.request import Outcome, Request
 from simserve.sim.source import Load, Source, source
 from simserve.sim.swap import SwapSpace
-from simserve.sim.trace import REQUEST_COLUMNS, Trace, columns, step_columns
+from simserve.sim.trace import REQUEST_COLUMNS, Spans, Trace, columns, step_columns
+
+OffloadOf = Callable[[PrefixLedger], OffloadTiers]
 
 
 class Cluster:
@@ -29,7 +33,7 @@ class Cluster:
     """
 
     def __init__(self, router: Router, *, snapshot_interval_ns: int = 0, leap: bool = True) -> None:
-        self.clock = Clock()
+        self.clock, self.spans = Clock(), Spans()
         self.router = router
         self.instances: list[Instance] = []
         self.request_log = array("q")
@@ -44,17 +48,33 @@ class Cluster:
         self, scheduler: Scheduler, cost: CostModel, *, num_gpu_blocks: int, block_size: int,
         enable_prefix_caching: bool = False, max_model_len: int | None = None,
         observer: Observer | None = None, gpu: GpuLanes | None = None, swap: SwapSpace | None = None,
+        offload: OffloadOf | None = None,
     ) -> Instance:  # fmt: skip
-        """One more instance; its index is the order of adding."""
+        """One more instance; its index is the order of adding.
+
+        offload: makes its offload tiers from its ledger; they need prefix caching, for they go by block hashes.
+        """
         ledger = (PrefixLedger if enable_prefix_caching else BlockLedger)(num_gpu_blocks, block_size)
+        if offload is not None and not isinstance(ledger, PrefixLedger):
+            raise SimserveError("prefix offload needs enable_prefix_caching")
         instance = Instance(
             len(self.instances), self.clock, scheduler, ledger, cost,
             on_end=self._end, max_model_len=max_model_len, leap=self._leap, observer=observer,
-            gpu=gpu, swap=swap,
+            gpu=gpu, swap=swap, spans=self.spans,
+            offload=offload(ledger) if offload is not None and isinstance(ledger, PrefixLedger) else None,
         )  # fmt: skip
         self.instances.append(instance)
         self._views.append(instance.view)
         return instance
+
+    def link(
+        self, name: str, *, bandwidth_bytes_per_s: int, latency_ns: int = 0, launch_ns: int = 0
+    ) -> Link:  # fmt: skip
+        """A link on this cluster's clock, whose transfers are in the trace under `name`."""
+        return Link(
+            self.clock, bandwidth_bytes_per_s=bandwidth_bytes_per_s, latency_ns=latency_ns, launch_ns=launch_ns,
+            note=self.spans.of(name),
+        )  # fmt: skip
 
     def play(self, load: Load, *, until_ns: int | None = None) -> Trace:
         """Run `load` to its end, or up to `until_ns`; what is then in flight is UNFINISHED."""
@@ -74,6 +94,8 @@ class Cluster:
             total_blocks=[i.ledger.total for i in self.instances],
             end_ns=max(int(steps["end_ns"].max(initial=0)), until_ns or 0),
             truncated=sum(i.truncated for i in self.instances),
+            resources=self.spans.resources,
+            spans=self.spans.table(),
         )
         if until_ns is None and len(trace.requests["id"]) != total:
             raise LawBroken("conservation", f"{len(trace.requests['id'])} of {total} requests ended")
@@ -111,7 +133,7 @@ class Cluster:
             request.id, request.arrival_ns, request.first_scheduled_ns, request.first_token_ns,
             request.last_token_ns if finished else -1, request.prompt_tokens,
             request.num_tokens - request.prompt_tokens, request.instance, request.preemptions, int(outcome),
-            request.cached_tokens,
+            request.cached_tokens, request.prefill_instance, request.kv_arrived_ns,
         ))  # fmt: skip
         del self.in_flight[request.id]
         if self._source is not None and outcome is not Outcome.UNFINISHED:

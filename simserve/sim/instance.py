@@ -15,11 +15,14 @@ from simserve.errors import LawBroken
 from simserve.perf.cost import CostModel
 from simserve.sim.clock import COMMIT, PLAN, Clock, Timer
 from simserve.sim.kv import BlockLedger
-from simserve.sim.lanes import GpuLanes, SegmentRun, demands
+from simserve.sim.lanes import Demand, GpuLanes, SegmentRun, demands
+from simserve.sim.offload import OffloadTiers
 from simserve.sim.plan import InstanceView, Lane, Plan, Scheduler, View
+from simserve.sim.queues import Queues
 from simserve.sim.request import Outcome, Request
 from simserve.sim.step import Step
 from simserve.sim.swap import SwapSpace
+from simserve.sim.trace import Spans
 
 Observer = Callable[[int, int, Plan, int], None]
 
@@ -38,29 +41,27 @@ class Instance:
         self, index: int, clock: Clock, scheduler: Scheduler, ledger: BlockLedger, cost: CostModel, *,
         on_end: Callable[[Request, Outcome], None], max_model_len: int | None = None,
         leap: bool = True, observer: Observer | None = None, gpu: GpuLanes | None = None,
-        swap: SwapSpace | None = None,
+        swap: SwapSpace | None = None, offload: OffloadTiers | None = None,
+        spans: Spans | None = None,
     ) -> None:  # fmt: skip
         self.clock, self.scheduler, self.ledger, self.cost = clock, scheduler, ledger, cost
         capacity = ledger.total * ledger.block_size
         self.max_model_len = min(max_model_len or capacity, capacity)
-        self.running: dict[int, Request] = {}
-        self.waiting: dict[int, Request] = {}
-        self.preempted: dict[int, Request] = {}
+        queues = self.queues = Queues()
+        self.running = queues.running
         self.view = InstanceView(index, free_blocks=ledger.free, total_blocks=ledger.total)
         self.step_log = array("q")
         self.itl_gaps = array("q")
         self.truncated = 0
-        self.loading: dict[int, Request] = {}
-        self.loaded: dict[int, Request] = {}
-        self.swapped: dict[int, Request] = {}
-        self.suspended: dict[int, Plan] = {}
         self.hand_over: Callable[[Request], None] | None = None
         self.fetch: Callable[[Request, Callable[[], None]], None] | None = None
         self._seen = View(
-            0, self.running, self.waiting, self.preempted, ledger, self.suspended, self.loaded,
-            self.swapped, swap,
+            0, queues.running, queues.waiting, queues.preempted, ledger, queues.suspended, queues.loaded,
+            queues.swapped, swap, offload,
         )  # fmt: skip
-        self._swap = swap
+        self._swap, self._offload, self._spans = swap, offload, spans
+        if offload is not None:
+            offload.changed = lambda: self.wake(always=True)
         self._gpu, self._own_gpu = gpu, gpu or GpuLanes(clock)
         self._stopped: dict[int, Step] = {}
         self._stops = 0
@@ -77,7 +78,7 @@ class Instance:
             request.final_tokens = self.max_model_len
             self.truncated += 1
         request.instance = self.view.index
-        self.waiting[request.id] = request
+        self.queues.waiting[request.id] = request
         self.view.num_waiting += 1
         self.wake()
         return True
@@ -136,8 +137,18 @@ class Instance:
         parts = demands(step.plan.segments, price) if step.plan.segments else [{Lane.COMPUTE: price}]
         step.duration_ns = 0
         self._observe(step)
-        step.run = SegmentRun(self._own_gpu, parts, self._commit, self._end_segments, self._suspend)
+        step.run = SegmentRun(self._own_gpu, parts, self._commit, self._end_segments, self._suspend, self._note_segment)
         step.run.start()
+
+    def _note_segment(self, demand: Demand, start_ns: int, end_ns: int) -> None:
+        """Every lane that a segment asked for was its own from start to end."""
+        for lane, busy in demand.items():
+            if busy:
+                self._note_lane(lane, start_ns, end_ns)
+
+    def _note_lane(self, lane: Lane, start_ns: int, end_ns: int) -> None:
+        if self._spans is not None:
+            self._spans.of(f"instance {self.view.index} {lane.value}")(start_ns, end_ns, -1, 0)
 
     def _end_segments(self) -> None:
         """The last segment has ended: now the step's duration is known."""
@@ -159,7 +170,7 @@ class Instance:
             self.step_log.extend(row)
         step.tokens, step.preempted = tokens, 0
         self._step = None
-        self.suspended[self._stops], self._stopped[self._stops] = step.plan, step
+        self.queues.suspended[self._stops], self._stopped[self._stops] = step.plan, step
         self._stops += 1
         self._timer = self.clock.call_at(self.clock.now_ns, self._form, PLAN)
 
@@ -168,61 +179,37 @@ class Instance:
         step = self._stopped.pop(key, None)
         if step is None or step.run is None:
             raise LawBroken("resume", f"no suspended step {key}", time_ns=now)
-        del self.suspended[key]
+        del self.queues.suspended[key]
         step.start_ns, self._step = now, step
         self._observe(step)
         step.run.start()
 
     def _move(self, plan: Plan, now: int) -> None:
-        """Apply the plan to the queues: preempt, then admit."""
-        for victim in plan.preempted:
-            request = self.running.pop(victim.id, None)
-            if request is None or request.blocks or any(request in s.tokens for s in self.suspended.values()):
-                raise LawBroken("preempt", "victim not running, still holding blocks or suspended", time_ns=now,
-                                request=victim.id)  # fmt: skip
-            request.computed_tokens = 0
-            request.preemptions += 1
-            self.preempted[request.id] = request
-        for seen in plan.swapped_out:
-            if seen.blocks:
-                raise LawBroken("swap", "a victim still holds blocks", time_ns=now, request=seen.id)
-            self.swapped[seen.id] = self.running.pop(seen.id)
-            self.swapped[seen.id].preemptions += 1
-        for seen in plan.swapped_in:
-            self.running[seen.id] = self.swapped.pop(seen.id)
-        for seen in plan.fetched:
-            self._load(self.waiting.pop(seen.id), now)
-        for seen in plan.admitted:
-            held = next((q for q in (self.loaded, self.preempted, self.waiting) if seen.id in q), None)
-            if held is None:
-                raise LawBroken("admit", "request is not waiting", time_ns=now, request=seen.id)
-            request = held.pop(seen.id)
-            request.computed_tokens = plan.cached.get(seen, request.computed_tokens)
-            if request.first_scheduled_ns < 0:
-                request.first_scheduled_ns = now
-                request.cached_tokens = request.computed_tokens
-            self.running[request.id] = request
+        """Apply the plan to the queues, and start its fetches."""
+        queues = self.queues
+        for request in queues.move(plan, now):
+            self._load(request, now)
         if len(self.running) > self.scheduler.max_num_seqs:
             raise LawBroken("max_num_seqs", f"{len(self.running)} requests run", time_ns=now)
         self.view.num_running = len(self.running)
-        self.view.num_waiting = self._count_waiting()
+        self.view.num_waiting = queues.num_waiting
         self.view.free_blocks = self.ledger.free
 
-    def _count_waiting(self) -> int:
-        return len(self.waiting) + len(self.preempted) + len(self.loading) + len(self.loaded) + len(self.swapped)
-
     def _load(self, request: Request, now: int) -> None:
-        """Fetch the remote KV of a request whose blocks are reserved."""
-        if self.fetch is None or request.blocks * self.ledger.block_size < request.remote_tokens:
+        """Fetch the KV of a request, handed over or from the offload tiers, into the blocks that it holds."""
+        fetch, ready = self.fetch, request.remote_tokens
+        if not ready and self._offload is not None:
+            fetch, ready = self._offload.fetch, self._offload.claimed_tokens(request)
+        if fetch is None or not ready or request.blocks * self.ledger.block_size < ready:
             raise LawBroken("fetch", "nothing to fetch from, or no blocks", time_ns=now, request=request.id)
-        self.loading[request.id] = request
 
         def arrived() -> None:
-            request.computed_tokens, request.remote_tokens = request.remote_tokens, 0
-            self.loaded[request.id] = self.loading.pop(request.id)
+            request.computed_tokens, request.remote_tokens = ready, 0
+            request.kv_arrived_ns = self.clock.now_ns
+            self.queues.loaded[request.id] = self.queues.loading.pop(request.id)
             self.wake(always=True)
 
-        self.fetch(request, arrived)
+        fetch(request, arrived)
 
     def _advance(self, step: Step) -> None:
         """Check the token map and advance computed tokens, gathering what the price depends on."""
@@ -263,7 +250,7 @@ class Instance:
         """Set the duration; for a plan that repeats, of all steps up to the next change."""
         plan = step.plan
         leaps = self._leap and plan.repeats and step.regular == step.decode == len(plan.tokens)
-        count = self._steps_that_fit(step) if leaps and step.left > 1 else 1
+        count = step.steps_that_fit(self.ledger.block_size, self.ledger.free) if leaps and step.left > 1 else 1
         if count > 1:
             durations = self.cost.decode_run_ns(step.decode, step.context, count)
             step.ends = np.cumsum(durations)
@@ -280,21 +267,14 @@ class Instance:
     def _step_ns(self, step: Step) -> int:
         """The price of one step, after the swap copies that its plan ordered."""
         price = self.cost.step_ns(step.prefill, step.decode, step.context, step.sampled)
-        return price if self._swap is None else price + self._swap.settle_ns()
-
-    def _steps_that_fit(self, step: Step) -> int:
-        """The most steps of this batch before a request finishes or the free blocks could run out."""
-        most, size, free = step.left, self.ledger.block_size, self.ledger.free
-        if -(-(most - 1) // size) * step.decode <= free:
-            return most
-        held = np.array([r.computed_tokens for r in step.plan.tokens], dtype=np.int64)
-        have = -(-held // size)
-        low, high = 1, most
-        while low < high:
-            middle = (low + high + 1) // 2
-            fits = int((-(-(held + middle - 1) // size) - have).sum()) <= free
-            low, high = (middle, high) if fits else (low, middle - 1)
-        return low
+        if self._swap is None:
+            return price
+        out_ns, back_ns = self._swap.settle_ns()
+        for lane, start, duration in ((Lane.PCIE_OUT, step.start_ns, out_ns),
+                                      (Lane.PCIE_IN, step.start_ns + out_ns, back_ns)):  # fmt: skip
+            if duration:
+                self._note_lane(lane, start, start + duration)
+        return out_ns + back_ns + price
 
     def _cut(self, step: Step) -> None:
         """End a leap at the first step boundary at or after now."""
@@ -313,7 +293,7 @@ class Instance:
         """Note the state in which the step starts, and tell an observer."""
         step.used = step.last_used = self.ledger.used
         step.running = len(self.running)
-        step.waiting = self._count_waiting()
+        step.waiting = self.queues.num_waiting
         if self._observer is not None:
             self._observer(step.start_ns, step.duration_ns, step.plan, self.ledger.free)
 
@@ -324,6 +304,8 @@ class Instance:
         self._step = self._timer = None
         end = step.start_ns + step.duration_ns
         done = self._commit_many(step, end) if step.count > 1 else self._commit_one(step, end)
+        if self._offload is not None and step.prefill:
+            self._store_prompts(step, self._offload)
         for row in step.rows():
             self.step_log.extend(row)
         for request in done:
@@ -336,7 +318,7 @@ class Instance:
         self.view.free_blocks = self.ledger.free
         for request in done:
             self._on_end(request, Outcome.FINISHED)
-        if not (self.running or self.loaded or self.suspended or self._count_waiting()):
+        if not self.queues.can_go_on:
             return
         if self.clock.later():
             if self._timer is not None:
@@ -344,6 +326,12 @@ class Instance:
             self._form()
         elif self._timer is None:
             self._timer = self.clock.call_at(end, self._form, PLAN)
+
+    def _store_prompts(self, step: Step, offload: OffloadTiers) -> None:
+        """Copy what the step computed of prompts to the offload tiers."""
+        for seen, tokens in step.plan.tokens.items():
+            if seen.computed_tokens - tokens < seen.prompt_tokens:
+                offload.store(self.running[seen.id], min(seen.computed_tokens, seen.prompt_tokens))
 
     def _hand_over_all(self, hand_over: Callable[[Request], None]) -> None:
         """Pass on requests that have their first token; their blocks stay until `free_kv`."""

@@ -33,7 +33,7 @@ class BlockLedger:
         """Blocks that hold `tokens` tokens."""
         return -(-tokens // self.block_size)
 
-    def reserve(self, request: Seen, tokens: int) -> bool:
+    def reserve(self, request: Seen, tokens: int, *, delay_cache: bool = False) -> bool:
         """Give `request` slots for its first `tokens` tokens; False (and no change) if they are not free."""
         more = -(-tokens // self.block_size) - request.blocks
         if more > self.free:
@@ -48,16 +48,18 @@ class BlockLedger:
         return False
 
     def cached_tokens(self, request: Seen) -> int:
-        """Tokens of the request's cached prefix; none without prefix caching."""
-        return 0
+        """Tokens that need not be computed: what was fetched into blocks that the request holds."""
+        return request.computed_tokens if request.blocks else 0
 
     def fits(self, request: Seen, tokens: int, headroom: int) -> bool:
-        """Whether a waiting request's first `tokens` tokens fit beside `headroom` blocks."""
+        """Whether a waiting request's first `tokens` tokens fit beside `headroom` blocks; see `sim.plan.Blocks`."""
+        if request.blocks:
+            return self.count(tokens) - request.blocks <= self.free
         return self.count(tokens) + headroom <= self.free
 
     def attach(self, request: Seen) -> int:
-        """Give `request` the blocks of its cached prefix; returns their tokens."""
-        return 0
+        """Give `request` its cached prefix, of which there is none; returns its `cached_tokens`."""
+        return self.cached_tokens(request)
 
     def advance(self, requests: Sequence[Seen], steps: int) -> bool:
         """Blocks for `steps` more decode steps of a batch; False if they are not free."""

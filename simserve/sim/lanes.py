@@ -64,6 +64,11 @@ class GpuLanes:
         self._jobs: list[_Job] = []
         self._updated_ns = 0
 
+    @property
+    def now_ns(self) -> int:
+        """The time on the clock."""
+        return self._clock.now_ns
+
     def start(self, demand: Demand, done: Callable[[], None], priority: int) -> None:
         """Run a segment from now; `done` is called when it ends. One that asks for nothing takes 1 ns."""
         self._progress()
@@ -111,30 +116,37 @@ class _Job:
 
 
 class SegmentRun:
-    """The segments of one step on a GPU's lanes, one after another; can stop at a boundary."""
+    """The segments of one step on a GPU's lanes, one after another; can stop at a boundary.
+
+    note: called as (demand, start_ns, end_ns) when a segment has ended.
+    """
 
     def __init__(
-        self, lanes: GpuLanes, parts: Sequence[Demand], priority: int,
-        finished: Callable[[], None], stopped: Callable[[], None],
+        self, lanes: GpuLanes, parts: Sequence[Demand], priority: int, finished: Callable[[], None],
+        stopped: Callable[[], None], note: Callable[[Demand, int, int], None],
     ) -> None:  # fmt: skip
         self._lanes, self._parts, self._priority = lanes, list(parts), priority
-        self._finished, self._stopped = finished, stopped
-        self._stop = False
+        self._finished, self._stopped, self._note = finished, stopped, note
+        self._stop, self._began_ns = False, 0
 
     def start(self) -> None:
         """Begin with the first segment that has not run."""
         self._stop = False
-        self._lanes.start(self._parts[0], self._next, self._priority)
+        self._begin()
 
     def stop(self) -> None:
         """Stop at the end of the segment that runs; a run in its last segment just finishes."""
         self._stop = True
 
+    def _begin(self) -> None:
+        self._began_ns = self._lanes.now_ns
+        self._lanes.start(self._parts[0], self._next, self._priority)
+
     def _next(self) -> None:
-        self._parts.pop(0)
+        self._note(self._parts.pop(0), self._began_ns, self._lanes.now_ns)
         if not self._parts:
             self._finished()
         elif self._stop:
             self._stopped()
         else:
-            self._lanes.start(self._parts[0], self._next, self._priority)
+            self._begin()

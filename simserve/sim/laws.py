@@ -86,18 +86,33 @@ def memory(trace: Trace) -> None:
 
 
 def work_conservation(trace: Trace) -> None:
-    """No instance stands still between two steps while a request that it took is in flight."""
+    """No instance stands still between two steps while a request that it can work on is in flight.
+
+    It may while KV is on its way to it, or from it: those blocks keep others out.
+    """
     s, r = trace.steps, trace.requests
+    done, fetched = r["outcome"] == Outcome.FINISHED, r["kv_arrived_ns"] >= 0
     for index in range(len(trace.total_blocks)):
         own = s["instance"] == index
         start, end = s["start_ns"][own], s["end_ns"][own]
-        mine = (r["instance"] == index) & (r["outcome"] == Outcome.FINISHED)
-        arrivals, finishes = np.sort(r["arrival_ns"][mine]), np.sort(r["finish_ns"][mine])
-        gaps = np.flatnonzero(start[1:] > end[:-1])
-        present = np.searchsorted(arrivals, end[:-1][gaps], side="right") - np.searchsorted(
-            finishes, end[:-1][gaps], side="right"
+        stops = end[:-1][start[1:] > end[:-1]]
+        here, handed_over = done & (r["instance"] == index), done & (r["prefill_instance"] == index)
+        handed_here = here & (r["prefill_instance"] >= 0)
+        present = (
+            _inside(stops, r["arrival_ns"], r["finish_ns"], here & ~handed_here)
+            + _inside(stops, r["kv_arrived_ns"], r["finish_ns"], handed_here)
+            + _inside(stops, r["arrival_ns"], r["first_token_ns"], handed_over)
         )
-        _raise_first("work conservation", present > 0, end[:-1][gaps], f"instance {index} stands still")
+        moving = _inside(stops, r["arrival_ns"], r["kv_arrived_ns"], (here | handed_over) & fetched)
+        _raise_first("work conservation", (present > 0) & (moving == 0), stops, f"instance {index} stands still")
+
+
+def _inside(
+    times: NDArray[np.int64], begin: NDArray[np.int64], end: NDArray[np.int64], which: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """For each time how many of the intervals [begin, end) of `which` contain it."""
+    begun = np.searchsorted(np.sort(begin[which]), times, side="right")
+    return begun - np.searchsorted(np.sort(end[which]), times, side="right")
 
 
 def expanded(steps: Columns) -> Columns:

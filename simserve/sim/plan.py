@@ -32,6 +32,38 @@ class Swap(Protocol):
         ...
 
 
+class Offload(Protocol):
+    """KV of prefixes in tiers beyond the GPU (host memory, SSD) as a scheduler sees it."""
+
+    def found(self, request: Seen, tokens: int) -> int:
+        """Tokens of the request's prefix that the tiers hold on from its first `tokens`, a whole number of blocks;
+        the end of that prefix, at most all tokens but one, or 0 if they hold nothing of it."""
+        ...
+
+    def claim(self, request: Seen, tokens: int) -> None:
+        """Keep what was found beyond the first `tokens` until it has been fetched; for a plan that fetches it."""
+        ...
+
+
+class Stored(Protocol):
+    """What an eviction order may know of an object in a memory tier."""
+
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def placed_ns(self) -> int: ...
+    @property
+    def last_used_ns(self) -> int: ...
+
+
+class Eviction(Protocol):
+    """An order in which objects leave a full tier."""
+
+    def key(self, item: Stored) -> tuple[int, ...]:
+        """What sorts first goes first."""
+        ...
+
+
 class WorkKind(Enum):
     """What a segment computes; hybrids, multimodal and diffusion are other kinds, not other engines."""
 
@@ -70,9 +102,9 @@ class Plan:
     tokens: tokens scheduled per request, in scheduling order, each at least 1; admitted: requests that leave
     the waiting side; cached: tokens that an admitted request finds in the prefix cache; preempted: requests
     that lose their blocks, in order; swapped_out, swapped_in: running requests whose KV goes to the host, and
-    those whose KV comes back to run on; fetched: waiting requests whose remote KV is to be fetched into the
-    blocks that the plan reserved for all their tokens; they come back in `View.loaded`; segments: empty for the
-    default.
+    those whose KV comes back to run on; fetched: waiting requests whose KV is to be fetched, from the instance
+    that handed them over or from the offload tiers, into blocks that the plan reserved (with `delay_cache`); they
+    come back in `View.loaded`, holding them; segments: empty for the default.
 
     interruptible: an arrival stops the step at the end of the segment that runs; the work done is kept and the
     plan appears in `View.suspended`. resume: go on with that suspended plan; then nothing else may be planned.
@@ -117,19 +149,26 @@ class Blocks(Protocol):
         ...
 
     def cached_tokens(self, request: Seen) -> int:
-        """Tokens of the request's longest cached prefix: whole blocks, at most all tokens but one."""
+        """Tokens of a waiting request that need not be computed: its longest cached prefix, in whole blocks, at most
+        all tokens but one; of one that holds blocks, what was fetched into them."""
         ...
 
     def fits(self, request: Seen, tokens: int, headroom: int) -> bool:
-        """Whether a waiting request's first `tokens` tokens, hits included, fit beside `headroom` blocks."""
+        """Whether a waiting request's first `tokens` tokens, hits included, fit beside `headroom` blocks.
+
+        One that holds blocks already, for its KV was fetched, needs no headroom.
+        """
         ...
 
     def attach(self, request: Seen) -> int:
-        """Give a request that is admitted its cached prefix; returns its tokens."""
+        """Give a request that is admitted its cached prefix, if it holds none; returns its `cached_tokens`."""
         ...
 
-    def reserve(self, request: Seen, tokens: int) -> bool:
-        """Give `request` slots for its first `tokens` tokens; False (and no change) if they are not free."""
+    def reserve(self, request: Seen, tokens: int, *, delay_cache: bool = False) -> bool:
+        """Give `request` slots for its first `tokens` tokens; False (and no change) if they are not free.
+
+        delay_cache: what comes into them is not there yet; a later `reserve` enters it into the prefix cache.
+        """
         ...
 
     def release(self, request: Seen) -> None:
@@ -142,9 +181,9 @@ class View:
     """What a scheduler sees of its instance. Mappings are in order of admission, preemption and arrival.
 
     suspended: plans that were interrupted, by the key that resumes them; their requests have their tokens
-    scheduled already. loaded: requests whose remote KV has arrived, with their blocks. swapped: requests whose KV
-    lies on the host, in `swap` (None: no swap space). preempted: requests to
-    resume, the last one preempted last (vLLM resumes that one first).
+    scheduled already. loaded: requests whose KV has been fetched, with their blocks. swapped: requests whose KV
+    lies on the host, in `swap` (None: no swap space). offload: tiers with the KV of prefixes (None: there are none).
+    preempted: requests to resume, the last one preempted last (vLLM resumes that one first).
     """
 
     now_ns: int
@@ -156,6 +195,7 @@ class View:
     loaded: Mapping[int, Seen] = field(default_factory=dict)
     swapped: Mapping[int, Seen] = field(default_factory=dict)
     swap: Swap | None = None
+    offload: Offload | None = None
 
 
 class Scheduler(Protocol):
@@ -204,8 +244,4 @@ def knob(default: Any, doc: str, *, low: float | None = None, high: float | None
 
 def knobs(part: type) -> dict[str, Mapping[str, Any]]:
     """Name -> {doc, low, high, choices, default} of every knob of a scheduler or router class."""
-    return {
-        f.name: {**f.metadata, "default": f.default}
-        for f in dataclasses.fields(part)
-        if "doc" in f.metadata
-    }
+    return {f.name: {**f.metadata, "default": f.default} for f in dataclasses.fields(part) if "doc" in f.metadata}

@@ -70,7 +70,7 @@ class DisaggregatedCluster(Cluster):
             self._fetched(request.id)
 
     def _fetch(self, request: Request, done: Callable[[], None]) -> None:
-        """Move a request's KV to the decode instance that asks for it."""
+        """Move a request's KV to the decode instance that asks for it, but for what its prefix cache had."""
         source, _ = self._left_behind[request.id]
 
         def arrived() -> None:
@@ -78,7 +78,8 @@ class DisaggregatedCluster(Cluster):
             done()
 
         link = self._links[source.view.index]
-        link.transfer(request.remote_tokens * self.kv_bytes_per_token, arrived)
+        missing = request.remote_tokens - request.computed_tokens
+        link.transfer(missing * self.kv_bytes_per_token, arrived, request=request.id)
 
     def _fetched(self, key: int) -> None:
         source, request = self._left_behind.pop(key)

@@ -37,17 +37,23 @@ class PrefixLedger(BlockLedger):
         return tokens % self.block_size == 0
 
     def cached_tokens(self, request: Seen) -> int:
-        """Tokens of the longest cached prefix: whole blocks, at most all tokens but one."""
+        """Tokens of the longest cached prefix: whole blocks, at most all tokens but one; or what was fetched."""
+        if request.blocks:
+            return request.computed_tokens
         return len(self._hits(request)) * self.block_size
 
     def fits(self, request: Seen, tokens: int, headroom: int) -> bool:
         """Whether `tokens` tokens fit beside `headroom` blocks; hits that nobody holds cost a free block."""
+        if request.blocks:
+            return self.count(tokens) - request.blocks <= self.free
         hits = self._hits(request)
         unheld = sum(1 for block in hits if self._refs[block] == 0)
         return self.count(tokens) - len(hits) + unheld + headroom <= self.free
 
     def attach(self, request: Seen) -> int:
-        """Give `request` the blocks of its cached prefix; returns their tokens."""
+        """Give `request` the blocks of its cached prefix, if it holds none; returns its `cached_tokens`."""
+        if request.blocks:
+            return request.computed_tokens
         hits = self._hits(request)
         for block in hits:
             if self._refs[block] == 0:
@@ -58,8 +64,8 @@ class PrefixLedger(BlockLedger):
         self._full[request.id] = request.blocks = len(hits)
         return len(hits) * self.block_size
 
-    def reserve(self, request: Seen, tokens: int) -> bool:
-        """As the plain ledger's; full blocks enter the cache at once."""
+    def reserve(self, request: Seen, tokens: int, *, delay_cache: bool = False) -> bool:
+        """As the plain ledger's; full blocks enter the cache at once, unless their content is yet to come."""
         held = self._held.setdefault(request.id, [])
         more = self.count(tokens) - len(held)
         if more > self.free:
@@ -68,7 +74,8 @@ class PrefixLedger(BlockLedger):
             block = self._take()
             held.append(block)
         request.blocks = len(held)
-        self._enter(request, held, min(tokens, request.num_tokens) // self.block_size)
+        if not delay_cache:
+            self._enter(request, held, min(tokens, request.num_tokens) // self.block_size)
         return True
 
     def release(self, request: Seen) -> None:
@@ -116,7 +123,7 @@ class PrefixLedger(BlockLedger):
         done = self._full.get(request.id, 0)
         if full <= done:
             return
-        hashes = self._hashes(request, full)
+        hashes = self.hashes(request, full)
         for index in range(done, full):
             self._hash[held[index]] = hashes[index]
             self._cached.setdefault(hashes[index], {})[held[index]] = None
@@ -125,14 +132,14 @@ class PrefixLedger(BlockLedger):
     def _hits(self, request: Seen) -> list[int]:
         """Cached blocks of the longest prefix."""
         hits: list[int] = []
-        for value in self._hashes(request, (request.num_tokens - 1) // self.block_size):
+        for value in self.hashes(request, (request.num_tokens - 1) // self.block_size):
             blocks = self._cached.get(value)
             if blocks is None:
                 break
             hits.append(next(iter(blocks)))
         return hits
 
-    def _hashes(self, request: Seen, count: int) -> list[int]:
+    def hashes(self, request: Seen, count: int) -> list[int]:
         """The first `count` hashes of the request's chain, extended as needed."""
         chain = self._chain.setdefault(request.id, [])
         if len(chain) < count:

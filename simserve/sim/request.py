@@ -66,8 +66,9 @@ class Seen:
 class Request(Seen):
     """A request with what only the engine knows: where it will end and when its tokens came.
 
-    final_tokens: prompt plus output tokens; cached_tokens: prefix-cache hits at the first
-    admission; times are -1 until they happen.
+    final_tokens: prompt plus output tokens; cached_tokens: prefix-cache hits at the first admission;
+    kv_arrived_ns: when KV was last fetched for it; prefill_instance: which one handed it over, -1 for none; times
+    are -1 until they happen.
     """
 
     __slots__ = (
@@ -76,7 +77,9 @@ class Request(Seen):
         "first_scheduled_ns",
         "first_token_ns",
         "instance",
+        "kv_arrived_ns",
         "last_token_ns",
+        "prefill_instance",
     )
 
     def __init__(
@@ -89,7 +92,9 @@ class Request(Seen):
         self.first_scheduled_ns = -1
         self.first_token_ns = -1
         self.last_token_ns = -1
+        self.kv_arrived_ns = -1
         self.instance = -1
+        self.prefill_instance = -1
 
     def successor(self) -> Request:
         """The same request on another instance: its tokens are known there, its KV is remote."""
@@ -100,5 +105,5 @@ class Request(Seen):
         other.num_tokens, other.remote_tokens = self.num_tokens, self.computed_tokens
         other.preemptions, other.cached_tokens = self.preemptions, self.cached_tokens
         other.first_scheduled_ns, other.first_token_ns = self.first_scheduled_ns, self.first_token_ns
-        other.last_token_ns = self.last_token_ns
+        other.last_token_ns, other.prefill_instance = self.last_token_ns, self.instance
         return other

@@ -46,6 +46,20 @@ class Step:
         self.preempted = len(plan.preempted)
         self.arrival_breaks = False
 
+    def steps_that_fit(self, block_size: int, free_blocks: int) -> int:
+        """The most steps of this batch before a request finishes or the free blocks could run out."""
+        if -(-(self.left - 1) // block_size) * self.decode <= free_blocks:
+            return self.left
+        held = np.array([r.computed_tokens for r in self.plan.tokens], dtype=np.int64)
+        have = np.array([r.blocks for r in self.plan.tokens], dtype=np.int64)
+        low, high = 1, self.left
+        while low < high:
+            middle = (low + high + 1) // 2
+            need = -(-(held + middle - 1) // block_size) - have
+            fits = int(np.maximum(need, 0).sum()) <= free_blocks
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return low
+
     def rows(self) -> Iterator[tuple[int, ...]]:
         """The step as rows of `trace.STEP_COLUMNS`; a leap whose durations bend is cut at the bends."""
         pieces = [(0, self.count)] if self._straight() else self._pieces()

@@ -30,9 +30,7 @@ class SwapSpace:
     separate copies that a block takes (layers x 2 unless the layout is contiguous).
     """
 
-    def __init__(
-        self, total: int, block_bytes: int, *, out: Copies, back: Copies, pieces_per_block: int = 1
-    ) -> None:
+    def __init__(self, total: int, block_bytes: int, *, out: Copies, back: Copies, pieces_per_block: int = 1) -> None:
         self.total = self.free = total
         self._block_bytes, self._pieces = block_bytes, pieces_per_block
         self._out, self._back = out, back
@@ -56,10 +54,11 @@ class SwapSpace:
         self.free += held
         self._moved_back += held
 
-    def settle_ns(self) -> int:
-        """The time of all copies since the last call."""
+    def settle_ns(self) -> tuple[int, int]:
+        """The time of all copies since the last call: (to the host, back to the GPU)."""
         out, back = self._moved_out, self._moved_back
         self._moved_out = self._moved_back = 0
-        return self._out.cost_ns(out * self._block_bytes, out * self._pieces) + self._back.cost_ns(
-            back * self._block_bytes, back * self._pieces
+        return (
+            self._out.cost_ns(out * self._block_bytes, out * self._pieces),
+            self._back.cost_ns(back * self._block_bytes, back * self._pieces),
         )

@@ -2,13 +2,17 @@
 
 `requests`: id, arrival_ns, first_scheduled_ns, first_token_ns, finish_ns (-1 when it never happened),
 prompt_tokens, output_tokens (generated), instance (-1 if none took it), preemptions, outcome (`Outcome`),
-cached_tokens (found in the prefix cache at the first admission).
+cached_tokens (found in the prefix cache, or fetched from the offload tiers, by the first admission), prefill_instance
+(which handed it over, -1 if none did), kv_arrived_ns (when KV was last fetched for it, -1 if never).
 
 `steps`: instance, start_ns, end_ns, steps (k steps of the same batch in the row), first_dt_ns, last_dt_ns
 (their durations lie on a line between the two), tokens (scheduled per step), decode_tokens (tokens sampled
 per step whose predecessor came at the end of the step before, so that their ITL is the step's duration),
 running, waiting, used_blocks, last_used_blocks (when the first and the last step of the row start),
 preempted.
+
+`spans`: what kept a resource (an index into `resources`: GPU lanes, PCIe, links) busy: start_ns, end_ns, request
+(-1: none in particular), size_bytes (0: no transfer). Steps of one segment on a GPU of their own are in `steps` only.
 
 `itl_gaps_ns`: the inter-token gaps that `steps` does not cover (after a preemption or a skipped step).
 Nothing is stored per token.
@@ -17,7 +21,7 @@ Nothing is stored per token.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,12 +30,16 @@ from numpy.typing import NDArray
 REQUEST_COLUMNS = (
     "id", "arrival_ns", "first_scheduled_ns", "first_token_ns", "finish_ns",
     "prompt_tokens", "output_tokens", "instance", "preemptions", "outcome", "cached_tokens",
+    "prefill_instance", "kv_arrived_ns",
 )  # fmt: skip
 STEP_COLUMNS = (
     "start_ns", "end_ns", "steps", "first_dt_ns", "last_dt_ns", "tokens", "decode_tokens",
     "running", "waiting", "used_blocks", "last_used_blocks", "preempted",
 )  # fmt: skip
 
+SPAN_COLUMNS = ("resource", "start_ns", "end_ns", "request", "size_bytes")
+
+Note = Callable[[int, int, int, int], None]  # (start_ns, end_ns, request, size_bytes)
 Columns = dict[str, NDArray[np.int64]]
 
 
@@ -45,6 +53,29 @@ class Trace:
     total_blocks: list[int]
     end_ns: int
     truncated: int = field(default=0)
+    resources: list[str] = field(default_factory=list)
+    spans: Columns = field(default_factory=lambda: columns(array("q"), SPAN_COLUMNS))
+
+
+class Spans:
+    """Gathers what keeps resources busy; for pictures and checks, never for decisions."""
+
+    def __init__(self) -> None:
+        self.resources: list[str] = []
+        self._log = array("q")
+
+    def of(self, resource: str) -> Note:
+        """A function that notes the spans of one resource."""
+        if resource not in self.resources:
+            self.resources.append(resource)
+        index = self.resources.index(resource)
+        return lambda start_ns, end_ns, request, size_bytes: self._log.extend(
+            (index, start_ns, end_ns, request, size_bytes)
+        )
+
+    def table(self) -> Columns:
+        """The spans, in the order in which they ended."""
+        return columns(self._log, SPAN_COLUMNS)
 
 
 def columns(log: array[int], names: Sequence[str]) -> Columns:

@@ -18,7 +18,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simserve.policies.batching import admit, continue_prompts, decode_running, promise, queue, reservation
+from simserve.policies.batching import (
+    admit,
+    continue_prompts,
+    decode_running,
+    elsewhere,
+    fetch,
+    promise,
+    queue,
+    reservation,
+)
 from simserve.sim.plan import Plan, View, knob
 from simserve.sim.request import Seen
 from simserve.systems import scheduler
@@ -48,6 +57,10 @@ class Orca:
         """Whole prompts whose reservation fits; no skipping."""
         seats = self.max_num_seqs - len(view.running)
         for request in queue(view):
+            if elsewhere(view, request):
+                if not fetch(view, plan, request, slots=self._slots(view, request)):
+                    return
+                continue
             new = request.num_tokens - view.blocks.cached_tokens(request)
             # by all its tokens: cached ones may be evicted, and that must not let it in
             waits = new > left and request.num_tokens <= self.max_num_batched_tokens

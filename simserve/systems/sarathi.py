@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simserve.policies.batching import admit, continue_prompts, decode_running, promise, queue
+from simserve.policies.batching import admit, continue_prompts, decode_running, elsewhere, fetch, promise, queue
 from simserve.sim.plan import Plan, View, knob
 from simserve.systems import scheduler
 
@@ -46,6 +46,10 @@ class Sarathi:
         blocks, running = view.blocks, len(view.running)
         watermark = int(self.watermark * blocks.total)
         for request in queue(view):
+            if left and elsewhere(view, request):
+                if not fetch(view, plan, request, headroom=watermark if running else 0):
+                    return
+                continue
             # a lone request needs no watermark, or a long one would wait forever
             room = blocks.fits(request, request.num_tokens, watermark if running else 0)
             if not left or running == self.max_num_seqs or not room:

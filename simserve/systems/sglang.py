@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import merge
 
-from simserve.policies.batching import admit, hold, kept_blocks, preempt, promise
+from simserve.policies.batching import admit, elsewhere, fetch, hold, kept_blocks, preempt, promise
 from simserve.sim.plan import Plan, View, knob
 from simserve.sim.request import Seen
 from simserve.systems import scheduler
@@ -61,7 +61,7 @@ class SgLang:
         plan = Plan()
         self._look_back(view)
         running = [r for r in view.running.values() if r is not self._chunked]
-        if self._chunked is not None or (not self._full and (view.waiting or view.preempted)):
+        if self._chunked is not None or (not self._full and (view.waiting or view.preempted or view.loaded)):
             self._prefill(view, plan, running)
         if not plan.tokens:
             self._decode(view, plan, running)
@@ -78,7 +78,7 @@ class SgLang:
             request, tokens = self._watched
             self._decays += request.num_tokens - tokens
             self._watched = None
-        if len(view.running) < self._expected:
+        if len(view.running) < self._expected or not view.running:
             self._full = False
         first = next(iter(view.waiting.values()), None)
         was_idle = not view.running and not view.preempted and first is not None and first.arrival_ns == view.now_ns
@@ -129,6 +129,10 @@ class SgLang:
         for request in self._queue(view):
             if chunk <= 0 or inputs <= 0:
                 return
+            if elsewhere(view, request):
+                if not fetch(view, plan, request):
+                    return
+                continue
             if running + len(plan.tokens) >= self.max_num_seqs or not self._fits(view, request, offset):
                 self._full = True
                 return
@@ -148,7 +152,10 @@ class SgLang:
                 return
 
     def _fits(self, view: View, request: Seen, offset: float) -> bool:
-        """Whether prompt and declared rest are less than what is free, hits locked, beside `offset` tokens."""
+        """Whether prompt and declared rest are less than what is free, hits locked, beside `offset` tokens.
+
+        A request whose KV was fetched holds its blocks: only seats keep it back, as on SGLang's decode servers [known].
+        """
         blocks = view.blocks
         own = request.num_tokens - blocks.cached_tokens(request)
         total = own + _rest(self._declared(view, request), request)
@@ -156,13 +163,14 @@ class SgLang:
         return blocks.fits(request, request.num_tokens, max(0, needed - blocks.count(own)))
 
     def _queue(self, view: View) -> Iterator[Seen]:
-        """Those that wait, a retracted request from the time of its retraction."""
+        """Those whose KV was fetched, then those that wait, a retracted request from the time of its retraction."""
+        yield from view.loaded.values()
         arrived = ((r.arrival_ns, 0, r.id, r) for r in view.waiting.values())
         retracted = ((self._retracted_ns[r.id], 1, i, r) for i, r in enumerate(view.preempted.values()))
-        order = (row[-1] for row in merge(arrived, retracted))
+        order: Iterator[Seen] = (row[-1] for row in merge(arrived, retracted))
         if self.schedule_policy == "lpm" and len(view.waiting) + len(view.preempted) <= LPM_LIMIT:
-            return iter(sorted(order, key=lambda r: -view.blocks.cached_tokens(r)))
-        return order
+            order = iter(sorted(order, key=lambda r: -view.blocks.cached_tokens(r)))
+        yield from order
 
     def _mix(self, view: View, plan: Plan, running: list[Seen]) -> None:
         """Decodes beside prompts, if there are blocks for all of them."""
@@ -179,13 +187,16 @@ class SgLang:
         elif running:
             self._watched = (running[0], running[0].num_tokens)
         for request in running[: self.max_num_batched_tokens]:
-            hold(view.blocks, request, request.num_tokens)
-            plan.tokens[request] = 1
+            if hold(view.blocks, request, request.num_tokens):
+                plan.tokens[request] = 1
 
     def _retract(self, view: View, plan: Plan, running: list[Seen]) -> list[Seen]:
-        """Take requests out until the rest fits; returns the rest and estimates the ratio from it."""
+        """Take requests out until the rest fits; returns the rest and estimates the ratio from it.
+
+        One is left, unless requests whose KV was fetched hold the blocks that it lacks.
+        """
         order = sorted(running, key=lambda r: (r.num_tokens - r.prompt_tokens, -r.prompt_tokens), reverse=True)
-        while len(order) > 1 and (not plan.preempted or self._missing(view, order) > self._free(view)):
+        while len(order) > (not view.loaded) and (not plan.preempted or self._missing(view, order) > self._free(view)):
             preempt(view, plan, order.pop())
         if self._chunked is not None and self._missing(view, order) > self._free(view):
             preempt(view, plan, self._chunked)

@@ -17,7 +17,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simserve.policies.batching import admit, continue_prompts, decode_running, promise, queue, reservation
+from simserve.policies.batching import (
+    admit,
+    continue_prompts,
+    decode_running,
+    elsewhere,
+    fetch,
+    promise,
+    queue,
+    reservation,
+)
 from simserve.sim.plan import Plan, View, knob
 from simserve.systems import scheduler
 
@@ -49,6 +58,10 @@ class Static:
         budget = self.max_num_batched_tokens
         for request in queue(view):
             slots = reservation(view.blocks, request, self.max_new_tokens)
+            if elsewhere(view, request):
+                if not fetch(view, plan, request, slots=slots):
+                    return
+                continue
             if len(plan.admitted) == self.max_num_seqs or not view.blocks.fits(request, slots, 0):
                 return
             new = min(request.num_tokens - view.blocks.cached_tokens(request), budget)

@@ -19,12 +19,14 @@ Reproduces: no published figure; hand-made timelines.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 from simserve.policies.batching import (
     admit,
     continue_prompts,
     decode_running,
+    elsewhere,
+    fetch,
     hold,
     hold_next,
     in_prompt,
@@ -83,6 +85,11 @@ class TrtLlm:
         blocks, seats = view.blocks, self.max_num_seqs - len(view.running)
         promised = sum(self._to_come(view, request) for request in view.running.values())
         for request in islice(queue(view), seats):
+            if elsewhere(view, request):
+                slots = reservation(blocks, request, self.max_new_tokens)
+                if not fetch(view, plan, request, slots=slots, headroom=promised):
+                    return
+                continue
             whole = request.num_tokens - blocks.cached_tokens(request)
             new = self._cut(view, whole, left)
             limit = reservation(blocks, request, self.max_new_tokens)
@@ -102,7 +109,8 @@ class TrtLlm:
     def _utilize(self, view: View, plan: Plan) -> None:
         """All requests in order of arrival; who does not fit takes from the youngest that has started."""
         started = sorted([*view.running.values(), *view.preempted.values()], key=_arrival)
-        order = [*started, *islice(view.waiting.values(), max(0, self.max_num_seqs - len(started)))]
+        new = chain(view.loaded.values(), view.waiting.values())
+        order = [*started, *islice(new, max(0, self.max_num_seqs - len(started)))]
         prompts = [request for request in view.running.values() if in_prompt(request)]
         left = self.max_num_batched_tokens - len(view.running) + len(prompts)
         index, end = 0, len(order)
@@ -129,11 +137,11 @@ class TrtLlm:
             plan.tokens[request] = 1
         return True
 
-    def _start(
-        self, view: View, plan: Plan, request: Seen, prompts: list[Seen], left: int
-    ) -> tuple[bool, int]:
+    def _start(self, view: View, plan: Plan, request: Seen, prompts: list[Seen], left: int) -> tuple[bool, int]:
         """A context, new or under way; (False, left) if its blocks do not fit. A cut one closes the budget."""
         blocks, runs = view.blocks, request.id in view.running
+        if not runs and left > 0 and elsewhere(view, request):
+            return fetch(view, plan, request, headroom=kept_blocks(blocks, prompts)), left
         computed = request.computed_tokens if runs else blocks.cached_tokens(request)
         whole = request.num_tokens - computed
         new = self._cut(view, whole, left) if left > 0 else 0

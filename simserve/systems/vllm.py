@@ -7,7 +7,8 @@ chunked prefill and decode are one mechanism; KV is paged, and on a shortage the
 and recomputed.
 Modelled: chunked prefill, `max_num_batched_tokens`, `max_num_seqs`, `long_prefill_token_threshold`,
 `scheduler_reserve_full_isl`, watermark, prefix caching, recompute preemption, FCFS and priority policies.
-Simplified: no speculative decoding, no KV connector, synchronous scheduling.
+Simplified: no speculative decoding, synchronous scheduling; KV from connectors is fetched into blocks for the whole
+request.
 Reproduces: the step logs of the real scheduler, step by step (`python -m simserve.testing.oracle`).
 """
 
@@ -15,7 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
+from simserve.policies.batching import elsewhere, fetch, queue
 from simserve.sim.plan import Plan, View, knob
 from simserve.sim.request import Seen
 from simserve.systems import scheduler
@@ -39,9 +42,7 @@ class Vllm:
         left = self._schedule_running(view, plan)
         scheduled = len(plan.tokens)
         steady = (
-            not plan.preempted
-            and scheduled == len(view.running)
-            and self.max_num_batched_tokens - left == scheduled
+            not plan.preempted and scheduled == len(view.running) and self.max_num_batched_tokens - left == scheduled
         )
         if not plan.preempted:
             self._admit_waiting(view, plan, left)
@@ -81,9 +82,7 @@ class Vllm:
             budget -= new
         return budget
 
-    def _preempt_until_fits(
-        self, view: View, plan: Plan, order: list[Seen], request: Seen, target: int
-    ) -> int:
+    def _preempt_until_fits(self, view: View, plan: Plan, order: list[Seen], request: Seen, target: int) -> int:
         """Preempt victims until `request` has its blocks or is its own victim; returns budget given back."""
         returned = 0
         while not view.blocks.reserve(request, target):
@@ -104,11 +103,9 @@ class Vllm:
         for request in self._waiting(view):
             if budget <= 0 or running >= self.max_num_seqs:
                 return
-            if request.remote_tokens:
-                if not blocks.fits(request, request.num_tokens, watermark if running else 0):
+            if elsewhere(view, request):
+                if not fetch(view, plan, request, headroom=watermark if running else 0):
                     return
-                blocks.reserve(request, request.num_tokens)
-                plan.fetched.append(request)
                 continue
             hit = request.computed_tokens or blocks.cached_tokens(request)
             new = min(request.num_tokens - hit, budget)
@@ -127,12 +124,9 @@ class Vllm:
 
     def _waiting(self, view: View) -> Iterator[Seen]:
         """Requests in the order in which they may be admitted; those whose KV was fetched hold blocks already."""
-        yield from view.loaded.values()
-        if self.policy == "priority":
-            yield from sorted([*view.waiting.values(), *view.preempted.values()], key=_priority)
-        else:
-            yield from reversed(list(view.preempted.values()))
-            yield from view.waiting.values()
+        if self.policy != "priority":
+            return queue(view)
+        return chain(view.loaded.values(), sorted([*view.waiting.values(), *view.preempted.values()], key=_priority))
 
     def _threshold(self, view: View) -> int:
         """The cap on one request's tokens, which a lone request does not feel."""
@@ -142,4 +136,3 @@ class Vllm:
 
 def _priority(request: Seen) -> tuple[int, int, int]:
     return request.priority, request.arrival_ns, request.id
-

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from simserve.policies.batching import elsewhere, fetch, queue
 from simserve.sim.plan import Plan, View, knob
 from simserve.sim.request import Seen
 from simserve.systems import scheduler
@@ -41,7 +42,7 @@ class VllmV0:
             self._prompts(plan, view)
         if not plan.tokens:
             self._decodes(plan, view)
-        waiting = len(view.waiting) + len(view.preempted) + len(view.swapped)
+        waiting = len(view.waiting) + len(view.preempted) + len(view.swapped) + len(view.loaded) - len(plan.fetched)
         plan.repeats = not plan.admitted and not plan.preempted and not plan.swapped_out and not plan.swapped_in
         plan.arrival_breaks = waiting == 0
         return plan
@@ -57,14 +58,18 @@ class VllmV0:
         blocks, running = view.blocks, len(view.running)
         watermark = int(self.watermark * blocks.total)
         budget = self.max_num_batched_tokens
-        for request in [*reversed(list(view.preempted.values())), *view.waiting.values()]:
+        for request in list(queue(view)):
+            if elsewhere(view, request):
+                if not fetch(view, plan, request, headroom=watermark if running else 0):
+                    return
+                continue
             hit = blocks.cached_tokens(request)
             new = request.num_tokens - hit
             alone = not plan.tokens and new > self.max_num_batched_tokens
             too_many = running >= self.max_num_seqs or (new > budget and not alone)
             if too_many or not blocks.fits(request, request.num_tokens, watermark if running else 0):
                 return
-            if hit:
+            if hit and not request.blocks:
                 plan.cached[request] = blocks.attach(request)
             blocks.reserve(request, request.num_tokens)
             plan.admitted.append(request)

@@ -1,0 +1,77 @@
+"""Where the requests of one instance are: each is in exactly one of these, in order of arrival there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from simserve.errors import LawBroken
+from simserve.sim.plan import Plan
+from simserve.sim.request import Request, Seen
+
+
+class Queues:
+    """Requests by id.
+
+    loading: their KV is on the way here, into blocks that they hold; loaded: it has arrived; swapped: it lies on the
+    host; suspended: plans that were interrupted, by the key that resumes them.
+    """
+
+    def __init__(self) -> None:
+        self.running: dict[int, Request] = {}
+        self.waiting: dict[int, Request] = {}
+        self.preempted: dict[int, Request] = {}
+        self.loading: dict[int, Request] = {}
+        self.loaded: dict[int, Request] = {}
+        self.swapped: dict[int, Request] = {}
+        self.suspended: dict[int, Plan] = {}
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that do not run."""
+        return len(self.waiting) + len(self.preempted) + len(self.loading) + len(self.loaded) + len(self.swapped)
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether a plan may find work without an arrival."""
+        return bool(self.running or self.suspended or self.num_waiting)
+
+    def move(self, plan: Plan, now_ns: int) -> list[Request]:
+        """Apply a plan; returns the requests whose KV is to be fetched now."""
+        for victim in plan.preempted:
+            self._preempt(victim, now_ns)
+        for seen in plan.swapped_out:
+            if seen.blocks:
+                raise LawBroken("swap", "a victim still holds blocks", time_ns=now_ns, request=seen.id)
+            self.swapped[seen.id] = self.running.pop(seen.id)
+            self.swapped[seen.id].preemptions += 1
+        for seen in plan.swapped_in:
+            self.running[seen.id] = self.swapped.pop(seen.id)
+        for seen in plan.fetched:
+            request = self.loading[seen.id] = self._take(seen, (self.waiting, self.preempted), now_ns)
+            request.computed_tokens = plan.cached.get(seen, 0)
+        for seen in plan.admitted:
+            self._admit(seen, plan, now_ns)
+        return [self.loading[seen.id] for seen in plan.fetched]
+
+    def _preempt(self, victim: Seen, now_ns: int) -> None:
+        request = self.running.pop(victim.id, None)
+        if request is None or request.blocks or any(request in s.tokens for s in self.suspended.values()):
+            raise LawBroken("preempt", "victim not running, still holding blocks or suspended", time_ns=now_ns,
+                            request=victim.id)  # fmt: skip
+        request.computed_tokens = 0
+        request.preemptions += 1
+        self.preempted[request.id] = request
+
+    def _admit(self, seen: Seen, plan: Plan, now_ns: int) -> None:
+        request = self._take(seen, (self.loaded, self.preempted, self.waiting), now_ns)
+        request.computed_tokens = plan.cached.get(seen, request.computed_tokens)
+        if request.first_scheduled_ns < 0:
+            request.first_scheduled_ns = now_ns
+            request.cached_tokens = request.computed_tokens
+        self.running[request.id] = request
+
+    def _take(self, seen: Seen, places: Collection[dict[int, Request]], now_ns: int) -> Request:
+        held = next((place for place in places if seen.id in place), None)
+        if held is None:
+            raise LawBroken("admit", "request is not waiting", time_ns=now_ns, request=seen.id)
+        return held.pop(seen.id)
