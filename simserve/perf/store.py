@@ -14,13 +14,21 @@ from numpy.typing import NDArray
 from simserve.errors import MissingData, SpecError, UnknownName
 from simserve.paths import data_dirs
 
-FAMILIES = ("gemm", "prefill_attention", "decode_attention", "all_reduce")
 KEYS: dict[str, tuple[str, ...]] = {
     "gemm": ("dtype", "n", "k", "m"),
     "prefill_attention": ("kv_dtype", "head_dim", "heads", "kv_heads", "batch", "tokens"),
     "decode_attention": ("kv_dtype", "head_dim", "heads", "kv_heads", "batch", "context"),
+    "mla_prefill": ("kv_dtype", "heads", "past", "batch", "tokens"),
+    "mla_decode": ("kv_dtype", "heads", "batch", "context"),
+    "moe": ("dtype", "hidden", "inter", "experts", "topk", "tp", "ep", "distribution", "tokens"),
+    "encoder_attention": ("dtype", "head_dim", "heads", "batch", "tokens"),
+    "elementwise": ("op", "dtype", "width", "tokens"),
     "all_reduce": ("method", "ranks", "bytes"),
+    "collective": ("op", "method", "ranks", "bytes"),
+    "host_copy": ("direction", "memory", "bytes", "pieces"),
+    "cpu_decode_attention": ("dtype", "head_dim", "heads", "kv_heads", "threads", "batch", "context"),
 }
+FAMILIES = tuple(KEYS)
 Columns = dict[str, NDArray[np.generic]]
 
 
