@@ -82,7 +82,7 @@ def _build_device(device: str, out_dir: Path, root: Path) -> list[Path]:
         raise MissingData(f"{PACKAGE} has no tables for {device}; it has {known}")
     tables: dict[str, dict[str, Any]] = {}
     written: list[Path] = []
-    for family in store.FAMILIES:
+    for family in _READERS:
         path = out_dir / device / f"{family}.parquet"
         tables[family] = _build_table(device, family, path, root)
         written.append(path)
