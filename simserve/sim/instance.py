@@ -56,8 +56,8 @@ class Instance:
         self.hand_over: Callable[[Request], None] | None = None
         self.fetch: Callable[[Request, Callable[[], None]], None] | None = None
         self._seen = View(
-            0, queues.running, queues.waiting, queues.preempted, ledger, queues.suspended, queues.loaded,
-            queues.swapped, swap, offload,
+            0, queues.running, queues.waiting, queues.preempted, ledger, queues.suspended, queues.loading,
+            queues.loaded, queues.swapped, swap, offload,
         )  # fmt: skip
         self._swap, self._offload, self._spans = swap, offload, spans
         if offload is not None:

@@ -181,7 +181,7 @@ class View:
     """What a scheduler sees of its instance. Mappings are in order of admission, preemption and arrival.
 
     suspended: plans that were interrupted, by the key that resumes them; their requests have their tokens
-    scheduled already. loaded: requests whose KV has been fetched, with their blocks. swapped: requests whose KV
+    scheduled already. loading: requests whose KV is on the way into blocks that they hold. loaded: requests whose KV has been fetched, with their blocks. swapped: requests whose KV
     lies on the host, in `swap` (None: no swap space). offload: tiers with the KV of prefixes (None: there are none).
     preempted: requests to resume, the last one preempted last (vLLM resumes that one first).
     """
@@ -192,6 +192,7 @@ class View:
     preempted: Mapping[int, Seen]
     blocks: Blocks
     suspended: Mapping[int, Plan] = field(default_factory=dict)
+    loading: Mapping[int, Seen] = field(default_factory=dict)
     loaded: Mapping[int, Seen] = field(default_factory=dict)
     swapped: Mapping[int, Seen] = field(default_factory=dict)
     swap: Swap | None = None
@@ -233,6 +234,33 @@ class Router(Protocol):
 
     def route(self, request: Seen, views: Sequence[InstanceView]) -> int:
         """The index into `views` of the instance that shall take `request`."""
+        ...
+
+
+class Role(Enum):
+    """What the instances of a pool do with a request."""
+
+    SERVE = "serve"
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A group of equal instances with one role; scheduler and router are those of its system unless a study says
+    otherwise."""
+
+    name: str
+    role: Role
+    scheduler: str
+    router: str
+
+
+class System(Protocol):
+    """A serving system with pools; one that has none is a scheduler only."""
+
+    def pools(self) -> Sequence[Pool]:
+        """Its pools: one that serves, or one that prefills and one that decodes."""
         ...
 
 
