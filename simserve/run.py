@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simserve.arch.memory import activation_bytes, kv_bytes_per_token, num_gpu_blocks, weight_bytes
-from simserve.errors import Infeasible, SpecError, UnknownName
+from simserve.arch.memory import kv_bytes_per_token
+from simserve.build import (
+    build_offload,
+    build_router,
+    build_scheduler,
+    build_swap,
+    deployment_blocks,
+    deployment_cost,
+    kv_link,
+    max_model_len,
+    placed_bytes,
+    resolve_pools,
+)
 from simserve.metrics import Metrics, compute
-from simserve.perf.model import TableCost, build_cost
 from simserve.perf.sampled import SampledCost
-from simserve.policies import ROUTERS
 from simserve.sim.cluster import Cluster
-from simserve.sim.memory import Memory, MemoryObject, ObjectKind
-from simserve.sim.plan import Router, Scheduler, knobs
+from simserve.sim.instance import Instance
+from simserve.sim.plan import Role
+from simserve.sim.pools import DisaggregatedCluster
 from simserve.sim.trace import Trace
 from simserve.spec.deployment import DeploymentSpec
-from simserve.spec.hardware import GpuSpec, load_gpu
+from simserve.spec.hardware import load_gpu
 from simserve.spec.model import ModelSpec
 from simserve.spec.slo import SloSpec
-from simserve.systems import SCHEDULERS
+from simserve.systems import SYSTEMS
+from simserve.units import NS_PER_MS
 from simserve.workload.requests import RequestSet
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The equal replicas of one pool (name "" where there is only one).
+
+    num_gpu_blocks: KV blocks per replica; memory_bytes: per GPU, by name; cost: notes what its numbers rest on;
+    instances: indices in the trace.
+    """
+
+    name: str
+    deployment: DeploymentSpec
+    num_gpu_blocks: int
+    memory_bytes: dict[str, int]
+    cost: SampledCost
+    instances: range
 
 
 @dataclass(frozen=True)
@@ -31,124 +58,114 @@ class RunResult:
     trace: Trace
     metrics: Metrics
     num_gpus: int
-    num_gpu_blocks: int
-    memory_bytes: dict[str, int]
+    engines: tuple[Engine, ...]
     cost_provenance: dict[str, Any]
+
+    @property
+    def num_gpu_blocks(self) -> int:
+        """KV blocks of a replica of the first pool."""
+        return self.engines[0].num_gpu_blocks
+
+    @property
+    def memory_bytes(self) -> dict[str, int]:
+        """Bytes by name on a GPU of the first pool."""
+        return self.engines[0].memory_bytes
 
 
 def simulate(
     model: ModelSpec, deployment: DeploymentSpec, workload: RequestSet, *,
     slo: SloSpec | None = None, leap: bool = True, until_ns: int | None = None,
 ) -> RunResult:  # fmt: skip
-    """Play `workload` on `deployment`; Infeasible if it does not fit. memory_bytes is per GPU."""
-    gpu = load_gpu(deployment.gpu)
-    cost = SampledCost(deployment_cost(model, deployment, gpu))
-    blocks = deployment_blocks(model, deployment, gpu)
-    memory = _memory(model, deployment, gpu, blocks)
-    cluster = Cluster(build_router(deployment.router), leap=leap)
-    for _ in range(deployment.replicas):
-        cluster.add(
-            build_scheduler(deployment), cost, num_gpu_blocks=blocks, block_size=deployment.block_size,
-            max_model_len=_max_model_len(model, deployment, blocks),
-            enable_prefix_caching=deployment.enable_prefix_caching,
-        )  # fmt: skip
+    """Play `workload` on `deployment`; Infeasible if it does not fit."""
+    deployment = resolve_pools(deployment)
+    engines = _engines(model, deployment)
+    if deployment.system is None:
+        cluster = Cluster(build_router(deployment), snapshot_interval_ns=_snapshot_ns(deployment), leap=leap)
+        _add(cluster, model, engines[0])
+    else:
+        cluster = _disaggregated(model, deployment, engines, leap)
     trace = cluster.play(workload, until_ns=until_ns)
-    placed = {str(o.name): o.size_bytes for o in memory.objects["hbm"].values()}
     return RunResult(
         trace=trace,
         metrics=compute(
             trace, num_gpus=deployment.num_gpus, slo=slo, classes=workload.classes, class_id=workload.class_id
         ),
         num_gpus=deployment.num_gpus,
-        num_gpu_blocks=blocks,
-        memory_bytes=placed,
-        cost_provenance={**cost.inner.provenance(), "share_of_time_by_source": cost.shares()},
+        engines=engines,
+        cost_provenance=_provenance(engines, trace),
     )
 
 
-def deployment_cost(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> TableCost:
-    """The compiled cost model of one replica."""
-    return build_cost(
-        model, gpu,
-        tensor_parallel_size=deployment.tensor_parallel_size,
-        dtype=deployment.dtype,
-        kv_cache_dtype=deployment.kv_cache_dtype,
-        max_num_batched_tokens=deployment.max_num_batched_tokens,
-        max_num_seqs=deployment.max_num_seqs,
-    )  # fmt: skip
+def _engines(model: ModelSpec, deployment: DeploymentSpec) -> tuple[Engine, ...]:
+    """Cost model, blocks and memory of each pool."""
+    found: list[Engine] = []
+    first = 0
+    for name, own in deployment.engines():
+        gpu = load_gpu(own.gpu)
+        cost = SampledCost(deployment_cost(model, own, gpu))
+        blocks = deployment_blocks(model, own, gpu)
+        placed = placed_bytes(model, own, gpu, blocks)
+        found.append(Engine(name, own, blocks, placed, cost, range(first, first + own.replicas)))
+        first += own.replicas
+    return tuple(found)
 
 
-def deployment_blocks(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> int:
-    """KV blocks of one replica: as given, or what the memory leaves, as vLLM's profiling run finds them."""
-    if deployment.num_gpu_blocks is not None:
-        return deployment.num_gpu_blocks
-    return num_gpu_blocks(
-        model, gpu,
-        tp=deployment.tensor_parallel_size,
-        dtype=deployment.dtype,
-        kv_cache_dtype=deployment.kv_cache_dtype,
-        gpu_memory_utilization=deployment.gpu_memory_utilization,
-        block_size=deployment.block_size,
-        max_num_batched_tokens=deployment.max_num_batched_tokens,
-        max_num_seqs=deployment.max_num_seqs,
-    )  # fmt: skip
-
-
-def build_scheduler(deployment: DeploymentSpec) -> Scheduler:
-    """A fresh scheduler whose knobs are the deployment's fields of the same name, and its scheduler_options."""
-    part = SCHEDULERS.get(deployment.scheduler)
-    known = knobs(part)
-    given = {f: getattr(deployment, f) for f in known if hasattr(deployment, f)}
-    for name, value in deployment.scheduler_options:
-        _check_option(deployment.scheduler, name, value, known)
-        given[name] = value
-    return part(**given)
-
-
-def _check_option(scheduler: str, name: str, value: object, known: Mapping[str, Mapping[str, Any]]) -> None:
-    """SpecError unless `name` is a knob of the scheduler and `value` is in its range or choices."""
-    key = f"deployment.scheduler_options.{name}"
-    if name not in known:
-        raise UnknownName(f"knob of {scheduler}", name, known, key="deployment.scheduler_options")
-    knob = known[name]
-    if knob["choices"]:
-        if value not in knob["choices"]:
-            raise SpecError(f"must be one of {', '.join(map(str, knob['choices']))}", key=key, value=value)
-    elif isinstance(value, str | bool) or not knob["low"] <= value <= knob["high"]:
-        raise SpecError(f"must be a number from {knob['low']} to {knob['high']}", key=key, value=value)
-
-
-def build_router(name: str) -> Router:
-    """A fresh router."""
-    return ROUTERS.get(name)()
-
-
-def _max_model_len(model: ModelSpec, deployment: DeploymentSpec, blocks: int) -> int:
-    """vLLM's rule: as asked, if the KV cache holds one such request; else the most that fits."""
-    capacity = (blocks - 1) * deployment.block_size
-    asked = deployment.max_model_len
-    if asked is not None and asked > capacity:
-        raise Infeasible(
-            f"max_model_len {asked} needs more KV blocks than there are: {blocks - 1} blocks of "
-            f"{deployment.block_size} tokens hold {capacity} tokens"
+def _add(cluster: Cluster, model: ModelSpec, engine: Engine) -> list[Instance]:
+    """The replicas of one pool."""
+    own, gpu = engine.deployment, load_gpu(engine.deployment.gpu)
+    return [
+        cluster.add(
+            build_scheduler(own), engine.cost, num_gpu_blocks=engine.num_gpu_blocks, block_size=own.block_size,
+            max_model_len=max_model_len(model, own, engine.num_gpu_blocks),
+            enable_prefix_caching=own.enable_prefix_caching, swap=build_swap(model, own, gpu),
+            offload=build_offload(cluster, f"instance {index}", model, own, gpu),
         )
-    return asked or min(model.max_position_embeddings, capacity)
+        for index in engine.instances
+    ]  # fmt: skip
 
 
-def _memory(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec, blocks: int) -> Memory:
-    """What lies in one GPU's memory; Infeasible if it does not fit."""
-    tp = deployment.tensor_parallel_size
-    memory = Memory({"hbm": gpu.memory_bytes})
-    kv = blocks * deployment.block_size * kv_bytes_per_token(model, deployment.kv_cache_dtype, tp)
-    activations = activation_bytes(
-        model, deployment.max_num_batched_tokens, deployment.max_num_seqs, tp
-    )
-    for name, kind, size in (
-        ("weights", ObjectKind.WEIGHTS, weight_bytes(model, deployment.dtype, tp)),
-        ("activations", ObjectKind.ACTIVATIONS, activations),
-        ("kv_cache", ObjectKind.KV_CACHE, kv),
-    ):
-        memory.place("hbm", MemoryObject(name, kind, size))
-    return memory
+def _disaggregated(
+    model: ModelSpec, deployment: DeploymentSpec, engines: Sequence[Engine], leap: bool
+) -> DisaggregatedCluster:
+    """Prefill and decode pools; a prefill instance sends over the links of as many GPUs as both sides have."""
+    roles = {pool.name: pool.role for pool in SYSTEMS.get(deployment.system or "")().pools()}
+    prefill, decode = (next(e for e in engines if roles[e.name] is role) for role in (Role.PREFILL, Role.DECODE))
+    cluster = DisaggregatedCluster(
+        build_router(prefill.deployment), build_router(decode.deployment),
+        kv_bytes_per_token=kv_bytes_per_token(model, deployment.kv_cache_dtype, 1),
+        snapshot_interval_ns=_snapshot_ns(deployment), leap=leap,
+    )  # fmt: skip
+    link = kv_link(deployment)
+    width = min(e.deployment.tensor_parallel_size for e in (prefill, decode))
+    for engine in engines:
+        for instance in _add(cluster, model, engine):
+            if engine is decode:
+                cluster.decodes(instance)
+            else:
+                cluster.prefills(instance, cluster.link(
+                    f"instance {instance.view.index} kv over {link.name}",
+                    bandwidth_bytes_per_s=width * link.payload_bytes_per_s, latency_ns=link.latency_ns,
+                ))  # fmt: skip
+    return cluster
 
 
+def _snapshot_ns(deployment: DeploymentSpec) -> int:
+    return round(deployment.snapshot_interval_ms * NS_PER_MS)
+
+
+def _provenance(engines: Sequence[Engine], trace: Trace) -> dict[str, Any]:
+    """Tables behind the numbers of each pool, and the share of the busy time by source over all of them."""
+    tables = {engine.name: engine.cost.inner.provenance() for engine in engines}
+    busy = [_busy_ns(engine, trace) for engine in engines]
+    whole, shares = max(sum(busy), 1), dict[str, float]()
+    for engine, part in zip(engines, busy, strict=True):
+        for source, share in (engine.cost.shares() if part else {}).items():
+            shares[source] = round(shares.get(source, 0.0) + share * part / whole, 4)
+    return {**tables.get("", {"pools": tables}), "share_of_time_by_source": shares}
+
+
+def _busy_ns(engine: Engine, trace: Trace) -> int:
+    """Time of all steps of a pool's instances."""
+    s = trace.steps
+    own = (s["instance"] >= engine.instances.start) & (s["instance"] < engine.instances.stop)
+    return int((s["end_ns"] - s["start_ns"])[own].sum())

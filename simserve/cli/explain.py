@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import inspect
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from simserve.errors import UnknownName
+from simserve.registry import Registry
 
 
 def explain(
-    system: Annotated[str | None, typer.Argument(help="Scheduler or router; none: list them.")] = None,
+    system: Annotated[
+        str | None, typer.Argument(help="Scheduler, system, router or eviction order; none: list them.")
+    ] = None,
 ) -> None:
     """Print the citation, the claim, what is modelled and what is simplified in a system."""
-    from simserve.policies import ROUTERS
-    from simserve.systems import SCHEDULERS
+    from simserve.policies import EVICTIONS, ROUTERS
+    from simserve.systems import SCHEDULERS, SYSTEMS
 
+    kinds: dict[str, Registry[Any]] = {
+        "schedulers": SCHEDULERS, "systems with pools": SYSTEMS, "routers": ROUTERS, "eviction orders": EVICTIONS,
+    }  # fmt: skip
     if system is None:
-        typer.echo(f"schedulers: {', '.join(SCHEDULERS.names())}\nrouters: {', '.join(ROUTERS.names())}")
-    elif system in SCHEDULERS.names():
-        typer.echo(_page(SCHEDULERS.get(system), with_module=True))
-    elif system in ROUTERS.names():
-        typer.echo(_page(ROUTERS.get(system), with_module=False))
-    else:
-        raise UnknownName("system", system, [*SCHEDULERS.names(), *ROUTERS.names()])
+        typer.echo("\n".join(f"{kind}: {', '.join(parts.names())}" for kind, parts in kinds.items()))
+        return
+    for parts in kinds.values():
+        if system in parts.names():
+            typer.echo(_page(parts.get(system), with_module=parts in (SCHEDULERS, SYSTEMS)))
+            return
+    raise UnknownName("system", system, [name for parts in kinds.values() for name in parts.names()])
 
 
 def _page(part: type, *, with_module: bool) -> str:

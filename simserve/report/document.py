@@ -12,7 +12,8 @@
     rejected         [{reason, configurations}] that cannot exist, the commonest reason first
     runs             the simulated configurations, the best first:
       deployment       the fields of a study's `deployment`;  num_gpus: tensor_parallel_size * replicas
-      num_gpu_blocks   KV blocks per replica;  memory_bytes: per GPU, by kind
+      num_gpu_blocks   KV blocks per replica;  memory_bytes: per GPU, by kind; with pools, those of the first one
+      pools            of a system: [{name, gpu, num_gpus, num_gpu_blocks, memory_bytes}]; [] for one pool
       meets_slo        true if every objective holds and no request was turned away
       slo              [{name: ttft|tpot|e2e, percentile, value_ms, bound_ms}]; value_ms 1e12 means never,
                        null that no request has such a value (TPOT of 1-token outputs), and meets the bound
@@ -80,7 +81,5 @@ def json_safe(value: Any) -> Any:
 
 
 def _run(model: Served, run: Outcome) -> dict[str, Any]:
-    from simserve.spec.hardware import load_gpu
-
-    launch = launch_lines(model, run, load_gpu(run.deployment.gpu))
+    launch = launch_lines(model, run)
     return {**run.to_dict(), "meets_slo": run.meets_slo, "launch": launch}

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from simserve.search.objective import Outcome
-    from simserve.spec.hardware import GpuSpec
 
-FIRST_PORT = 8000
+FIRST_PORT, SIDE_PORT = 8000, 5600
 _TORCH_DTYPE = {"bf16": "bfloat16", "fp16": "float16", "fp8": "bfloat16"}
+_NIXL = '{"kv_connector":"NixlConnector","kv_role":"kv_both"}'
+_PROXY = (
+    "# in front of the pools a proxy that sends a request to a prefill port first and then to a decode port, e.g. "
+    "vLLM's tests/v1/kv_connector/nixl_integration/toy_proxy_server.py"
+)
 _SYNCHRONOUS = (
     "# --no-async-scheduling: simulated is one step after another; vLLM 0.14 and later overlap scheduling with the "
     "step before unless told not to"
@@ -52,24 +56,24 @@ def served_model(provenance: Mapping[str, Any]) -> Served:
     return Served(name, context, remark)
 
 
-def launch_lines(model: Served, run: Outcome, gpu: GpuSpec) -> list[str]:
+def launch_lines(model: Served, run: Outcome) -> list[str]:
     """One shell line per replica, then comments on what differs from a plain `vllm serve`, and on the router.
 
     Replicas are separate servers on ports 8000, 8001, ...: unlike `--data-parallel-size`, which makes one
     server balance by itself, this is what was simulated.
     """
-    nodes = _nodes(model, run, gpu)
+    nodes = _nodes(model, run)
     lines: list[str] = []
     for node, commands in enumerate(nodes):
         if len(nodes) > 1:
             lines.append(f"# on node {node}:")
         lines += commands
-    return [*lines, *_remarks(model, run, gpu)]
+    return [*lines, *_remarks(model, run)]
 
 
-def launch_script(model: Served, run: Outcome, gpu: GpuSpec) -> str:
+def launch_script(model: Served, run: Outcome) -> str:
     """The launch lines as a shell script; over several nodes it takes the number of the node that it runs on."""
-    nodes, remarks = _nodes(model, run, gpu), _remarks(model, run, gpu)
+    nodes, remarks = _nodes(model, run), _remarks(model, run)
     if len(nodes) == 1:
         return "\n".join(["#!/bin/sh", *remarks, *_side_by_side(nodes[0])]) + "\n"
     lines = ["#!/bin/sh", f"# on every node: launch.sh NODE, where NODE is 0 to {len(nodes) - 1}", *remarks]
@@ -103,6 +107,10 @@ def serve_command(model: Served, run: Outcome, *, port: int = FIRST_PORT) -> str
     if d.num_gpu_blocks is not None:
         words += ["--num-gpu-blocks-override", d.num_gpu_blocks]
     words.append("--enable-prefix-caching" if d.enable_prefix_caching else "--no-enable-prefix-caching")
+    if d.offload is not None:
+        words += ["--kv-offloading-backend", "native", "--kv-offloading-size", f"{d.offload.dram_gib:g}"]
+    if run.pools:
+        words += ["--kv-transfer-config", _NIXL]
     words += ["--no-async-scheduling", "--port", port]
     return shlex.join(["vllm", "serve", model.target, *map(str, words)])
 
@@ -120,38 +128,69 @@ def _capacity(run: Outcome) -> int:
     return (run.num_gpu_blocks - 1) * run.deployment.block_size
 
 
-def _per_node(run: Outcome, gpu: GpuSpec) -> int:
-    return max(1, gpu.gpus_per_node // run.deployment.tensor_parallel_size)
+def _gpus_per_node(run: Outcome) -> int:
+    from simserve.spec.hardware import load_gpu
+
+    return load_gpu(run.deployment.gpu).gpus_per_node
 
 
-def _nodes(model: Served, run: Outcome, gpu: GpuSpec) -> list[list[str]]:
-    """The commands of each node, every server on GPUs of its own."""
-    replicas, tp = run.deployment.replicas, run.deployment.tensor_parallel_size
-    per_node = _per_node(run, gpu)
-    nodes: list[list[str]] = [[] for _ in range(-(-replicas // per_node))]
-    for replica in range(replicas):
-        node, place = divmod(replica, per_node)
-        devices = ",".join(str(g) for g in range(place * tp, (place + 1) * tp))
-        prefix = f"CUDA_VISIBLE_DEVICES={devices} " if replicas > 1 else ""
-        nodes[node].append(prefix + serve_command(model, run, port=FIRST_PORT + replica))
+def _per_node(run: Outcome) -> int:
+    return max(1, _gpus_per_node(run) // run.deployment.tensor_parallel_size)
+
+
+def _pools(run: Outcome) -> list[tuple[str, Outcome]]:
+    """(name, the run as if that pool were all of it); the run itself under no name without pools."""
+    if not run.pools:
+        return [("", run)]
+    blocks = {pool["name"]: pool["num_gpu_blocks"] for pool in run.pools}
+    return [
+        (name, replace(run, deployment=engine, num_gpu_blocks=blocks[name]))
+        for name, engine in run.deployment.engines()
+    ]
+
+
+def _nodes(model: Served, run: Outcome) -> list[list[str]]:
+    """The commands of each node, every server on GPUs of its own; a new GPU type begins a new node."""
+    nodes: list[list[str]] = []
+    port, used, gpu, alone = FIRST_PORT, 0, "", run.num_gpus == run.deployment.tensor_parallel_size
+    for _, pool in _pools(run):
+        tp = pool.deployment.tensor_parallel_size
+        for _ in range(pool.deployment.replicas):
+            if pool.deployment.gpu != gpu or used + tp > _gpus_per_node(pool):
+                nodes.append([])
+                gpu, used = pool.deployment.gpu, 0
+            devices = ",".join(str(g) for g in range(used, used + tp))
+            prefix = "" if alone else f"CUDA_VISIBLE_DEVICES={devices} "
+            if run.pools:
+                prefix += f"VLLM_NIXL_SIDE_CHANNEL_PORT={SIDE_PORT + len(nodes[-1])} "
+            nodes[-1].append(prefix + serve_command(model, pool, port=port))
+            port, used = port + 1, used + tp
     return nodes
 
 
-def _remarks(model: Served, run: Outcome, gpu: GpuSpec) -> list[str]:
+def _remarks(model: Served, run: Outcome) -> list[str]:
     """Comments: the router, and where the command alone does not say what was simulated."""
-    d, lines = run.deployment, []
-    if d.replicas > 1:
-        ports = f"{FIRST_PORT}-{FIRST_PORT + d.replicas - 1}"
-        spread = f", {_per_node(run, gpu)} on each node" if d.replicas > _per_node(run, gpu) else ""
-        lines.append(f"# a {d.router.replace('_', '-')} load balancer in front of ports {ports}{spread}")
+    lines, port = [], FIRST_PORT
+    for name, pool in _pools(run):
+        d = pool.deployment
+        ports = f"{port}-{port + d.replicas - 1}" if d.replicas > 1 else f"{port}"
+        port += d.replicas
+        if run.pools:
+            lines.append(f"# pool {name}: {d.router.replace('_', '-')} over port {ports}")
+        elif d.replicas > 1:
+            spread = f", {_per_node(pool)} on each node" if d.replicas > _per_node(pool) else ""
+            lines.append(f"# a {d.router.replace('_', '-')} load balancer in front of ports {ports}{spread}")
+        if d.scheduler != "vllm":
+            lines.append(f"# simulated with the scheduler {d.scheduler!r}, which `vllm serve` does not have")
+        if d.offload is not None and d.offload.ssd_gib:
+            lines.append("# the SSD tier of the simulated offload needs a connector such as LMCache in its place")
+    if run.pools:
+        lines.append(_PROXY)
     if model.remark:
         lines.append(model.remark)
-    if d.max_model_len is None and _max_model_len(model, run) is not None:
+    if run.deployment.max_model_len is None and _max_model_len(model, run) is not None:
         lines.append(_CAPPED)
-    lines.append(_SYNCHRONOUS)
-    if d.scheduler != "vllm":
-        lines.append(f"# simulated with the scheduler {d.scheduler!r}, which `vllm serve` does not have")
-    return [" ".join(line.split()) for line in lines]
+    return [" ".join(line.split()) for line in [*lines, _SYNCHRONOUS]]
 
 
 def _side_by_side(commands: list[str]) -> list[str]:

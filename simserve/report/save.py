@@ -91,10 +91,8 @@ def write_atomic(path: Path, text: str) -> Path:
 
 
 def _launch_script(result: SearchResult, chosen: int) -> str:
-    from simserve.spec.hardware import load_gpu
-
     run = result.runs[chosen]
-    return launch_script(served_model(result.provenance), run, load_gpu(run.deployment.gpu))
+    return launch_script(served_model(result.provenance), run)
 
 
 def _why(error: OSError) -> str:

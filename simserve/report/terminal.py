@@ -19,6 +19,7 @@ from simserve.units import format_bytes
 _LATENCIES = (("TTFT", "ttft_ms"), ("TPOT", "tpot_ms"), ("ITL", "itl_ms"), ("E2E", "e2e_ms"),
               ("queueing", "queueing_ms"))  # fmt: skip
 _STATS = ("mean", "p50", "p90", "p95", "p99")
+_CLASS_STATS = (("ttft_ms", "p50"), ("ttft_ms", "p90"), ("tpot_ms", "p50"), ("tpot_ms", "p90"), ("e2e_ms", "p90"))
 _LIMITS = ("tokens /step", "seqs", "router")
 _WIDE = 110  # columns of a terminal that has room for the limits of every row
 _SOURCES = ("measured", "interpolated", "transferred", "modelled")
@@ -37,6 +38,7 @@ def print_search(console: Console, result: SearchResult, *, top: int = 10) -> No
     console.print(f"[bold green]Recommended[/]: {escape(describe(chosen))}")
     _print_ties(console, result)
     console.print(_metrics_table(chosen))
+    _print_classes(console, chosen)
     _print_facts(console, chosen)
     print_launch(console, result, chosen)
 
@@ -46,14 +48,13 @@ def print_simulation(console: Console, result: SearchResult) -> None:
     run = result.runs[0]
     console.print(f"[bold]{escape(result.name)}[/]: {escape(describe(run))}")
     console.print(_metrics_table(run))
+    _print_classes(console, run)
     _print_facts(console, run)
 
 
 def print_launch(console: Console, result: SearchResult, run: Outcome) -> None:
     """The launch commands, one unbroken line each, so that they can be copied."""
-    from simserve.spec.hardware import load_gpu
-
-    lines = launch_lines(served_model(result.provenance), run, load_gpu(run.deployment.gpu))
+    lines = launch_lines(served_model(result.provenance), run)
     console.print("[bold]Launch[/]:")
     for line in lines:
         console.print(f"  {escape(line)}", soft_wrap=True, highlight=False)
@@ -158,19 +159,42 @@ def _print_facts(console: Console, run: Outcome) -> None:
     )
     console.print(
         f"{run.usd_per_hour:.2f} USD/h, {number(run.usd_per_million_tokens)} USD per million tokens; "
-        f"{run.num_gpus} GPU{'s' if run.num_gpus > 1 else ''}, {run.num_gpu_blocks} KV blocks per replica, "
+        f"{run.num_gpus} GPU{'s' if run.num_gpus > 1 else ''}, {_blocks(run)} KV blocks per replica, "
         f"{m.get('preemptions', 0)} preemptions",
         highlight=False,
     )
     if m.get("kv_occupancy_mean") is not None:
         mean, peak = (100 * float(m.get(f"kv_occupancy_{stat}") or 0.0) for stat in ("mean", "peak"))
         console.print(f"KV cache in use: {number(mean)} % on average, {number(peak)} % at the peak", highlight=False)
-    if run.memory_bytes:
-        parts = ", ".join(f"{name.replace('_', ' ')} {format_bytes(n)}" for name, n in run.memory_bytes.items())
-        console.print(f"memory per GPU: {parts}", highlight=False)
+    for pool in run.pools or ({"name": "", "memory_bytes": run.memory_bytes},):
+        parts = ", ".join(f"{name.replace('_', ' ')} {format_bytes(n)}" for name, n in pool["memory_bytes"].items())
+        if parts:
+            console.print(f"memory per {pool['name']} GPU: {parts}".replace("  ", " "), highlight=False)
     if run.sources:
         parts = ", ".join(f"{100 * run.sources[s]:.0f} % {s}" for s in _SOURCES if run.sources.get(s))
         console.print(f"kernel numbers: {parts} (share of the busy time)", highlight=False)
+
+
+def _blocks(run: Outcome) -> str:
+    """KV blocks per replica, by pool if there are several."""
+    return " / ".join(f"{p['num_gpu_blocks']} ({p['name']})" for p in run.pools) or str(run.num_gpu_blocks)
+
+
+def _print_classes(console: Console, run: Outcome) -> None:
+    """One row per class of requests, against its own SLO."""
+    classes: dict[str, Any] = run.metrics.get("classes") or {}
+    if not classes:
+        return
+    table = Table(show_edge=False, box=SIMPLE_HEAD)
+    table.add_column("class")
+    latencies = ("TTFT\np50 ms", "\np90", "TPOT\np50 ms", "\np90", "E2E\np90")
+    for header in ("requests", *latencies, "goodput\n/s", "SLO\n% met"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for name, m in classes.items():
+        cells = [number(m[key].get(stat)) for key, stat in _CLASS_STATS]
+        met = None if m["slo_attainment"] is None else 100 * m["slo_attainment"]
+        table.add_row(escape(name), f"{m['requests']:,}", *cells, number(m["goodput_rps"]), number(met))
+    console.print(table)
 
 
 def _print_ties(console: Console, result: SearchResult) -> None:

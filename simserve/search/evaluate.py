@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simserve.search.objective import (
     DEFAULT_PERCENTILE,
@@ -41,7 +41,8 @@ def reduce(result: RunResult, model: ModelSpec, deployment: DeploymentSpec, slo:
     percentile = float(slo.percentile) if slo is not None else DEFAULT_PERCENTILE
     measured = latencies_ms(result.trace)
     tokens_per_s = steady_tokens_per_s(result.trace) or float(metrics["total_tokens_per_s"])
-    usd_per_hour = load_gpu(deployment.gpu).price_usd_per_hour * deployment.num_gpus
+    parts = [e.deployment for e in result.engines]
+    usd_per_hour = sum(load_gpu(part.gpu).price_usd_per_hour * part.num_gpus for part in parts)
     million_per_hour = tokens_per_s * _SECONDS_PER_HOUR / 1e6
     return Outcome(
         deployment=deployment,
@@ -57,7 +58,21 @@ def reduce(result: RunResult, model: ModelSpec, deployment: DeploymentSpec, slo:
         metrics=metrics,
         sources=dict(result.cost_provenance.get("share_of_time_by_source", {})),
         memory_bytes=dict(result.memory_bytes),
+        pools=_pools(result),
     )
+
+
+def _pools(result: RunResult) -> tuple[dict[str, Any], ...]:
+    """The pools of a system; none where there is only one."""
+    if len(result.engines) == 1:
+        return ()
+    return tuple(
+        {
+            "name": engine.name, "gpu": engine.deployment.gpu, "num_gpus": engine.deployment.num_gpus,
+            "num_gpu_blocks": engine.num_gpu_blocks, "memory_bytes": engine.memory_bytes,
+        }
+        for engine in result.engines
+    )  # fmt: skip
 
 
 def _turned_away(trace: Trace, model: ModelSpec) -> int:

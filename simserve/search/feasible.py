@@ -55,7 +55,13 @@ def split(model: ModelSpec, deployments: Sequence[DeploymentSpec], *, longest_to
 
 
 def check(model: ModelSpec, deployment: DeploymentSpec, *, longest_tokens: int = 0) -> int:
-    """KV blocks of one replica; Infeasible names the dtype, divisor or byte count that is in the way."""
+    """KV blocks of one replica, of the first pool if there are several.
+
+    Infeasible names the dtype, divisor or byte count that is in the way.
+    """
+    if deployment.pools:
+        counts = [check(model, engine, longest_tokens=longest_tokens) for _, engine in deployment.engines()]
+        return counts[0]
     # Replicas and routers change nothing for one replica, so they share one answer.
     one = deployment.model_copy(update={"replicas": 1, "router": "round_robin"})
     answer = _check_replica(model, one)
@@ -81,7 +87,7 @@ def _check_replica(model: ModelSpec, deployment: DeploymentSpec) -> int | str:
     """The block count, or the reason why there is none."""
     from simserve.arch.dense import dense_ops
     from simserve.arch.dtypes import check_dtype
-    from simserve.run import deployment_blocks
+    from simserve.build import deployment_blocks
     from simserve.spec.hardware import load_gpu
     from simserve.spec.model import has_fp8_weights
 

@@ -72,6 +72,7 @@ class Outcome:
     metrics: dict[str, Any]
     sources: dict[str, float] = field(default_factory=dict)
     memory_bytes: dict[str, int] = field(default_factory=dict)
+    pools: tuple[dict[str, Any], ...] = ()
 
     @property
     def meets_slo(self) -> bool:
@@ -106,7 +107,7 @@ def outcome_from_dict(data: dict[str, Any]) -> Outcome:
 
     deployment = DeploymentSpec.model_validate(data["deployment"])
     slo = tuple(SloValue(**s) for s in data["slo"])
-    return Outcome(**{**data, "deployment": deployment, "slo": slo})
+    return Outcome(**{**data, "deployment": deployment, "slo": slo, "pools": tuple(data.get("pools", ()))})
 
 
 def latencies_ms(trace: Trace) -> dict[str, NDArray[np.float64]]:

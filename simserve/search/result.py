@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from simserve.search.feasible import Rejected, reasons
 from simserve.search.objective import NEVER_MS, Outcome, ranked, recommend
 from simserve.search.pareto import front
+
+if TYPE_CHECKING:
+    from simserve.spec.deployment import DeploymentSpec
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,12 @@ def _missed(best: Outcome) -> str:
 def describe(outcome: Outcome) -> str:
     """A configuration in a few words: '2 x h100_sxm TP1 bf16, 8192 tokens, 256 seqs, round_robin'."""
     d = outcome.deployment
+    if d.system is not None:
+        return f"{d.system}: " + "; ".join(f"{name} {_replicas(engine)}" for name, engine in d.engines())
+    return _replicas(d)
+
+
+def _replicas(d: DeploymentSpec) -> str:
     text = (
         f"{d.replicas} x {d.gpu} TP{d.tensor_parallel_size} {d.dtype}, "
         f"{d.max_num_batched_tokens} tokens, {d.max_num_seqs} seqs"

@@ -46,9 +46,11 @@ def prepare(study: StudySpec, *, base_dir: Path | None, requests: int | None = N
 
     base_dir: folder that relative paths in the study refer to. Raises SpecError, UnknownName, MissingData.
     """
+    from simserve.build import resolve_pools
     from simserve.spec.model import load_model
     from simserve.workload.build import build_workload
 
+    study = study.model_copy(update={"deployment": resolve_pools(study.deployment)})
     model = load_model(study.model)
     workload = build_workload(study.workload, seed=study.seed, base_dir=base_dir)
     if requests is not None and requests < len(workload):

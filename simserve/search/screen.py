@@ -144,7 +144,7 @@ def _prefill_s(cost: CostModel, load: Load, max_num_batched_tokens: int) -> floa
 
 def _group_cost(model: ModelSpec, group: Sequence[DeploymentSpec]) -> CostModel:
     """One cost model that is large enough for every member of the group."""
-    from simserve.run import deployment_cost
+    from simserve.build import deployment_cost
     from simserve.spec.hardware import load_gpu
 
     largest = group[0].model_copy(

@@ -79,6 +79,11 @@ def from_study(study: StudySpec) -> SearchSpace:
     base, search = study.deployment, study.search
     if search is None:
         return SearchSpace(base, {})
+    if base.system is not None:
+        raise SpecError(
+            "a search varies deployments of one pool so far; use `simserve simulate` for a system with pools",
+            key="deployment.system", value=base.system,
+        )  # fmt: skip
     choices: dict[str, tuple[Any, ...]] = {}
     for knob in KNOBS:
         values = getattr(search.space, knob, None)

@@ -44,6 +44,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.env = simpy.Environment(initial_time=0)
+        self.events = 0
 
     @property
     def now_ns(self) -> int:
@@ -51,7 +52,8 @@ class Clock:
         return int(self.env.now)
 
     def call_at(self, time_ns: int, call: Callable[[], None], priority: int) -> Timer:
-        """Call `call` at `time_ns` (not before now); see the tie order above."""
+        """Call `call` at `time_ns` (not before now); see the tie order above. `events` counts these entries."""
+        self.events += 1
         return Timer(self.env, call, time_ns - int(self.env.now), priority)
 
     def later(self) -> bool:

@@ -181,8 +181,9 @@ class View:
     """What a scheduler sees of its instance. Mappings are in order of admission, preemption and arrival.
 
     suspended: plans that were interrupted, by the key that resumes them; their requests have their tokens
-    scheduled already. loading: requests whose KV is on the way into blocks that they hold. loaded: requests whose KV has been fetched, with their blocks. swapped: requests whose KV
-    lies on the host, in `swap` (None: no swap space). offload: tiers with the KV of prefixes (None: there are none).
+    scheduled already. loading: requests whose KV is on the way into blocks that they hold. loaded: those whose KV has
+    been fetched, with their blocks. swapped: requests whose KV lies on the host, in `swap` (None: no swap space).
+    offload: tiers with the KV of prefixes (None: there are none).
     preempted: requests to resume, the last one preempted last (vLLM resumes that one first).
     """
 

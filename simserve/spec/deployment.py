@@ -3,56 +3,140 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from simserve.spec.base import Spec
 
 Dtype = Literal["bf16", "fp16", "fp8"]
 KvCacheDtype = Literal["auto", "bf16", "fp16", "fp8"]
+T = TypeVar("T")
+
+
+def _pairs(value: Any) -> Any:
+    """A mapping in YAML; kept as pairs, so that a deployment is hashable."""
+    return tuple(value.items()) if isinstance(value, Mapping) else value
+
+
+def _by_name(pairs: tuple[tuple[str, T], ...]) -> tuple[tuple[str, T], ...]:
+    """Equal options are equal, in whatever order they were written."""
+    return tuple(sorted(pairs))
+
+
+Pools = Annotated[tuple[tuple[str, "PoolSpec"], ...], BeforeValidator(_pairs)]
+Options = Annotated[
+    tuple[tuple[str, bool | int | float | str], ...], BeforeValidator(_pairs), AfterValidator(_by_name)
+]
+Tp = Annotated[int, Field(ge=1, le=64)]
+Replicas = Annotated[int, Field(ge=1, le=4096)]
+Tokens = Annotated[int, Field(ge=1, le=1 << 20)]
+Seqs = Annotated[int, Field(ge=1, le=1 << 16)]
+Utilization = Annotated[float, Field(gt=0, le=1)]
+
+
+class OffloadSpec(Spec):
+    """KV of prompts in host memory and on an SSD, fetched back for requests that share a prefix.
+
+    dram_gib, ssd_gib: for one replica, shared equally by its ranks; eviction: order in which blocks leave a full tier;
+    retention_s: a block that was stored or used stays in host memory at least so long.
+    """
+
+    dram_gib: float = Field(gt=0, le=1 << 20)
+    ssd_gib: float = Field(default=0.0, ge=0, le=1 << 30)
+    ssd_link: str = "nvme4_x4"
+    eviction: str = "lru"
+    retention_s: float = Field(default=0.0, ge=0, le=1e9)
+
+
+class PoolSpec(Spec):
+    """What one pool of a system has different from the deployment; keys that are absent stay as there."""
+
+    gpu: str | None = None
+    tensor_parallel_size: Tp | None = None
+    replicas: Replicas | None = None
+    scheduler: str | None = None
+    router: str | None = None
+    dtype: Dtype | None = None
+    max_num_batched_tokens: Tokens | None = None
+    max_num_seqs: Seqs | None = None
+    gpu_memory_utilization: Utilization | None = None
+    num_gpu_blocks: int | None = Field(default=None, ge=2)
+    max_model_len: int | None = Field(default=None, ge=2)
+    enable_prefix_caching: bool | None = None
+    scheduler_options: Options | None = None
+    router_options: Options | None = None
+    swap_space_gib: float | None = Field(default=None, ge=0)
+    offload: OffloadSpec | None = None
 
 
 class DeploymentSpec(Spec):
-    """`replicas` engines of `tensor_parallel_size` GPUs each, behind one router.
+    """`replicas` engines of `tensor_parallel_size` GPUs each, behind one router; or the pools of a system.
 
     num_gpu_blocks: KV blocks per replica, None for what the memory leaves; max_model_len: tokens a request
-    may reach, None for what model and KV cache allow; scheduler_options: other knobs of the scheduler by name
-    (`simserve explain NAME` lists them); kv_cache_dtype "auto": 16 bit, as vLLM.
+    may reach, None for what model and KV cache allow; scheduler_options, router_options: other knobs by name
+    (`simserve explain NAME` lists them); kv_cache_dtype "auto": 16 bit, as vLLM; swap_space_gib: host memory per GPU
+    for preempted requests, for schedulers that swap; snapshot_interval_ms: how old the router's view of the instances
+    may be; system, pools: a system with pools such as `distserve`, and what each pool has different; kv_link: the link
+    per GPU over which pools hand KV over, None for the GPUs' own within a node, else 400 Gb/s InfiniBand.
     """
 
     gpu: str = "h100_sxm"
-    tensor_parallel_size: int = Field(default=1, ge=1, le=64)
-    replicas: int = Field(default=1, ge=1, le=4096)
+    tensor_parallel_size: Tp = 1
+    replicas: Replicas = 1
     scheduler: str = "vllm"
     router: str = "round_robin"
-    max_num_batched_tokens: int = Field(default=8192, ge=1, le=1 << 20)
-    max_num_seqs: int = Field(default=256, ge=1, le=1 << 16)
+    max_num_batched_tokens: Tokens = 8192
+    max_num_seqs: Seqs = 256
     dtype: Dtype = "bf16"
     kv_cache_dtype: KvCacheDtype = "auto"
-    gpu_memory_utilization: float = Field(default=0.92, gt=0, le=1)
+    gpu_memory_utilization: Utilization = 0.92
     block_size: int = Field(default=16, ge=1, le=1024)
     num_gpu_blocks: int | None = Field(default=None, ge=2)
     max_model_len: int | None = Field(default=None, ge=2)
     enable_prefix_caching: bool = False
-    scheduler_options: tuple[tuple[str, bool | int | float | str], ...] = ()
-
-    @field_validator("scheduler_options", mode="before")
-    @classmethod
-    def _from_mapping(cls, value: Any) -> Any:
-        """A mapping in YAML; kept as pairs, so that a deployment is hashable."""
-        return tuple(sorted(value.items())) if isinstance(value, Mapping) else value
+    scheduler_options: Options = ()
+    router_options: Options = ()
+    snapshot_interval_ms: float = Field(default=0.0, ge=0)
+    swap_space_gib: float = Field(default=0.0, ge=0, le=1 << 20)
+    offload: OffloadSpec | None = None
+    system: str | None = None
+    pools: Pools = ()
+    kv_link: str | None = None
 
     @model_validator(mode="after")
     def _budget_holds_the_batch(self) -> DeploymentSpec:
-        if self.max_num_batched_tokens < self.max_num_seqs:
-            raise ValueError(
-                f"max_num_batched_tokens {self.max_num_batched_tokens} is smaller than max_num_seqs "
-                f"{self.max_num_seqs}; vLLM refuses that"
-            )
+        for name, engine in self.engines():
+            if engine.max_num_batched_tokens < engine.max_num_seqs:
+                raise ValueError(
+                    f"max_num_batched_tokens {engine.max_num_batched_tokens} is smaller than max_num_seqs "
+                    f"{engine.max_num_seqs}{f' in pool {name}' if name else ''}; vLLM refuses that"
+                )
+            if engine.offload is not None and not engine.enable_prefix_caching:
+                raise ValueError("offload needs enable_prefix_caching: true, for it goes by block hashes")
         return self
+
+    @model_validator(mode="after")
+    def _pools_belong_to_a_system(self) -> DeploymentSpec:
+        if self.pools and self.system is None:
+            raise ValueError("pools need a system, e.g. system: distserve")
+        if self.system is not None and not self.pools:
+            raise ValueError(f"system {self.system} needs pools: one entry for each, which may be empty")
+        if self.kv_link is not None and self.system is None:
+            raise ValueError("kv_link is for a system with pools")
+        return self
+
+    def engines(self) -> list[tuple[str, DeploymentSpec]]:
+        """(pool name, deployment of that pool alone) for each pool; ("", this one) without pools."""
+        if not self.pools:
+            return [("", self)]
+        return [(name, self._of_pool(pool)) for name, pool in self.pools]
+
+    def _of_pool(self, pool: PoolSpec) -> DeploymentSpec:
+        own = {field: value for field in PoolSpec.model_fields if (value := getattr(pool, field)) is not None}
+        return self.model_copy(update={**own, "system": None, "pools": (), "kv_link": None})
 
     @property
     def num_gpus(self) -> int:
-        """GPUs of all replicas."""
-        return self.tensor_parallel_size * self.replicas
+        """GPUs of all replicas of all pools."""
+        return sum(engine.tensor_parallel_size * engine.replicas for _, engine in self.engines())

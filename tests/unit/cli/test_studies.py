@@ -29,6 +29,26 @@ def test_a_study_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert "quickstart: 1 x h100_sxm" in capsys.readouterr().out
 
 
+def test_distserve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two pools and two classes: both show in the tables, the launch file has all three servers."""
+    assert main(["simulate", str(STUDIES / "distserve.yaml"), "-o", str(tmp_path), "--requests", "200"]) == 0
+    shown = capsys.readouterr().out
+
+    assert all(word in shown for word in ("prefill 2 x h100_sxm", "decode 1 x h100_sxm", "chat", "summary"))
+    assert 3 == (tmp_path / "launch.sh").read_text().count("vllm serve meta-llama")
+    (run,) = json.loads((tmp_path / "result.json").read_text())["runs"]
+    assert ["prefill", "decode"] == [pool["name"] for pool in run["pools"]]
+
+
+def test_a_search_over_pools_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With what to do instead."""
+    study = tmp_path / "pools.yaml"
+    study.write_text((STUDIES / "distserve.yaml").read_text() + "search: {max_gpus: 8}\n")
+
+    assert main(["search", str(study), "-o", str(tmp_path / "out")]) == 2
+    assert "deployment.system: a search varies deployments of one pool so far" in capsys.readouterr().err
+
+
 def test_azure_conversation(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The real trace, by the path that the study names."""
     code = main(["search", str(STUDIES / "azure_conv.yaml"), "-o", str(tmp_path), "--requests", "500",

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,7 @@ from simserve.report.save import save
 from simserve.search.objective import Outcome
 from simserve.search.result import SearchResult
 from simserve.spec.deployment import DeploymentSpec
-from simserve.spec.hardware import load_gpu
 
-H100 = load_gpu("h100_sxm")
 MODEL = Served("m", 131072)
 NAME = "meta-llama/Llama-3.1-8B"
 
@@ -73,7 +72,7 @@ def test_context_is_capped_to_what_the_kv_cache_holds(blocks: int, asked: int | 
 
 def test_a_capped_context_is_explained() -> None:
     """The cap is the simulator's, so a comment says where it comes from."""
-    capped, whole = (launch_lines(MODEL, outcome(blocks), H100) for blocks in (1001, 9000))
+    capped, whole = (launch_lines(MODEL, outcome(blocks)) for blocks in (1001, 9000))
 
     assert [line for line in capped if "simulated KV cache" in line]
     assert not [line for line in whole if "simulated KV cache" in line]
@@ -89,7 +88,7 @@ def test_prefix_caching_is_as_simulated(enabled: bool, flag: str) -> None:
 
 def test_scheduling_is_synchronous_and_a_comment_says_so() -> None:
     """vLLM overlaps scheduling with the step before by default, the simulator does not."""
-    lines = launch_lines(MODEL, outcome(), H100)
+    lines = launch_lines(MODEL, outcome())
 
     assert "--no-async-scheduling" in lines[0].split()
     assert [line for line in lines[1:] if line.startswith("# --no-async-scheduling: ")]
@@ -97,7 +96,7 @@ def test_scheduling_is_synchronous_and_a_comment_says_so() -> None:
 
 def test_replicas_are_servers_on_their_own_gpus_and_ports() -> None:
     """Two replicas of two GPUs: GPUs 0,1 on port 8000 and 2,3 on 8001, and a router in front."""
-    lines = launch_lines(MODEL, outcome(tensor_parallel_size=2, replicas=2), H100)
+    lines = launch_lines(MODEL, outcome(tensor_parallel_size=2, replicas=2))
 
     assert lines[0].startswith("CUDA_VISIBLE_DEVICES=0,1 vllm serve m ")
     assert lines[1].startswith("CUDA_VISIBLE_DEVICES=2,3 vllm serve m ")
@@ -107,7 +106,7 @@ def test_replicas_are_servers_on_their_own_gpus_and_ports() -> None:
 
 def test_replicas_that_need_a_second_node_say_so() -> None:
     """Nine GPUs do not fit one node of eight."""
-    lines = launch_lines(MODEL, outcome(replicas=9), H100)
+    lines = launch_lines(MODEL, outcome(replicas=9))
 
     assert [line for line in lines if line.startswith("# on")] == ["# on node 0:", "# on node 1:"]
     assert "# a round-robin load balancer in front of ports 8000-8008, 8 on each node" in lines
@@ -125,7 +124,7 @@ def test_launch_script_starts_replicas_side_by_side(tmp_path: Path) -> None:
 def test_launch_script_starts_only_its_own_node(tmp_path: Path) -> None:
     """Five replicas of three GPUs on nodes of eight: two to a node, and no GPU is given out twice on one."""
     script = tmp_path / "launch.sh"
-    script.write_text(launch_script(MODEL, outcome(tensor_parallel_size=3, replicas=5), H100))
+    script.write_text(launch_script(MODEL, outcome(tensor_parallel_size=3, replicas=5)))
     nodes = [started(script, tmp_path, str(node)) for node in range(3)]
 
     assert nodes == [["0,1,2 8000", "3,4,5 8001"], ["0,1,2 8002", "3,4,5 8003"], ["0,1,2 8004"]]
@@ -135,7 +134,7 @@ def test_launch_script_starts_only_its_own_node(tmp_path: Path) -> None:
 def test_launch_script_refuses_a_node_that_there_is_not(tmp_path: Path, arguments: list[str]) -> None:
     """Without a valid number nothing starts."""
     script = tmp_path / "launch.sh"
-    script.write_text(launch_script(MODEL, outcome(replicas=9), H100))
+    script.write_text(launch_script(MODEL, outcome(replicas=9)))
     done = subprocess.run(["sh", str(script), *arguments], capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stderr) == (2, "usage: launch.sh NODE, where NODE is 0 to 1\n")
@@ -164,3 +163,28 @@ def test_a_model_without_a_checkpoint_says_what_to_put_there(given: str) -> None
 def test_a_hugging_face_id_is_served_by_that_id(given: str) -> None:
     """However it was given, without any remark."""
     assert served_model(found(outcome(), given).provenance) == Served(NAME, 131072)
+
+
+def test_pools_are_servers_with_a_connector_each_type_of_gpu_on_its_own_node() -> None:
+    """Prefill 2 x TP1 on H100, decode 1 x TP2 on A100: ports go on, GPUs begin anew, a proxy is named."""
+    pools = {"prefill": {"replicas": 2}, "decode": {"gpu": "a100_sxm", "tensor_parallel_size": 2}}
+    run = replace(
+        outcome(1001, system="distserve", pools=pools), num_gpus=4,
+        pools=({"name": "prefill", "num_gpu_blocks": 1001}, {"name": "decode", "num_gpu_blocks": 2001}),
+    )  # fmt: skip
+
+    commands = [line for line in launch_lines(MODEL, run) if "vllm serve" in line and not line.startswith("#")]
+    assert ["CUDA_VISIBLE_DEVICES=0 VLLM_NIXL_SIDE_CHANNEL_PORT=5600", "CUDA_VISIBLE_DEVICES=1 "
+            "VLLM_NIXL_SIDE_CHANNEL_PORT=5601", "CUDA_VISIBLE_DEVICES=0,1 VLLM_NIXL_SIDE_CHANNEL_PORT=5600"] == [
+        line.split(" vllm")[0] for line in commands
+    ]  # fmt: skip
+    assert ["8000", "8001", "8002"] == [line.split("--port ")[1] for line in commands]
+    assert all("NixlConnector" in line for line in commands)
+    assert any("proxy" in line for line in launch_lines(MODEL, run))
+
+
+def test_offload_is_a_flag_of_the_server() -> None:
+    """vLLM's native CPU offloading, sized for the whole replica."""
+    command = serve_command(MODEL, outcome(enable_prefix_caching=True, offload={"dram_gib": 64}))
+
+    assert "--kv-offloading-backend native --kv-offloading-size 64" in command

@@ -2,8 +2,9 @@
 
 import pytest
 
+from simserve.build import build_scheduler
 from simserve.errors import Infeasible, SpecError
-from simserve.run import build_scheduler, simulate
+from simserve.run import simulate
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.model import load_model
 from simserve.systems.vllm import Vllm

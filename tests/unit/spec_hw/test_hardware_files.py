@@ -45,6 +45,7 @@ def test_the_shipped_hardware_is_complete() -> None:
         "nvlink3",
         "nvlink4",
         "nvlink5",
+        "nvme4_x4",
         "pcie3_x16",
         "pcie4_x16",
         "pcie5_x16",

@@ -1,0 +1,207 @@
+"""The parts of one replica, from its deployment: cost model, KV blocks, memory, scheduler, router, copies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from simserve.arch.memory import activation_bytes, kv_bytes_per_token, num_gpu_blocks, weight_bytes
+from simserve.errors import Infeasible, SpecError, UnknownName
+from simserve.perf.model import TableCost, build_cost
+from simserve.policies import EVICTIONS, ROUTERS
+from simserve.sim.cluster import Cluster, OffloadOf
+from simserve.sim.memory import Memory, MemoryObject, ObjectKind
+from simserve.sim.offload import DRAM, SSD, Channels, OffloadTiers
+from simserve.sim.plan import Router, Scheduler, knobs
+from simserve.sim.prefix import PrefixLedger
+from simserve.sim.swap import Copies, SwapSpace
+from simserve.spec.deployment import DeploymentSpec, OffloadSpec
+from simserve.spec.hardware import GpuSpec, LinkSpec, load_gpu, load_link
+from simserve.spec.model import ModelSpec
+from simserve.systems import SCHEDULERS, SYSTEMS
+from simserve.units import GIB, NS_PER_S
+
+ACROSS_NODES = "ib_400g"
+
+
+def deployment_cost(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> TableCost:
+    """The compiled cost model of one replica."""
+    return build_cost(
+        model, gpu,
+        tensor_parallel_size=deployment.tensor_parallel_size,
+        dtype=deployment.dtype,
+        kv_cache_dtype=deployment.kv_cache_dtype,
+        max_num_batched_tokens=deployment.max_num_batched_tokens,
+        max_num_seqs=deployment.max_num_seqs,
+    )  # fmt: skip
+
+
+def deployment_blocks(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> int:
+    """KV blocks of one replica: as given, or what the memory leaves, as vLLM's profiling run finds them."""
+    if deployment.num_gpu_blocks is not None:
+        return deployment.num_gpu_blocks
+    return num_gpu_blocks(
+        model, gpu,
+        tp=deployment.tensor_parallel_size,
+        dtype=deployment.dtype,
+        kv_cache_dtype=deployment.kv_cache_dtype,
+        gpu_memory_utilization=deployment.gpu_memory_utilization,
+        block_size=deployment.block_size,
+        max_num_batched_tokens=deployment.max_num_batched_tokens,
+        max_num_seqs=deployment.max_num_seqs,
+    )  # fmt: skip
+
+
+def max_model_len(model: ModelSpec, deployment: DeploymentSpec, blocks: int) -> int:
+    """vLLM's rule: as asked, if the KV cache holds one such request; else the most that fits."""
+    capacity = (blocks - 1) * deployment.block_size
+    asked = deployment.max_model_len
+    if asked is not None and asked > capacity:
+        raise Infeasible(
+            f"max_model_len {asked} needs more KV blocks than there are: {blocks - 1} blocks of "
+            f"{deployment.block_size} tokens hold {capacity} tokens"
+        )
+    return asked or min(model.max_position_embeddings, capacity)
+
+
+def placed_bytes(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec, blocks: int) -> dict[str, int]:
+    """What lies in one GPU's memory, by name; Infeasible if it does not fit."""
+    tp = deployment.tensor_parallel_size
+    memory = Memory({"hbm": gpu.memory_bytes})
+    activations = activation_bytes(model, deployment.max_num_batched_tokens, deployment.max_num_seqs, tp)
+    for name, kind, size in (
+        ("weights", ObjectKind.WEIGHTS, weight_bytes(model, deployment.dtype, tp)),
+        ("activations", ObjectKind.ACTIVATIONS, activations),
+        ("kv_cache", ObjectKind.KV_CACHE, blocks * _block_bytes(model, deployment)),
+    ):
+        memory.place("hbm", MemoryObject(name, kind, size))
+    return {str(o.name): o.size_bytes for o in memory.objects["hbm"].values()}
+
+
+def build_scheduler(deployment: DeploymentSpec) -> Scheduler:
+    """A fresh scheduler whose knobs are the deployment's fields of the same name, and its scheduler_options."""
+    part = SCHEDULERS.get(deployment.scheduler)
+    known = knobs(part)
+    given = {f: getattr(deployment, f) for f in known if hasattr(deployment, f)}
+    return part(**given, **_options(deployment.scheduler, "scheduler_options", deployment.scheduler_options, known))
+
+
+def build_router(deployment: DeploymentSpec) -> Router:
+    """A fresh router with its router_options."""
+    part = ROUTERS.get(deployment.router)
+    return part(**_options(deployment.router, "router_options", deployment.router_options, knobs(part)))
+
+
+def _options(
+    part: str, key: str, options: tuple[tuple[str, Any], ...], known: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """SpecError unless every name is a knob of the part, and every value in its range or choices."""
+    for name, value in options:
+        full = f"deployment.{key}.{name}"
+        if name not in known:
+            raise UnknownName(f"knob of {part}", name, known, key=f"deployment.{key}")
+        knob = known[name]
+        if knob["choices"]:
+            if value not in knob["choices"]:
+                raise SpecError(f"must be one of {', '.join(map(str, knob['choices']))}", key=full, value=value)
+        elif isinstance(value, str | bool) or not knob["low"] <= value <= knob["high"]:
+            raise SpecError(f"must be a number from {knob['low']} to {knob['high']}", key=full, value=value)
+    return dict(options)
+
+
+def build_swap(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> SwapSpace | None:
+    """Swap space of one replica, None for none; each rank copies its shard over its own PCIe link, side by side."""
+    size = _block_bytes(model, deployment)
+    total = int(deployment.swap_space_gib * GIB) // size
+    if not total:
+        return None
+    link = load_link(gpu.host_link)
+    copies = Copies(link.launch_ns or 0, link.payload_bytes_per_s)
+    return SwapSpace(total, size, out=copies, back=copies)
+
+
+def build_offload(
+    cluster: Cluster, name: str, model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec
+) -> OffloadOf | None:
+    """What makes the offload tiers of the replica called `name` from its ledger; None for none."""
+    asked = deployment.offload
+    if asked is None:
+        return None
+    eviction = EVICTIONS.get(asked.eviction)().key
+    ranks, size = deployment.tensor_parallel_size, _block_bytes(model, deployment)
+
+    def tiers(ledger: PrefixLedger) -> OffloadTiers:
+        capacity = {DRAM: int(asked.dram_gib * GIB) // ranks, SSD: int(asked.ssd_gib * GIB) // ranks}
+        return OffloadTiers(
+            cluster.clock, ledger, Memory(capacity, eviction), _channels(cluster, name, asked, gpu, ranks),
+            block_bytes=size, retention_ns=round(asked.retention_s * NS_PER_S),
+        )  # fmt: skip
+
+    return tiers
+
+
+def _channels(cluster: Cluster, name: str, asked: OffloadSpec, gpu: GpuSpec, ranks: int) -> Channels:
+    """PCIe out of and into each rank's GPU, and the rank's share of the SSD's link."""
+    host = load_link(gpu.host_link)
+    out, back = (
+        cluster.link(
+            f"{name} {lane}", bandwidth_bytes_per_s=host.payload_bytes_per_s, latency_ns=host.latency_ns,
+            launch_ns=host.launch_ns or 0,
+        )
+        for lane in ("pcie_out", "pcie_in")
+    )  # fmt: skip
+    if not asked.ssd_gib:
+        return Channels(out, back)
+    drive = load_link(asked.ssd_link)
+    write, read = (
+        cluster.link(
+            f"{name} {lane}", bandwidth_bytes_per_s=max(1, drive.payload_bytes_per_s // ranks),
+            latency_ns=drive.latency_ns,
+        )
+        for lane in ("ssd write", "ssd read")
+    )  # fmt: skip
+    return Channels(out, back, write, read)
+
+
+def _block_bytes(model: ModelSpec, deployment: DeploymentSpec) -> int:
+    """Bytes of one KV block on one rank."""
+    tokens = kv_bytes_per_token(model, deployment.kv_cache_dtype, deployment.tensor_parallel_size)
+    return deployment.block_size * tokens
+
+
+def resolve_pools(deployment: DeploymentSpec) -> DeploymentSpec:
+    """Give each pool its system's scheduler and router where the study names none; check the pools' names."""
+    if deployment.system is None:
+        return deployment
+    known = {pool.name: pool for pool in SYSTEMS.get(deployment.system)().pools()}
+    given = dict(deployment.pools)
+    for name in given:
+        if name not in known:
+            raise UnknownName(f"pool of {deployment.system}", name, known, key="deployment.pools")
+    missing = [name for name in known if name not in given]
+    if missing:
+        raise SpecError(
+            f"{deployment.system} has pools {' and '.join(known)}; give each an entry, which may be empty",
+            key="deployment.pools", value=", ".join(given),
+        )  # fmt: skip
+    own = {part for part in ("scheduler", "router") if part in deployment.model_fields_set}
+    pools = tuple(
+        (name, given[name].model_copy(update={
+            part: getattr(given[name], part) or getattr(deployment if part in own else pool, part)
+            for part in ("scheduler", "router")
+        }))
+        for name, pool in known.items()
+    )  # fmt: skip
+    return deployment.model_copy(update={"pools": pools})
+
+
+def kv_link(deployment: DeploymentSpec) -> LinkSpec:
+    """The link per GPU that hands KV over: as asked; the GPUs' own inside one node; else 400 Gb/s InfiniBand."""
+    if deployment.kv_link is not None:
+        return load_link(deployment.kv_link)
+    gpus = {load_gpu(engine.gpu) for _, engine in deployment.engines()}
+    if len(gpus) == 1:
+        (gpu,) = gpus
+        if deployment.num_gpus <= gpu.gpus_per_node:
+            return load_link(gpu.interconnect)
+    return load_link(ACROSS_NODES)
