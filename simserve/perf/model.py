@@ -59,6 +59,7 @@ class TableCost:
         self._intercepts[0], self._slopes[0] = 0.0, 0.0
         self._a: list[list[float]] = self._intercepts.tolist()
         self._c: list[list[float]] = self._slopes.tolist()
+        self._counts = np.arange(1024, dtype=np.float64)
         self._launch = float(self.decode.ns[min(1, seqs), 0]) * self.layers
 
     def step_ns(
@@ -82,14 +83,22 @@ class TableCost:
         except IndexError:
             raise self._out_of_range((), decode_seqs, decode_seqs) from None
         first, last = decode_context_tokens, decode_context_tokens + decode_seqs * (steps - 1)
-        context = np.arange(steps, dtype=np.int64) * decode_seqs + first
+        if steps > len(self._counts):
+            self._counts = np.arange(2 * steps, dtype=np.float64)
+        ns = self._counts[:steps] * decode_seqs
+        ns += first
         if first.bit_length() == last.bit_length():
             j = first.bit_length()
-            attention = self._a[decode_seqs][j] + self._c[decode_seqs][j] * context
+            ns *= self._c[decode_seqs][j]
+            ns += self._a[decode_seqs][j]
         else:
-            each = np.frexp(context.astype(np.float64))[1]
-            attention = self._intercepts[decode_seqs][each] + self._slopes[decode_seqs][each] * context
-        return np.asarray(fixed + attention + 0.5).astype(np.int64)
+            each = np.frexp(ns)[1]
+            ns *= self._slopes[decode_seqs][each]
+            ns += self._intercepts[decode_seqs][each]
+        # the sums of `step_ns` in the same order, in place, so that they round alike
+        ns += fixed
+        ns += 0.5
+        return ns.astype(np.int64)
 
     def _mixed_ns(
         self, prefill: Sequence[tuple[int, int]], decode_seqs: int, decode_attention: float, sampled: int

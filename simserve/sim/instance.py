@@ -114,7 +114,8 @@ class Instance:
         now = self._seen.now_ns = self.clock.now_ns
         self._timer = None
         plan = self.scheduler.plan(self._seen)
-        self._move(plan, now)
+        if plan.admitted or plan.preempted or plan.fetched or plan.swapped_out or plan.swapped_in:
+            self._move(plan, now)
         if plan.resume is not None:
             self._resume(plan.resume, now)
             return
@@ -166,8 +167,7 @@ class Instance:
         """Stop at a segment boundary: log the time, keep the rest of the work, and plan anew."""
         step = self._clock_step()
         tokens, step.tokens, step.regular = step.tokens, 0, 0
-        for row in step.rows():
-            self.step_log.extend(row)
+        step.log_to(self.step_log)
         step.tokens, step.preempted = tokens, 0
         self._step = None
         self.queues.suspended[self._stops], self._stopped[self._stops] = step.plan, step
@@ -215,6 +215,7 @@ class Instance:
         """Check the token map and advance computed tokens, gathering what the price depends on."""
         running, size, start = self.running, self.ledger.block_size, step.start_ns
         prefill: list[tuple[int, int]] = []
+        batch: list[Request] = []
         decode = context = sampled = regular = total = 0
         most_left = 1 << 62
         for seen, tokens in step.plan.tokens.items():
@@ -222,6 +223,7 @@ class Instance:
             if request is None:
                 raise LawBroken("running", "a request that does not run got tokens", time_ns=start,
                                 request=seen.id)  # fmt: skip
+            batch.append(request)
             before = request.computed_tokens
             after = before + tokens
             if tokens < 1 or after > request.num_tokens or after > request.blocks * size:
@@ -244,7 +246,7 @@ class Instance:
         if total > self.scheduler.max_num_batched_tokens:
             raise LawBroken("budget", f"{total} tokens in one step", time_ns=start)
         step.prefill, step.decode, step.context, step.sampled = prefill, decode, context, sampled
-        step.regular, step.tokens, step.left = regular, total, most_left
+        step.regular, step.tokens, step.left, step.batch = regular, total, most_left, batch
 
     def _price(self, step: Step) -> None:
         """Set the duration; for a plan that repeats, of all steps up to the next change."""
@@ -293,7 +295,7 @@ class Instance:
         """Note the state in which the step starts, and tell an observer."""
         step.used = step.last_used = self.ledger.used
         step.running = len(self.running)
-        step.waiting = self.queues.num_waiting
+        step.waiting = self.view.num_waiting
         if self._observer is not None:
             self._observer(step.start_ns, step.duration_ns, step.plan, self.ledger.free)
 
@@ -306,8 +308,7 @@ class Instance:
         done = self._commit_many(step, end) if step.count > 1 else self._commit_one(step, end)
         if self._offload is not None and step.prefill:
             self._store_prompts(step, self._offload)
-        for row in step.rows():
-            self.step_log.extend(row)
+        step.log_to(self.step_log)
         for request in done:
             del self.running[request.id]
             self.ledger.release(request)
@@ -342,11 +343,10 @@ class Instance:
     def _commit_one(self, step: Step, end: int) -> list[Request]:
         """Give each request that caught up its token."""
         done: list[Request] = []
-        running, start = self.running, step.start_ns
-        for seen in step.plan.tokens:
-            if seen.computed_tokens != seen.num_tokens:
+        start = step.start_ns
+        for request in step.batch:
+            if request.computed_tokens != request.num_tokens:
                 continue
-            request = running[seen.id]
             last = request.last_token_ns
             if last < 0:
                 request.first_token_ns = end
@@ -361,15 +361,14 @@ class Instance:
     def _commit_many(self, step: Step, end: int) -> list[Request]:
         """Give each request of a leap its tokens and blocks."""
         done: list[Request] = []
-        count, batch = step.count, [self.running[seen.id] for seen in step.plan.tokens]
-        for request in batch:
+        count, more = step.count, step.count - 1
+        for request in step.batch:
             request.num_tokens += count
+            request.computed_tokens += more
             request.last_token_ns = end
-        if not self.ledger.advance(batch, count - 1):
-            raise LawBroken("blocks", "a leap ran out of blocks", time_ns=end)
-        step.last_used = self.ledger.used
-        for request in batch:
-            request.computed_tokens += count - 1
             if request.num_tokens == request.final_tokens:
                 done.append(request)
+        if not self.ledger.advance(step.batch, more):
+            raise LawBroken("blocks", "a leap ran out of blocks", time_ns=end)
+        step.last_used = self.ledger.used
         return done

@@ -62,8 +62,16 @@ class BlockLedger:
         return self.cached_tokens(request)
 
     def advance(self, requests: Sequence[Seen], steps: int) -> bool:
-        """Blocks for `steps` more decode steps of a batch; False if they are not free."""
-        return all(self.reserve(request, request.computed_tokens + steps) for request in requests)
+        """Blocks for the `steps` decode steps that a batch has taken; False if they are not free."""
+        size = self.block_size
+        for request in requests:
+            more = -(-request.computed_tokens // size) - request.blocks
+            if more > 0:
+                if more > self.free:
+                    return False
+                self.free -= more
+                request.blocks += more
+        return True
 
     def forget(self, request: Seen) -> None:
         """The request has ended."""

@@ -95,12 +95,12 @@ class PrefixLedger(BlockLedger):
         self._chain.pop(request.id, None)
 
     def advance(self, requests: Sequence[Seen], steps: int) -> bool:
-        """Blocks for `steps` more decode steps of a batch, in the order in which single steps take them."""
+        """Blocks for the `steps` decode steps that a batch has taken, in the order in which single steps take them."""
         size = self.block_size
         events = sorted(
-            (step, index, request.computed_tokens + step)
+            (step, index, request.computed_tokens - steps + step)
             for index, request in enumerate(requests)
-            for step in _steps_at_block_ends(request.computed_tokens, steps, size)
+            for step in _steps_at_block_ends(request.computed_tokens - steps, steps, size)
         )
         return all(self.reserve(requests[index], tokens) for _, index, tokens in events)
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from array import array
 from itertools import pairwise
 
 import numpy as np
 
 from simserve.sim.lanes import SegmentRun
 from simserve.sim.plan import Plan
+from simserve.sim.request import Request
 
 
 class Step:
     """A step (or leap) in flight: its plan, what its price depends on, and its time."""
 
     __slots__ = (
-        "arrival_breaks", "context", "count", "decode", "duration_ns", "durations", "ends", "first_ns",
+        "arrival_breaks", "batch", "context", "count", "decode", "duration_ns", "durations", "ends", "first_ns",
         "last_ns", "last_used", "left", "plan", "preempted", "prefill", "regular", "run", "running", "sampled",
         "start_ns", "tokens", "used", "waiting",
     )  # fmt: skip
 
     arrival_breaks: bool
+    batch: list[Request]
     context: int
     count: int
     decode: int
@@ -60,20 +62,25 @@ class Step:
             low, high = (middle, high) if fits else (low, middle - 1)
         return low
 
-    def rows(self) -> Iterator[tuple[int, ...]]:
-        """The step as rows of `trace.STEP_COLUMNS`; a leap whose durations bend is cut at the bends."""
-        pieces = [(0, self.count)] if self._straight() else self._pieces()
+    def log_to(self, log: array[int]) -> None:
+        """Append rows of `trace.STEP_COLUMNS`: one, unless the durations of a leap bend."""
+        if not self._straight():
+            self._log_pieces(log)
+            return
+        log.extend((
+            self.start_ns, self.start_ns + self.duration_ns, self.count, self.first_ns, self.last_ns, self.tokens,
+            self.regular, self.running, self.waiting, self.used, self.last_used, self.preempted,
+        ))  # fmt: skip
+
+    def _log_pieces(self, log: array[int]) -> None:
+        """One row for each stretch on a line."""
         preempted = self.preempted
-        for begin, end in pieces:
-            start = self.start_ns + (int(self.ends[begin - 1]) if begin else 0)
-            whole = len(pieces) == 1
-            used, last_used = self._used_at(begin), self._used_at(end - 1)
-            yield (
-                start, self.start_ns + (self.duration_ns if whole else int(self.ends[end - 1])), end - begin,
-                self.first_ns if whole else int(self.durations[begin]),
-                self.last_ns if whole else int(self.durations[end - 1]),
-                self.tokens, self.regular, self.running, self.waiting, used, last_used, preempted,
-            )  # fmt: skip
+        for begin, end in self._pieces():
+            log.extend((
+                self.start_ns + (int(self.ends[begin - 1]) if begin else 0), self.start_ns + int(self.ends[end - 1]),
+                end - begin, int(self.durations[begin]), int(self.durations[end - 1]), self.tokens, self.regular,
+                self.running, self.waiting, self._used_at(begin), self._used_at(end - 1), preempted,
+            ))  # fmt: skip
             preempted = 0
 
     def _used_at(self, index: int) -> int:

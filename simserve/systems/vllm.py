@@ -63,7 +63,9 @@ class Vllm:
             request = order[index]
             index += 1
             computed = request.computed_tokens
-            new = min(request.num_tokens - computed, budget)
+            new = request.num_tokens - computed
+            if new > budget:
+                new = budget
             if threshold and new > threshold:
                 new = threshold
             if new == 0:
@@ -130,6 +132,8 @@ class Vllm:
 
     def _threshold(self, view: View) -> int:
         """The cap on one request's tokens, which a lone request does not feel."""
+        if not self.long_prefill_token_threshold:
+            return 0
         others = len(view.running) + len(view.waiting) + len(view.preempted)
         return self.long_prefill_token_threshold if others > 1 else 0
 
