@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +11,22 @@ from simserve.cli import options as opt
 from simserve.cli.check import check_names, located
 from simserve.errors import SpecError
 
+if TYPE_CHECKING:
+    from simserve.search.result import SearchResult
+    from simserve.sim.trace import Trace
+
 _DEPLOY = "Deployment"
+TraceOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--trace-out",
+        help="Write all that happened for ui.perfetto.dev: FILE.perfetto-trace, or FILE.json for Chrome's format.",
+        rich_help_panel="Output",
+    ),
+]
+Timeline = Annotated[
+    Path | None, typer.Option(help="Draw the run: FILE.png, .svg or .pdf.", rich_help_panel="Output")
+]
 
 
 def simulate(
@@ -44,6 +59,8 @@ def simulate(
     seed: opt.Seed = None,
     json_out: opt.Json = None,
     out: opt.OutDir = None,
+    trace_out: TraceOut = None,
+    timeline: Timeline = None,
 ) -> None:
     """Simulate the one deployment of a study, or of the options, and print its metrics.
 
@@ -60,18 +77,20 @@ def simulate(
         "max_num_batched_tokens": max_num_batched_tokens, "max_num_seqs": max_num_seqs, "router": router,
         "scheduler": scheduler, "kv_cache_dtype": kv_cache_dtype,
     }  # fmt: skip
-    _simulate(study, flags, deployment, json_out, out)
+    _simulate(study, flags, deployment, json_out, out, trace_out, timeline)
 
 
 def _simulate(
-    study: Path | None, flags: opt.Flags, deployment: dict[str, Any], json_out: str | None, out: Path | None
-) -> None:
+    study: Path | None, flags: opt.Flags, deployment: dict[str, Any], json_out: str | None, out: Path | None,
+    trace_out: Path | None, timeline: Path | None,
+) -> None:  # fmt: skip
     from rich.console import Console
 
     from simserve.cli.search import store
     from simserve.report.save import check_targets
     from simserve.report.terminal import print_simulation
-    from simserve.search.runner import prepare, run_simulation
+    from simserve.report.timeline import check_timeline
+    from simserve.search.runner import play, prepare, simulated
 
     if study is None and deployment["gpu"] is None:
         raise SpecError("give a study file, or --model, --gpu and the other options", file=opt.COMMAND_LINE)
@@ -81,10 +100,27 @@ def _simulate(
     asked = opt.read_study(study, flags, sections, other)
     limit = flags.requests if study is not None else None
     check_names(asked, study)
-    check_targets(out, json_out)
+    check_timeline(timeline)
+    check_targets(out, json_out, trace_out, timeline)
     with located(study):
-        result = run_simulation(prepare(asked, base_dir=opt.base_dir(study), requests=limit))
+        inputs = prepare(asked, base_dir=opt.base_dir(study), requests=limit)
+        run = play(inputs)
+    result = simulated(inputs, run)
     console = Console()
     if json_out != "-":
         print_simulation(console, result)
     store(console, result, out, json_out)
+    _draw(run.trace, result, trace_out, timeline)
+
+
+def _draw(trace: Trace, result: SearchResult, trace_out: Path | None, timeline: Path | None) -> None:
+    """Write the trace for a viewer and the picture, if they were asked for."""
+    from simserve.report.perfetto import trace_bytes
+    from simserve.report.save import write_atomic
+    from simserve.report.timeline import timeline_bytes
+    from simserve.search.result import describe
+
+    if trace_out is not None:
+        write_atomic(trace_out, trace_bytes(trace, trace_out))
+    if timeline is not None:
+        write_atomic(timeline, timeline_bytes(trace, timeline, f"{result.name}: {describe(result.runs[0])}"))

@@ -37,17 +37,16 @@ def to_json(content: object) -> str:
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-def check_targets(folder: Path | None, json_out: str | None) -> None:
-    """Before any work: SpecError if results cannot be written to `folder` (made here) or to the file `json_out`."""
+def check_targets(folder: Path | None, json_out: str | None, *files: Path | None) -> None:
+    """Before any work: SpecError if results cannot be written to `folder` (made here) or to the files."""
     if folder is not None:
         make_folder(folder)
-    if json_out is None or json_out == "-":
-        return
-    path = Path(json_out)
-    if path.is_dir():
-        raise SpecError("cannot write: is a directory", file=json_out)
-    if not path.exists() or path.is_file():
-        _try_writing(path.parent, "cannot write", json_out)
+    asked = [Path(json_out)] if json_out is not None and json_out != "-" else []
+    for path in (*asked, *(file for file in files if file is not None)):
+        if path.is_dir():
+            raise SpecError("cannot write: is a directory", file=str(path))
+        if not path.exists() or path.is_file():
+            _try_writing(path.parent, "cannot write", str(path))
 
 
 def make_folder(folder: Path) -> None:
@@ -67,18 +66,17 @@ def _try_writing(folder: Path, problem: str, name: str) -> None:
         raise SpecError(f"{problem}: {_why(error)}", file=name) from None
 
 
-def write_atomic(path: Path, text: str) -> Path:
-    """Replace `path` by `text` in one step; SpecError if that is not possible. A device or pipe is written to."""
+def write_atomic(path: Path, content: str | bytes) -> Path:
+    """Replace `path` by `content` in one step; SpecError if that is not possible. A device or pipe is written to."""
+    data = content.encode() if isinstance(content, str) else content
     temporary = None
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
-            path.write_text(text, encoding="utf-8")
+            path.write_bytes(data)
             return path
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
-        ) as out:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as out:
             temporary = Path(out.name)
-            out.write(text)
+            out.write(data)
             out.flush()
             os.fsync(out.fileno())
         temporary.chmod(0o644)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from simserve.errors import Infeasible, SpecError
 from simserve.search import screen
-from simserve.search.evaluate import evaluate
+from simserve.search.evaluate import evaluate, reduce
 from simserve.search.feasible import Feasible, Rejected, split
 from simserve.search.load import Load, summarise
 from simserve.search.objective import Outcome, ranked
@@ -20,6 +20,7 @@ from simserve.search.space import from_study
 from simserve.search.trials import Trials, open_study
 
 if TYPE_CHECKING:
+    from simserve.run import RunResult
     from simserve.spec.deployment import DeploymentSpec
     from simserve.spec.model import ModelSpec
     from simserve.spec.slo import SloSpec
@@ -67,9 +68,22 @@ def prepare(study: StudySpec, *, base_dir: Path | None, requests: int | None = N
 
 def run_simulation(inputs: Inputs) -> SearchResult:
     """Simulate the study's one deployment; Infeasible if it cannot exist."""
+    return simulated(inputs, play(inputs))
+
+
+def play(inputs: Inputs) -> RunResult:
+    """The run of the study's one deployment, with its trace; Infeasible if it cannot exist."""
+    from simserve.run import simulate
+
     study = inputs.study
     split(inputs.model, [study.deployment], longest_tokens=inputs.load.shortest_tokens)
-    outcome = evaluate(inputs.model, study.deployment, inputs.workload, study.slo)
+    return simulate(inputs.model, study.deployment, inputs.workload, slo=study.slo)
+
+
+def simulated(inputs: Inputs, run: RunResult) -> SearchResult:
+    """The result of a study whose one deployment was played."""
+    study = inputs.study
+    outcome = reduce(run, inputs.model, study.deployment, study.slo)
     record = provenance(study, inputs.model, inputs.workload)
     return SearchResult("simulate", study.name, [outcome], provenance=record)
 

@@ -53,6 +53,7 @@ class OffloadTiers:
         self._arriving: set[int] = set()
         self._claims: dict[int, tuple[int, list[int]]] = {}
         self._claimed: Counter[int] = Counter()
+        self._evicted: list[MemoryObject] = []
         self.changed: Callable[[], None] = lambda: None
 
     def found(self, request: Seen, tokens: int) -> int:
@@ -97,6 +98,7 @@ class OffloadTiers:
         hashes = self._ledger.hashes(request, tokens // self._ledger.block_size)
         fresh = [h for h in hashes if not self._renew(h)]
         room = list(takewhile(self._place, fresh))
+        self._demote()
         if not room:
             return
         self._arriving.update(room)
@@ -140,13 +142,12 @@ class OffloadTiers:
         return True
 
     def _make_room(self) -> bool:
-        """Room for one block in the host; what goes moves to the SSD. False if all is pinned."""
+        """Room for one block in the host; what goes is to be demoted. False if all is pinned."""
         try:
             victims = self._memory.make_room(DRAM, self._block_bytes, self._clock.now_ns)
         except Infeasible:
             return False
-        if victims and self._channels.to_ssd is not None:
-            self._demote(victims, self._channels.to_ssd)
+        self._evicted += victims
         return True
 
     def _pin(self, block: int, *, keep: bool) -> None:
@@ -158,10 +159,11 @@ class OffloadTiers:
             pinned = keep or self._retention_ns > 0
             self._memory.change(tier, block, pinned=pinned, expires_ns=until, last_used_ns=now)
 
-    def _demote(self, victims: Sequence[MemoryObject], to_ssd: Link) -> None:
-        """Move what was evicted from the host to the SSD, as far as that has room."""
-        moved: list[int] = []
-        for victim in victims:
+    def _demote(self) -> None:
+        """Move what was evicted from the host to the SSD, if there is one, as far as that has room."""
+        victims, self._evicted = self._evicted, []
+        to_ssd, moved = self._channels.to_ssd, list[int]()
+        for victim in victims if to_ssd is not None else ():
             try:
                 self._memory.make_room(SSD, victim.size_bytes, self._clock.now_ns)
             except Infeasible:
@@ -174,7 +176,7 @@ class OffloadTiers:
             for block in moved:
                 self._memory.change(SSD, block, pinned=False)
 
-        if moved:
+        if moved and to_ssd is not None:
             self._arriving.update(moved)
             self._move(to_ssd, len(moved), arrived, -1)
 
@@ -183,6 +185,7 @@ class OffloadTiers:
         for block in blocks:
             if block in self._memory.objects[SSD] and self._make_room():
                 self._memory.move(block, SSD, DRAM)
+        self._demote()
 
     def _move(self, link: Link, blocks: int, done: Callable[[], None], request: int) -> None:
         """One transfer of whole blocks."""
