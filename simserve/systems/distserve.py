@@ -68,6 +68,8 @@ class DistServe:
         left, seats = self.max_num_batched_tokens, self.max_num_seqs - len(view.running)
         for request in queue(view):
             new = request.num_tokens - view.blocks.cached_tokens(request)
+            if request.blocks and new == 1:
+                continue  # handed over and fetched: it joins the decodes
             alone = not plan.tokens and new > self.max_num_batched_tokens
             if request.remote_tokens or not seats or (new > left and not alone):
                 return

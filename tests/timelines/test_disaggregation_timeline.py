@@ -100,6 +100,19 @@ def test_a_request_that_no_decode_instance_can_hold_is_rejected_and_leaves_nothi
     assert [1, 0] == trace.requests["outcome"].tolist()
 
 
+def test_what_the_decode_side_has_cached_is_not_moved() -> None:
+    """Two equal prompts of 20 tokens, one after the other: of the second only 4 tokens are moved."""
+    cluster = DisaggregatedCluster(RoundRobin(), LeastLoaded(), kv_bytes_per_token=10)
+    first, second = (
+        cluster.add(Vllm(), COST, num_gpu_blocks=101, block_size=16, enable_prefix_caching=True) for _ in range(2)
+    )
+    cluster.prefills(first, cluster.link("kv", bandwidth_bytes_per_s=10**9))
+    cluster.decodes(second)
+    trace = cluster.play(load([(0, 20, 2), (5000, 20, 2)], content=[((7, 20),), ((7, 20),)]))
+
+    assert [200, 40] == trace.spans["size_bytes"].tolist()
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(st.tuples(st.sampled_from([0, 3, 400, 5000]), st.integers(1, 60), st.integers(1, 30)),

@@ -21,12 +21,13 @@ A, B = 1, 2  # contents of prompts
 
 
 def played(
-    requests: RequestSet, *, gpu_blocks: int = 4, dram: int = 100, ssd: int = 0, retention_ns: int = 0
-) -> tuple[Trace, dict[str, Link]]:
+    requests: RequestSet, *, gpu_blocks: int = 4, dram: int = 100, ssd: int = 0, retention_ns: int = 0,
+    bytes_per_s: int = 10**9,
+) -> tuple[Trace, dict[str, Link]]:  # fmt: skip
     """Blocks of 10 tokens and 100 bytes; links of 1 byte per ns, 7 ns latency and 3 ns per block."""
     cluster = Cluster(RoundRobin())
     links = {
-        name: cluster.link(name, bandwidth_bytes_per_s=10**9, latency_ns=7, launch_ns=3)
+        name: cluster.link(name, bandwidth_bytes_per_s=bytes_per_s, latency_ns=7, launch_ns=3)
         for name in ("to_host", "from_host", *(("to_ssd", "from_ssd") if ssd else ()))
     }
 
@@ -102,6 +103,35 @@ def test_a_block_on_its_way_out_cannot_be_found() -> None:
     assert 720 == trace.requests["finish_ns"][1]
     # B's own blocks leave from 720 on in the other direction: the fetch does not feel it
     assert (200, 720 + 213 + 110) == (links["from_host"].moved_bytes, trace.requests["finish_ns"][2])
+
+
+def test_what_is_still_leaving_is_computed_again() -> None:
+    """At a tenth of the pace A's blocks are in the host at 310 + 13 + 2000: too late for A at 720."""
+    trace, links = played(prompts((0, A, 21), (5, B, 31), (400, A, 21)), bytes_per_s=10**8)
+
+    assert (0, 720 + 310) == (links["from_host"].moved_bytes, trace.requests["finish_ns"][2])
+
+
+def test_what_is_on_its_way_in_is_no_hit_for_another() -> None:
+    """Two requests want A: both fetch it, sharing the channel, though the first has blocks for it since 3000.
+
+    The first has 50 of 206 ns when the second begins at 3057; then both get half: to 3369 and to 3419. One token each:
+    110 from 3369, then 110 from 3479.
+    """
+    rows = prompts((0, A, 21), (1000, B, 71), (3000, A, 21), (3050, A, 21))
+    trace, links = played(rows, gpu_blocks=8)
+
+    assert [3369, 3419] == trace.requests["kv_arrived_ns"][2:].tolist()
+    assert [3479, 3589] == trace.requests["finish_ns"][2:].tolist()
+    assert 400 == links["from_host"].moved_bytes
+
+
+def test_a_leap_ends_where_blocks_arrive_in_the_host() -> None:
+    """What a plan finds has changed: A's blocks leave at 320 and arrive at 533, so 49 decode steps are 2 and 47."""
+    trace, _ = played(load([(0, 21, 1), (0, 1, 50)]), gpu_blocks=20)
+
+    assert [1, 2, 47] == trace.steps["steps"].tolist()
+    assert 540 == trace.steps["end_ns"][1]
 
 
 def test_the_least_recently_used_goes_first_and_a_full_host_is_no_error() -> None:
