@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simserve.policies.eviction import Fifo, LargestFirst, Lru
-from simserve.policies.routers import LeastLoaded, RoundRobin
+from simserve.policies.routers import LeastKv, LeastLoaded, RoundRobin
 from simserve.sim import laws
 from simserve.sim.cluster import Cluster
 from simserve.sim.memory import Memory
@@ -97,14 +97,20 @@ def test_offload_keeps_the_laws(
 @pytest.mark.parametrize("caching", [False, True])
 @pytest.mark.parametrize("name", SCHEDULERS.names())
 @settings(max_examples=60, deadline=None)
-@given(requests=loads(), prefill_blocks=st.sampled_from([30, 400]), decode_blocks=st.sampled_from([30, 45, 400]))
+@given(
+    requests=loads(), prefill_blocks=st.sampled_from([30, 400]), decode_blocks=st.sampled_from([30, 45, 400]),
+    router=st.sampled_from([LeastLoaded, LeastKv]), interval_ns=st.sampled_from([0, 3_000]),
+)  # fmt: skip
 def test_every_scheduler_can_prefill_and_decode_in_pools(
-    name: str, caching: bool, requests: RequestSet, prefill_blocks: int, decode_blocks: int
-) -> None:
-    """Handed-over KV is fetched by all of them, also under pressure on both sides."""
+    name: str, caching: bool, requests: RequestSet, prefill_blocks: int, decode_blocks: int,
+    router: type[LeastLoaded] | type[LeastKv], interval_ns: int,
+) -> None:  # fmt: skip
+    """Handed-over KV is fetched by all of them, under pressure on both sides, with fresh and stale views."""
     traces = []
     for leap in (True, False):
-        cluster = DisaggregatedCluster(RoundRobin(), LeastLoaded(), kv_bytes_per_token=3, leap=leap)
+        cluster = DisaggregatedCluster(
+            RoundRobin(), router(), kv_bytes_per_token=3, snapshot_interval_ns=interval_ns, leap=leap
+        )
         for index, size in enumerate((prefill_blocks, decode_blocks, decode_blocks)):
             instance = cluster.add(
                 SCHEDULERS.get(name)(**LIMITS), COST, num_gpu_blocks=size, block_size=BLOCK,
