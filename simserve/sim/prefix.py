@@ -27,7 +27,7 @@ class PrefixLedger(BlockLedger):
         self._queue: OrderedDict[int, None] = OrderedDict.fromkeys(range(1, num_gpu_blocks))
         self._refs = [0] * num_gpu_blocks
         self._hash: list[int | None] = [None] * num_gpu_blocks
-        self._cached: dict[int, dict[int, None]] = {}
+        self._cached: dict[int, int | dict[int, None]] = {}  # a block, or several in order of entry
         self._held: dict[int, list[int]] = {}
         self._full: dict[int, int] = {}
         self._chain: dict[int, list[int]] = {}
@@ -70,10 +70,9 @@ class PrefixLedger(BlockLedger):
         more = self.count(tokens) - len(held)
         if more > self.free:
             return False
-        for _ in range(more):
-            block = self._take()
-            held.append(block)
-        request.blocks = len(held)
+        if more > 0:
+            self._take(held, more)
+            request.blocks = len(held)
         if not delay_cache:
             self._enter(request, held, min(tokens, request.num_tokens) // self.block_size)
         return True
@@ -104,68 +103,91 @@ class PrefixLedger(BlockLedger):
         )
         return all(self.reserve(requests[index], tokens) for _, index, tokens in events)
 
-    def _take(self) -> int:
-        """The block at the front of the queue, its hash evicted."""
-        block, _ = self._queue.popitem(last=False)
-        old = self._hash[block]
-        if old is not None:
-            same = self._cached[old]
-            del same[block]
-            if not same:
-                del self._cached[old]
-            self._hash[block] = None
-        self._refs[block] = 1
-        self.free -= 1
-        return block
+    def _take(self, held: list[int], count: int) -> None:
+        """Append `count` blocks from the front of the queue, their hashes evicted."""
+        pop, hashes, refs, cached = self._queue.popitem, self._hash, self._refs, self._cached
+        for _ in range(count):
+            block = pop(last=False)[0]
+            old = hashes[block]
+            if old is not None:
+                if cached[old] == block:
+                    del cached[old]
+                else:
+                    self._forget_twin(old, block)
+                hashes[block] = None
+            refs[block] = 1
+            held.append(block)
+        self.free -= count
+
+    def _forget_twin(self, value: int, block: int) -> None:
+        """One of several equal blocks goes."""
+        same = self._cached[value]
+        assert isinstance(same, dict)
+        del same[block]
+        if len(same) == 1:
+            self._cached[value] = next(iter(same))
 
     def _enter(self, request: Seen, held: list[int], full: int) -> None:
         """Put the request's full blocks into the cache."""
         done = self._full.get(request.id, 0)
         if full <= done:
             return
-        hashes = self.hashes(request, full)
-        for index in range(done, full):
-            self._hash[held[index]] = hashes[index]
-            self._cached.setdefault(hashes[index], {})[held[index]] = None
+        own, cached = self._hash, self._cached
+        fresh = zip(held[done:full], self.hashes(request, full)[done:], strict=True)
+        for block, value in fresh:
+            own[block] = value
+            same = cached.setdefault(value, block)
+            if same != block:
+                if isinstance(same, dict):
+                    same[block] = None
+                else:
+                    cached[value] = {same: None, block: None}
         self._full[request.id] = full
 
     def _hits(self, request: Seen) -> list[int]:
         """Cached blocks of the longest prefix."""
         hits: list[int] = []
         for value in self.hashes(request, (request.num_tokens - 1) // self.block_size):
-            blocks = self._cached.get(value)
-            if blocks is None:
+            found = self._cached.get(value)
+            if found is None:
                 break
-            hits.append(next(iter(blocks)))
+            hits.append(next(iter(found)) if isinstance(found, dict) else found)
         return hits
 
     def hashes(self, request: Seen, count: int) -> list[int]:
         """The first `count` hashes of the request's chain, extended as needed."""
         chain = self._chain.setdefault(request.id, [])
         if len(chain) < count:
-            parent = chain[-1] if chain else 0
-            contents = _contents(request, len(chain) * self.block_size, self.block_size)
-            for content in itertools.islice(contents, count - len(chain)):
-                parent = hash((parent, *content))
-                chain.append(parent)
+            _extend(chain, request, count, self.block_size)
         return chain[:count] if len(chain) > count else chain
 
 
-def _contents(request: Seen, start: int, size: int) -> Iterator[tuple[tuple[int, int, int], ...]]:
-    """What the blocks from token `start` on are, each as (content id, offset, length) pieces."""
+def _extend(chain: list[int], request: Seen, count: int, size: int) -> None:
+    """Append hashes up to `count` blocks: of the parent's hash and the block's (content id, offset, length) pieces."""
+    parent, start = chain[-1] if chain else 0, len(chain) * size
     begins = itertools.accumulate((length for _, length in request.content), initial=0)
     pieces = zip((*request.content, (request.output_content, 1 << 62)), begins, strict=True)
     block: list[tuple[int, int, int]] = []
     missing = size
     for (content, length), begin in pieces:
         offset = max(start - begin, 0)
-        while offset < length:
+        if block and offset < length:
             taken = min(missing, length - offset)
             block.append((content, offset, taken))
             offset, missing = offset + taken, missing - taken
-            if not missing:
-                yield tuple(block)
-                block, missing = [], size
+            if missing:
+                continue
+            parent = hash((parent, *block))
+            chain.append(parent)
+            block, missing = [], size
+        for whole in range(offset, min(length, offset + (count - len(chain)) * size) - size + 1, size):
+            parent = hash((parent, (content, whole, size)))
+            chain.append(parent)
+            offset = whole + size
+        if len(chain) == count:
+            return
+        if offset < length:
+            block, missing = [(content, offset, length - offset)], size - (length - offset)
 
 
 def _steps_at_block_ends(tokens: int, steps: int, size: int) -> Iterator[int]:
