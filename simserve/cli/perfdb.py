@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(help="Kernel tables: list them, build them from a source.")
+from simserve.errors import SpecError
+
+app = typer.Typer(help="Kernel tables: list, show, query, plot, build.")
 
 
 @app.command("list")
@@ -53,3 +56,81 @@ def build(
 
     for path in importer(source)(words(device), out, package_dir):
         typer.echo(f"wrote {path}")
+
+
+Device = Annotated[str, typer.Argument(help="Device, e.g. h100_sxm; `simserve perfdb list`.")]
+FamilyName = Annotated[str, typer.Argument(help="Table family, e.g. gemm.")]
+Keys = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys of the family.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("show")
+def show(device: Device, family: FamilyName, as_json: AsJson = False) -> None:
+    """Rows, ranges of the keys, source, licence, what was dropped, and the left-out error of one table."""
+    from simserve.perf.store import show as shown
+
+    found = shown(device, family)
+    if as_json:
+        _print_json(found)
+        return
+    typer.echo(f"{device} {family}: {found['rows']:,} rows")
+    for name, values in found["columns"].items():
+        listed = values.get("values")
+        span = "" if listed else f"{values['distinct']} values, {values['min']} to {values['max']}"
+        typer.echo(f"  {name}: {span or ', '.join(map(str, listed))}")
+    for name, value in found["provenance"].items():
+        typer.echo(f"  {name}: {value}")
+
+
+@app.command("query")
+def query(device: Device, family: FamilyName, keys: Keys = None, as_json: AsJson = False) -> None:
+    """The price of one operation, with its source and the error of its table.
+
+    simserve perfdb query h100_sxm gemm m=512 n=4096 k=14336 dtype=fp8
+    """
+    from simserve.perf.query import query as price_of
+
+    price = price_of(device, family, _pairs(keys))
+    if as_json:
+        _print_json(asdict(price))
+        return
+    error = "" if price.error_fraction is None else f", left-out error {100 * price.error_fraction:.1f} % (median)"
+    typer.echo(f"{price.ns / 1000:.3f} us  {price.source} from {price.table}{error}")
+    if price.note:
+        typer.echo(f"  {price.note}")
+
+
+@app.command("plot")
+def plot(
+    device: Device,
+    family: FamilyName,
+    keys: Keys = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="FILE.png, .svg or .pdf.")] = Path("kernels.png"),
+) -> None:
+    """Draw one table: a heat map over its last two keys, grey where nobody measured; KEY=VALUE fixes others."""
+    from simserve.report.kernel_plot import kernel_picture
+    from simserve.report.save import check_targets, write_atomic
+    from simserve.report.timeline import check_timeline
+
+    check_timeline(out)
+    check_targets(None, None, out)
+    write_atomic(out, kernel_picture(device, family, {k: str(v) for k, v in _pairs(keys).items()}, out))
+    typer.echo(f"wrote {out}")
+
+
+def _pairs(keys: list[str] | None) -> dict[str, int | str]:
+    """KEY=VALUE words; SpecError for a word without '='."""
+    found: dict[str, int | str] = {}
+    for word in keys or []:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise SpecError("must be KEY=VALUE", file="command line", key=word)
+        found[name] = value
+    return found
+
+
+def _print_json(data: object) -> None:
+    from simserve.report.document import json_safe
+    from simserve.report.save import to_json
+
+    typer.echo(to_json(json_safe(data)), nl=False)

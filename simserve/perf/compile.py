@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simserve.arch.ops import AllReduce, Elementwise, Gemm, StepOps
+from simserve.arch.ops import AllReduce, Attention, Elementwise, Gemm, StepOps
 from simserve.errors import MissingData
 from simserve.perf import store
 from simserve.perf.collective import measured_all_reduce, roofline_all_reduce
@@ -98,9 +98,9 @@ class Tables:
         ns = _from_zero(elementwise_ns(self.gpu, size) * op.count)
         return TokenOp(op.name, ns, lambda m: "modelled", "roofline", "bytes and launch floor")
 
-    def decode(self, ops: StepOps) -> tuple[DecodeTable, str]:
+    def decode(self, a: Attention) -> tuple[DecodeTable, str]:
         """Decode attention of one layer, and the table's name."""
-        a, batch, kv = ops.attention, self.formats.max_num_seqs, self.formats.kv_dtype
+        batch, kv = self.formats.max_num_seqs, self.formats.kv_dtype
         source = self.origin("decode_attention", "kv_dtype", kv)
         if source is None:
             element = 1 if kv == "fp8" else 2
@@ -108,9 +108,9 @@ class Tables:
         table = measured_decode(self.gpu, source, kv, a.heads, a.kv_heads, a.head_dim, batch)
         return table, f"{source.name}/decode_attention"
 
-    def prefill(self, ops: StepOps) -> tuple[PrefillTable, str]:
+    def prefill(self, a: Attention) -> tuple[PrefillTable, str]:
         """Prefill attention of one layer, and the table's name."""
-        a, kv = ops.attention, self.formats.kv_dtype
+        kv = self.formats.kv_dtype
         source = self.origin("prefill_attention", "kv_dtype", kv)
         if source is None:
             return roofline_prefill(self.gpu, a.heads, a.head_dim), "roofline"

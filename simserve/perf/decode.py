@@ -38,6 +38,10 @@ class DecodeTable:
     measured_batch: frozenset[int]
     hull: int
 
+    def time_ns(self, batch: int, context_sum: int) -> float:
+        """Time of `batch` requests with `context_sum` tokens in all."""
+        return float(np.interp(context_sum, _POWERS, self.ns[batch]))
+
     def source_at(self, batch: int, context_sum: int) -> Source:
         """How the time of `batch` requests with `context_sum` tokens in all came about."""
         if context_sum > 2.0**self.hull or (self.measured_batch and batch > max(self.measured_batch)):

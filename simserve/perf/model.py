@@ -39,8 +39,8 @@ class TableCost:
         self.layers = ops.attention.count
         self.token_ops = token_ops(ops, tables)
         self.head = head_op(ops, tables)
-        self.decode, self.decode_name = tables.decode(ops)
-        self.prefill, self.prefill_name = tables.prefill(ops)
+        self.decode, self.decode_name = tables.decode(ops.attention)
+        self.prefill, self.prefill_name = tables.prefill(ops.attention)
         self._compile()
 
     def _compile(self) -> None:
