@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from simserve.run import simulate
+from simserve.run import half_width, simulate
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.model import load_model
 from simserve.workload.requests import RequestSet
@@ -26,11 +26,12 @@ MODELS = {"meta-llama/Llama-2-7b-hf": "meta-llama/Llama-2-7b-hf",
 DEPLOYMENT = DeploymentSpec(gpu="a100_sxm_40gb", dtype="fp16", gpu_memory_utilization=0.9)
 
 
-def predict_s(model: str, length: int, batch: int) -> float:
-    """Seconds from the first prompt to the last token of a batch that is there at once."""
+def predict_s(model: str, length: int, batch: int) -> tuple[float, float]:
+    """(seconds from the first prompt to the last token of a batch that is there at once, their half-width in %)."""
     column = np.full(batch, length, dtype=np.int64)
     load = RequestSet(np.zeros(batch, dtype=np.int64), column, column, column * 0, None, {})
-    return float(simulate(load_model(model), DEPLOYMENT, load).metrics.duration_s)
+    run = simulate(load_model(model), DEPLOYMENT, load)
+    return float(run.metrics.duration_s), 100 * half_width(run)
 
 
 def compare(path: Path) -> list[dict[str, Any]]:
@@ -39,10 +40,11 @@ def compare(path: Path) -> list[dict[str, Any]]:
     rows = []
     for row in frame[frame["Model"].isin(MODELS)].itertuples(index=False):
         _, _, _, name, length, batch, latency, _ = row
-        predicted = predict_s(MODELS[name], int(length), int(batch))
+        predicted, width = predict_s(MODELS[name], int(length), int(batch))
         measured = float(latency)
         rows.append({"model": name, "input=output": int(length), "batch": int(batch), "measured_s": measured,
-                     "predicted_s": predicted, "error_%": 100 * (predicted / measured - 1)})  # fmt: skip
+                     "predicted_s": predicted, "error_%": 100 * (predicted / measured - 1), "interval_%": width,
+                     "inside": abs(measured / predicted - 1) <= width / 100})  # fmt: skip
     return rows
 
 
@@ -55,6 +57,7 @@ def main() -> None:
     table = pd.DataFrame(compare(arguments.csv))
     print(table.to_string(index=False, float_format=lambda x: f"{x:.2f}"))
     print(f"median absolute error {table['error_%'].abs().median():.1f} %, bias {table['error_%'].median():+.1f} %")
+    print(f"90 % interval: {100 * table['inside'].mean():.0f} % of the measurements lie inside")
     if arguments.json:
         arguments.json.write_text(json.dumps(table.to_dict("records"), indent=2))
 

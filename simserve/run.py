@@ -21,6 +21,7 @@ from simserve.build import (
 )
 from simserve.metrics import Metrics, compute
 from simserve.perf.sampled import SampledCost
+from simserve.perf.scaled import ScaledCost
 from simserve.sim.cluster import Cluster
 from simserve.sim.instance import Instance
 from simserve.sim.plan import Role
@@ -74,16 +75,16 @@ class RunResult:
 
 def simulate(
     model: ModelSpec, deployment: DeploymentSpec, workload: RequestSet, *,
-    slo: SloSpec | None = None, leap: bool = True, until_ns: int | None = None,
+    slo: SloSpec | None = None, leap: bool = True, until_ns: int | None = None, cost_factor: float = 1.0,
 ) -> RunResult:  # fmt: skip
-    """Play `workload` on `deployment`; Infeasible if it does not fit."""
+    """Play `workload` on `deployment`; Infeasible if it does not fit. cost_factor: every step takes so many times."""
     deployment = resolve_pools(deployment)
     engines = _engines(model, deployment)
     if deployment.system is None:
         cluster = Cluster(build_router(deployment), snapshot_interval_ns=_snapshot_ns(deployment), leap=leap)
-        _add(cluster, model, engines[0])
+        _add(cluster, model, engines[0], cost_factor)
     else:
-        cluster = _disaggregated(model, deployment, engines, leap)
+        cluster = _disaggregated(model, deployment, engines, leap, cost_factor)
     trace = cluster.play(workload, until_ns=until_ns)
     return RunResult(
         trace=trace,
@@ -110,12 +111,13 @@ def _engines(model: ModelSpec, deployment: DeploymentSpec) -> tuple[Engine, ...]
     return tuple(found)
 
 
-def _add(cluster: Cluster, model: ModelSpec, engine: Engine) -> list[Instance]:
+def _add(cluster: Cluster, model: ModelSpec, engine: Engine, cost_factor: float) -> list[Instance]:
     """The replicas of one pool."""
     own, gpu = engine.deployment, load_gpu(engine.deployment.gpu)
+    cost = engine.cost if cost_factor == 1.0 else ScaledCost(engine.cost, cost_factor)
     return [
         cluster.add(
-            build_scheduler(own), engine.cost, num_gpu_blocks=engine.num_gpu_blocks, block_size=own.block_size,
+            build_scheduler(own), cost, num_gpu_blocks=engine.num_gpu_blocks, block_size=own.block_size,
             max_model_len=max_model_len(model, own, engine.num_gpu_blocks),
             enable_prefix_caching=own.enable_prefix_caching, swap=build_swap(model, own, gpu),
             offload=build_offload(cluster, f"instance {index}", model, own, gpu),
@@ -125,7 +127,7 @@ def _add(cluster: Cluster, model: ModelSpec, engine: Engine) -> list[Instance]:
 
 
 def _disaggregated(
-    model: ModelSpec, deployment: DeploymentSpec, engines: Sequence[Engine], leap: bool
+    model: ModelSpec, deployment: DeploymentSpec, engines: Sequence[Engine], leap: bool, cost_factor: float
 ) -> DisaggregatedCluster:
     """Prefill and decode pools; a prefill instance sends over the links of as many GPUs as both sides have."""
     roles = {pool.name: pool.role for pool in SYSTEMS.get(deployment.system or "")().pools()}
@@ -138,7 +140,7 @@ def _disaggregated(
     link = kv_link(deployment)
     width = min(e.deployment.tensor_parallel_size for e in (prefill, decode))
     for engine in engines:
-        for instance in _add(cluster, model, engine):
+        for instance in _add(cluster, model, engine, cost_factor):
             if engine is decode:
                 cluster.decodes(instance)
             else:
@@ -151,6 +153,13 @@ def _disaggregated(
 
 def _snapshot_ns(deployment: DeploymentSpec) -> int:
     return round(deployment.snapshot_interval_ms * NS_PER_MS)
+
+
+def half_width(run: RunResult) -> float:
+    """Relative half-width of the 90 % interval of the run's step times: of each pool, by its share of busy time."""
+    busy = [_busy_ns(engine, run.trace) for engine in run.engines]
+    parts = [(engine.cost.half_width(), part) for engine, part in zip(run.engines, busy, strict=True) if part]
+    return sum(width * part for width, part in parts) / max(sum(busy), 1)
 
 
 def _provenance(engines: Sequence[Engine], trace: Trace) -> dict[str, Any]:

@@ -61,6 +61,9 @@ def simulate(
     out: opt.OutDir = None,
     trace_out: TraceOut = None,
     timeline: Timeline = None,
+    interval: Annotated[
+        bool, typer.Option(help="Work out the prediction interval: two more runs.", rich_help_panel="Output")
+    ] = True,
 ) -> None:
     """Simulate the one deployment of a study, or of the options, and print its metrics.
 
@@ -77,12 +80,12 @@ def simulate(
         "max_num_batched_tokens": max_num_batched_tokens, "max_num_seqs": max_num_seqs, "router": router,
         "scheduler": scheduler, "kv_cache_dtype": kv_cache_dtype,
     }  # fmt: skip
-    _simulate(study, flags, deployment, json_out, out, trace_out, timeline)
+    _simulate(study, flags, deployment, json_out, out, trace_out, timeline, interval=interval)
 
 
 def _simulate(
     study: Path | None, flags: opt.Flags, deployment: dict[str, Any], json_out: str | None, out: Path | None,
-    trace_out: Path | None, timeline: Path | None,
+    trace_out: Path | None, timeline: Path | None, *, interval: bool,
 ) -> None:  # fmt: skip
     from rich.console import Console
 
@@ -90,7 +93,7 @@ def _simulate(
     from simserve.report.save import check_targets
     from simserve.report.terminal import print_simulation
     from simserve.report.timeline import check_timeline
-    from simserve.search.runner import play, prepare, simulated
+    from simserve.search.runner import play, prepare, simulated, with_interval
 
     if study is None and deployment["gpu"] is None:
         raise SpecError("give a study file, or --model, --gpu and the other options", file=opt.COMMAND_LINE)
@@ -105,7 +108,7 @@ def _simulate(
     with located(study):
         inputs = prepare(asked, base_dir=opt.base_dir(study), requests=limit)
         run = play(inputs)
-    result = simulated(inputs, run)
+    result = simulated(inputs, run, with_interval(inputs, run) if interval else None)
     console = Console()
     if json_out != "-":
         print_simulation(console, result)

@@ -76,7 +76,7 @@ class Tables:
             self._gemms[twin] = GemmTable(self.gpu, source, dtype) if source else None
         table = self._gemms[twin]
         curve = table.curve(op.n, op.k, m) if table else roofline_curve(self.gpu, dtype, op.n, op.k, m)
-        name = f"{table.source.name}/gemm" if table else "roofline"
+        name = f"{table.source.name}/gemm" if table else "roofline/gemm"
         return TokenOp(op.name, _from_zero(curve.ns * op.count), curve.source_at, name, curve.note)
 
     def all_reduce(self, op: AllReduce) -> TokenOp:
@@ -88,7 +88,7 @@ class Tables:
         else:
             curve = roofline_all_reduce(self.gpu, op.ranks, size)
         row = op.bytes_per_token
-        name = f"{source.name}/all_reduce" if source else "roofline"
+        name = f"{source.name}/all_reduce" if source else "roofline/all_reduce"
         ns = _from_zero(curve.ns * op.count)
         return TokenOp("all_reduce", ns, lambda m: curve.source_at(m * row), name, curve.note)
 
@@ -96,7 +96,7 @@ class Tables:
         """One pass over 1..max_tokens rows."""
         size = op.bytes_per_token * np.arange(1, self.formats.max_tokens + 1, dtype=np.float64)
         ns = _from_zero(elementwise_ns(self.gpu, size) * op.count)
-        return TokenOp(op.name, ns, lambda m: "modelled", "roofline", "bytes and launch floor")
+        return TokenOp(op.name, ns, lambda m: "modelled", "roofline/elementwise", "bytes and launch floor")
 
     def decode(self, a: Attention) -> tuple[DecodeTable, str]:
         """Decode attention of one layer, and the table's name."""
@@ -104,7 +104,7 @@ class Tables:
         source = self.origin("decode_attention", "kv_dtype", kv)
         if source is None:
             element = 1 if kv == "fp8" else 2
-            return roofline_decode(self.gpu, element, a.kv_heads, a.head_dim, batch), "roofline"
+            return roofline_decode(self.gpu, element, a.kv_heads, a.head_dim, batch), "roofline/decode_attention"
         table = measured_decode(self.gpu, source, kv, a.heads, a.kv_heads, a.head_dim, batch)
         return table, f"{source.name}/decode_attention"
 
@@ -113,7 +113,7 @@ class Tables:
         kv = self.formats.kv_dtype
         source = self.origin("prefill_attention", "kv_dtype", kv)
         if source is None:
-            return roofline_prefill(self.gpu, a.heads, a.head_dim), "roofline"
+            return roofline_prefill(self.gpu, a.heads, a.head_dim), "roofline/prefill_attention"
         table = measured_prefill(self.gpu, source, kv, a.heads, a.kv_heads, a.head_dim)
         return table, f"{source.name}/prefill_attention"
 

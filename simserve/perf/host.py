@@ -20,8 +20,9 @@ class EngineProfile:
 
     host_ns_per_step: time of a step that no kernel accounts for (scheduling, launching, sampling, gaps
     between kernels); host_ns_per_seq: the same per running request; host_ns_sigma: standard deviation over
-    the runs it comes from; api_ns: HTTP and tokenizer time that clients see in TTFT, not added to
-    engine-side times; max_cudagraph_tokens: largest captured step; the rest are the engine's default limits.
+    the runs it comes from, host_ns_stderr: standard error of host_ns_per_step; api_ns: HTTP and tokenizer time
+    that clients see in TTFT, not added to engine-side times; max_cudagraph_tokens: largest captured step; the
+    rest are the engine's default limits.
     """
 
     name: str
@@ -29,6 +30,7 @@ class EngineProfile:
     host_ns_per_step: int
     host_ns_per_seq: int
     host_ns_sigma: int
+    host_ns_stderr: int
     api_ns: int
     max_cudagraph_tokens: int
     max_num_batched_tokens: int

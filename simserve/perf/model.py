@@ -153,7 +153,7 @@ class TableCost:
     def provenance(self) -> dict[str, Any]:
         """Tables with versions and licence, and the engine profile."""
         typical = self.explain([(1, 0)], 1, 2, 1)
-        names = sorted({p.table for _, p in typical if "/" in p.table and "engines" not in p.table})
+        names = sorted({p.table for _, p in typical if p.table.partition("/")[0] not in ("roofline", "engines")})
         return {
             "device": self.gpu.name,
             "tables": {name: _table_entry(*name.split("/")) for name in names},

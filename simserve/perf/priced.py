@@ -15,7 +15,8 @@ class Priced:
 
     source: measured = a table row; interpolated = between rows of one table; transferred = the utilisation of
     another device or shape on this device's roofline; modelled = roofline with a documented efficiency, or a
-    table continued beyond its hull. table: device/family, or 'roofline'. error_fraction: median relative
+    table continued beyond its hull. table: device/family, roofline/family,
+    or engines/profile. error_fraction: median relative
     error of the family's interpolation when rows are left out, None where nobody measured it.
     """
 

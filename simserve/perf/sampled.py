@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.perf.model import TableCost
+from simserve.perf.uncertainty import combined, family_of, half_width
 
 Call = tuple[tuple[tuple[int, int], ...], int, int, int]
 
@@ -47,6 +48,16 @@ class SampledCost:
         if len(self._calls) >= self._keep:
             self._calls = self._calls[1::2]
             self._stride *= 2
+
+    def half_width(self) -> float:
+        """Relative half-width of the 90 % interval of the sampled time, for errors of kernels and host constant."""
+        return combined(
+            (family_of(price), ns * price.ns / total, half_width(price, self.inner.profile, self.inner.gpu))
+            for call, ns in self._calls
+            for prices in [[price for _, price in self.inner.explain(*call)]]
+            for total in [sum(price.ns for price in prices)]
+            for price in prices
+        )
 
     def shares(self) -> dict[str, float]:
         """Share of the sampled time by source: measured, interpolated, transferred, modelled; sums to 1."""

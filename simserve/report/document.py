@@ -13,6 +13,8 @@
     runs             the simulated configurations, the best first:
       deployment       the fields of a study's `deployment`;  num_gpus: tensor_parallel_size * replicas
       num_gpu_blocks   KV blocks per replica;  memory_bytes: per GPU, by kind; with pools, those of the first one
+      interval         90 % prediction interval for errors of kernel prices and host time, null for `search`:
+                       half_width of the step times, ranges {metric: [low, high]}
       pools            of a system: [{name, gpu, num_gpus, num_gpu_blocks, memory_bytes}]; [] for one pool
       meets_slo        true if every objective holds and no request was turned away
       slo              [{name: ttft|tpot|e2e, percentile, value_ms, bound_ms}]; value_ms 1e12 means never,

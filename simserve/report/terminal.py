@@ -48,6 +48,7 @@ def print_simulation(console: Console, result: SearchResult) -> None:
     run = result.runs[0]
     console.print(f"[bold]{escape(result.name)}[/]: {escape(describe(run))}")
     console.print(_metrics_table(run))
+    _print_interval(console, run)
     _print_classes(console, run)
     _print_facts(console, run)
 
@@ -178,6 +179,23 @@ def _print_facts(console: Console, run: Outcome) -> None:
 def _blocks(run: Outcome) -> str:
     """KV blocks per replica, by pool if there are several."""
     return " / ".join(f"{p['num_gpu_blocks']} ({p['name']})" for p in run.pools) or str(run.num_gpu_blocks)
+
+
+def _print_interval(console: Console, run: Outcome) -> None:
+    """What the errors of the kernel prices may make of the main numbers."""
+    if run.interval is None:
+        return
+    shown = (("TTFT mean", "ttft_ms.mean", " ms"), ("P90", "ttft_ms.p90", " ms"), ("TPOT mean", "tpot_ms.mean", " ms"),
+             ("P90", "tpot_ms.p90", " ms"), ("E2E mean", "e2e_ms.mean", " ms"),
+             ("", "output_tokens_per_s", " output tokens/s"))  # fmt: skip
+    parts = [
+        f"{title} {number(low)} to {number(high)}{unit}".strip()
+        for title, name, unit in shown
+        for low, high in [run.interval.ranges.get(name, (None, None))]
+        if low is not None
+    ]
+    width = 100 * run.interval.half_width
+    console.print(f"90 % interval, step times +-{width:.1f} %: {', '.join(parts)}", highlight=False)
 
 
 def _print_classes(console: Console, run: Outcome) -> None:

@@ -11,6 +11,7 @@ requests that never finished counted as infinitely slow, so that "P90 <= bound" 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,34 @@ class SloValue:
 
 
 @dataclass(frozen=True)
+class Interval:
+    """A 90 % prediction interval for errors of kernel prices and the host constant; arrivals are the same.
+
+    half_width: of the step times, relative; ranges: dotted name of a metric -> (low, high), in its own unit.
+    """
+
+    half_width: float
+    ranges: dict[str, tuple[float, float]]
+
+
+_RANGED = (*(f"{name}.{stat}" for name in ("ttft_ms", "tpot_ms", "e2e_ms") for stat in ("mean", "p50", "p90", "p99")),
+           "output_tokens_per_s", "request_throughput_rps", "goodput_rps", "slo_attainment")  # fmt: skip
+
+
+def interval_of(half_width: float, ends: Sequence[Outcome]) -> Interval:
+    """The interval between two runs, with the steps at either end."""
+    ranges: dict[str, tuple[float, float]] = {}
+    for name in _RANGED:
+        key, _, stat = name.partition(".")
+        found = [end.metrics.get(key) for end in ends]
+        values = [value[stat] if stat and value else value for value in found]
+        numbers = [float(value) for value in values if isinstance(value, int | float)]
+        if len(numbers) == len(ends):
+            ranges[name] = (min(numbers), max(numbers))
+    return Interval(round(half_width, 4), ranges)
+
+
+@dataclass(frozen=True)
 class Outcome:
     """One simulated configuration, as numbers that survive JSON.
 
@@ -73,6 +102,7 @@ class Outcome:
     sources: dict[str, float] = field(default_factory=dict)
     memory_bytes: dict[str, int] = field(default_factory=dict)
     pools: tuple[dict[str, Any], ...] = ()
+    interval: Interval | None = None
 
     @property
     def meets_slo(self) -> bool:
@@ -98,6 +128,7 @@ class Outcome:
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         plain["deployment"] = self.deployment.model_dump(mode="json")
         plain["slo"] = [asdict(s) for s in self.slo]
+        plain["interval"] = None if self.interval is None else asdict(self.interval)
         return plain
 
 
@@ -107,7 +138,11 @@ def outcome_from_dict(data: dict[str, Any]) -> Outcome:
 
     deployment = DeploymentSpec.model_validate(data["deployment"])
     slo = tuple(SloValue(**s) for s in data["slo"])
-    return Outcome(**{**data, "deployment": deployment, "slo": slo, "pools": tuple(data.get("pools", ()))})
+    ranged = data.get("interval")
+    pairs = {name: (low, high) for name, (low, high) in ranged["ranges"].items()} if ranged else {}
+    interval = Interval(ranged["half_width"], pairs) if ranged else None
+    plain = {"deployment": deployment, "slo": slo, "pools": tuple(data.get("pools", ())), "interval": interval}
+    return Outcome(**{**data, **plain})
 
 
 def latencies_ms(trace: Trace) -> dict[str, NDArray[np.float64]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from simserve.search import screen
 from simserve.search.evaluate import evaluate, reduce
 from simserve.search.feasible import Feasible, Rejected, split
 from simserve.search.load import Load, summarise
-from simserve.search.objective import Outcome, ranked
+from simserve.search.objective import Interval, Outcome, interval_of, ranked
 from simserve.search.provenance import fingerprint, provenance
 from simserve.search.result import SearchResult
 from simserve.search.space import from_study
@@ -66,11 +66,6 @@ def prepare(study: StudySpec, *, base_dir: Path | None, requests: int | None = N
     return Inputs(study, model, workload, load)
 
 
-def run_simulation(inputs: Inputs) -> SearchResult:
-    """Simulate the study's one deployment; Infeasible if it cannot exist."""
-    return simulated(inputs, play(inputs))
-
-
 def play(inputs: Inputs) -> RunResult:
     """The run of the study's one deployment, with its trace; Infeasible if it cannot exist."""
     from simserve.run import simulate
@@ -80,10 +75,26 @@ def play(inputs: Inputs) -> RunResult:
     return simulate(inputs.model, study.deployment, inputs.workload, slo=study.slo)
 
 
-def simulated(inputs: Inputs, run: RunResult) -> SearchResult:
+def with_interval(inputs: Inputs, run: RunResult) -> Interval:
+    """The 90 % prediction interval of a run for errors of kernel prices and host constant.
+
+    The same requests are played with every step as fast and as slow as the interval of the step times allows.
+    """
+    from simserve.run import half_width, simulate
+
+    study, width = inputs.study, half_width(run)
+    ends = [
+        reduce(simulate(inputs.model, study.deployment, inputs.workload, slo=study.slo, cost_factor=factor),
+               inputs.model, study.deployment, study.slo)
+        for factor in (max(1.0 - width, 0.05), 1.0 + width)
+    ]  # fmt: skip
+    return interval_of(width, ends)
+
+
+def simulated(inputs: Inputs, run: RunResult, interval: Interval | None = None) -> SearchResult:
     """The result of a study whose one deployment was played."""
     study = inputs.study
-    outcome = reduce(run, inputs.model, study.deployment, study.slo)
+    outcome = replace(reduce(run, inputs.model, study.deployment, study.slo), interval=interval)
     record = provenance(study, inputs.model, inputs.workload)
     return SearchResult("simulate", study.name, [outcome], provenance=record)
 

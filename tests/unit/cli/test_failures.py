@@ -34,7 +34,7 @@ def break_simulation(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def broken(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr(runner, "evaluate", broken)
+    monkeypatch.setattr(runner, "play", broken)
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,9 @@ def test_padding() -> None:
 
 
 def test_every_number_has_a_source() -> None:
-    """Nine numbers, each with a sentence."""
+    """Ten numbers, each with a sentence."""
     profile = load_profile("vllm")
-    assert len(profile.sources) == 9
+    assert len(profile.sources) == 10
     assert all(len(why) > 10 for _, why in profile.sources)
 
 

@@ -47,7 +47,7 @@ def test_without_a_table_it_says_so() -> None:
     """A T4 has none: modelled, from the roofline."""
     price = query("t4", "gemm", {"m": 16, "n": 4096, "k": 4096, "dtype": "fp16"})
 
-    assert ("modelled", "roofline") == (price.source, price.table)
+    assert ("modelled", "roofline/gemm") == (price.source, price.table)
 
 
 @pytest.mark.parametrize(

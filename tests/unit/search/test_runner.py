@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from simserve.errors import SpecError
-from simserve.search.runner import prepare, run_search, run_simulation
+from simserve.search.runner import play, prepare, run_search, simulated
 from simserve.spec.base import parse
 from simserve.spec.study import StudySpec
 
@@ -55,7 +55,8 @@ def test_half_of_the_trials_find_the_same_answer() -> None:
 
 def test_simulation_of_one_deployment() -> None:
     """A study as one run: no recommendation, all requests counted."""
-    result = run_simulation(prepare(parse(StudySpec, STUDY), base_dir=None, requests=50))
+    inputs = prepare(parse(StudySpec, STUDY), base_dir=None, requests=50)
+    result = simulated(inputs, play(inputs))
 
     assert (result.kind, result.recommended, result.runs[0].metrics["requests"]) == ("simulate", None, 50)
 
@@ -77,7 +78,8 @@ def test_requests_beyond_the_context_are_an_error_only_if_all_are() -> None:
 
 def test_provenance_says_what_the_result_rests_on() -> None:
     """Study, model, workload digest, versions and seed; no path outside the study."""
-    record = run_simulation(prepare(parse(StudySpec, STUDY), base_dir=None, requests=20)).provenance
+    inputs = prepare(parse(StudySpec, STUDY), base_dir=None, requests=20)
+    record = simulated(inputs, play(inputs)).provenance
 
     assert {"simserve", "python", "packages", "seed", "study", "model", "workload", "workload_sha256"} == set(record)
     assert record["packages"]["optuna"]

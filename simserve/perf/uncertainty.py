@@ -1,0 +1,72 @@
+"""How far a price may be off: the half-width of a 90 % interval, relative to it, from what was measured about errors.
+
+- interpolated, or taken from the same silicon with other memory: the 90th percentile of the table's left-out error;
+- measured: the median of the same, for what other clocks, drivers and repeats do to a row [guessed];
+- modelled, transferred: the 90th percentile when devices with tables are priced without them, and for rows of a table
+  that were continued or rescaled at least the table's own; `perfdb/uncertainty.yaml`;
+- host: 1.645 standard errors of the fitted constant.
+
+Errors of one family are taken as the same for all its operations in a run, those of different families as
+independent, so a run's half-width is the root of the sum of squares of (share of time x half-width).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from math import sqrt
+from typing import Any
+
+from simserve.paths import find_data
+from simserve.perf import store
+from simserve.perf.host import EngineProfile
+from simserve.perf.priced import Priced
+from simserve.spec.hardware import GpuSpec, load_gpu
+
+NORMAL_90 = 1.645  # half of a normal distribution's 90 % interval, in standard deviations
+UNKNOWN = 1.0
+
+
+def family_of(price: Priced) -> str:
+    """'gemm' of 'h100_sxm/gemm' or 'roofline/gemm', 'host' of an engine profile."""
+    device, _, family = price.table.partition("/")
+    return "host" if device == "engines" else family
+
+
+def half_width(price: Priced, profile: EngineProfile, gpu: GpuSpec) -> float:
+    """Relative half-width of the 90 % interval of one price on `gpu`."""
+    device, _, family = price.table.partition("/")
+    if device == "engines":
+        return NORMAL_90 * profile.host_ns_stderr / price.ns if price.ns else 0.0
+    left_out: Mapping[str, Any] = store.provenance(device, family).get("left_out_error", {})
+    if price.source == "measured":
+        return float(left_out.get("median", UNKNOWN))
+    own = float(left_out.get("p90", 0.0))
+    if price.source == "interpolated" or (price.source == "transferred" and same_silicon(device, gpu)):
+        return own or UNKNOWN
+    return max(own, _without_table(price.source).get(family, UNKNOWN))
+
+
+@lru_cache(maxsize=64)
+def same_silicon(device: str, gpu: GpuSpec) -> bool:
+    """Whether a table's device computes and connects as `gpu` does, with another size of memory."""
+    other = load_gpu(device)
+    return (other.peak_flops, other.interconnect) == (gpu.peak_flops, gpu.interconnect)
+
+
+def combined(parts: Iterable[tuple[str, float, float]]) -> float:
+    """Relative half-width of a sum from (family, ns, half-width) of its parts."""
+    wide: dict[str, float] = {}
+    whole = 0.0
+    for family, ns, width in parts:
+        wide[family] = wide.get(family, 0.0) + ns * width
+        whole += ns
+    return sqrt(sum(value * value for value in wide.values())) / whole if whole else 0.0
+
+
+@lru_cache(maxsize=4)
+def _without_table(source: str) -> dict[str, float]:
+    import yaml
+
+    data: dict[str, dict[str, float]] = yaml.safe_load(find_data("perfdb", "uncertainty").read_text(encoding="utf-8"))
+    return data.get(source, {})
