@@ -4,34 +4,37 @@ A row is dropped when it beats max(FLOP / peak, bytes / bandwidth), each operand
 reasons are told apart. If the time beats FLOP / peak or (bytes - L2) / bandwidth, the row is impossible:
 wrong unit or wrong key. Otherwise the benchmark repeated one operation on data that stayed in the L2 cache:
 real, but serving never sees it, as the weights and KV of the other layers pass through the cache in between.
-FLOP of causal attention count attended pairs only.
-All-reduce: each rank sends at least (ranks - 1) / ranks of the message, switch reduction included.
+What is counted per family is in `simserve.perf.bounds`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simserve.errors import MissingData
-from simserve.perf import roofline
-from simserve.perf.roofline import NS, Floats
+from simserve.perf.bounds import bound_ns
+from simserve.perf.roofline import Floats
 from simserve.spec.hardware import GpuSpec, LinkSpec
 from simserve.units import MIB
 
-# Level-2 cache per device: NVIDIA architecture white papers (A100, H100, Ada); B200 as the driver reports it.
+# Level-2 cache per device: NVIDIA architecture white papers (A100, H100, Ada, RTX Blackwell); B200 as the driver
+# reports it, and its Ultra and Grace versions as the same [recalled].
 L2_BYTES = {
     "a100_sxm": 40 * MIB,
     "h100_sxm": 50 * MIB,
     "h200_sxm": 50 * MIB,
     "l40s": 96 * MIB,
     "b200_sxm": 126 * MIB,
+    "b300_sxm": 126 * MIB,
+    "gb200": 126 * MIB,
+    "gb300": 126 * MIB,
+    "rtx_pro_6000": 128 * MIB,
 }
 Columns = dict[str, NDArray[np.generic]]
-_ELEMENT = {"bf16": 2, "fp8": 1}
 
 
 @dataclass(frozen=True)
@@ -48,23 +51,6 @@ def l2_bytes(gpu: GpuSpec) -> int:
     if gpu.name not in L2_BYTES:
         raise MissingData(f"no L2 size known for {gpu.name}; add it to simserve/perf/checks.py")
     return L2_BYTES[gpu.name]
-
-
-def bound_ns(family: str, columns: Columns, gpu: GpuSpec, link: LinkSpec, cached_bytes: int = 0) -> Floats:
-    """The least time each row of a table may take, ns, if `cached_bytes` need not cross the memory bus."""
-    number = {k: v.astype(np.float64) for k, v in columns.items() if v.dtype.kind in "iuf"}
-    if family == "all_reduce":
-        ranks = number["ranks"]
-        return number["bytes"] * (ranks - 1) / ranks / link.bandwidth_bytes_per_s * NS
-    if family == "gemm":
-        flop, size = 2 * number["m"] * number["n"] * number["k"], _gemm_bytes(columns, number)
-        dtypes = columns["dtype"]
-    else:
-        flop, size = _attention_work(family, columns, number)
-        dtypes = columns["kv_dtype"]
-    peak = _per_dtype(dtypes, lambda d: roofline.peak_flops(gpu, d if d in gpu.peak_flops else "bf16"))
-    uncached = np.maximum(size - cached_bytes, 0) / gpu.memory_bandwidth_bytes_per_s
-    return np.maximum(flop / peak, uncached) * NS
 
 
 def drop_unphysical(
@@ -87,33 +73,6 @@ def drop_unphysical(
         if rows.any()
     ]
     return {name: values[keep] for name, values in columns.items()}, dropped
-
-
-def _gemm_bytes(columns: Columns, number: dict[str, Floats]) -> Floats:
-    element = _elements(columns["dtype"])
-    m, n, k = number["m"], number["n"], number["k"]
-    return element * (m * k + n * k) + 2 * m * n
-
-
-def _attention_work(family: str, columns: Columns, number: dict[str, Floats]) -> tuple[Floats, Floats]:
-    batch, heads, kv_heads, dim = (number[c] for c in ("batch", "heads", "kv_heads", "head_dim"))
-    element = _elements(columns["kv_dtype"])
-    if family == "prefill_attention":
-        tokens = number["tokens"]
-        pairs, queries, context = batch * tokens * (tokens + 1) / 2, batch * tokens, batch * tokens
-    else:
-        pairs, queries, context = batch * number["context"], batch, batch * number["context"]
-    size = 2 * context * kv_heads * dim * element + 4 * queries * heads * dim
-    return 4 * pairs * heads * dim, size
-
-
-def _elements(dtypes: NDArray[np.generic]) -> Floats:
-    return _per_dtype(dtypes, lambda d: _ELEMENT[d])
-
-
-def _per_dtype(dtypes: NDArray[np.generic], value: Callable[[str], float]) -> Floats:
-    names, index = np.unique(dtypes.astype(str), return_inverse=True)
-    return np.array([value(str(name)) for name in names], dtype=np.float64)[index]
 
 
 def _examples(columns: Columns, bound: Floats, mask: NDArray[np.bool_], limit: int = 3) -> tuple[str, ...]:

@@ -61,8 +61,9 @@ def segments(ns: Floats) -> tuple[Floats, Floats]:
 def measured_decode(
     gpu: GpuSpec, source: GpuSpec, kv_dtype: str, heads: int, kv_heads: int, head_dim: int, max_batch: int
 ) -> DecodeTable:
-    """From the tables of `source`, on the memory bandwidth of `gpu`."""
-    columns = store.read_table(source.name, "decode_attention", {"kv_dtype": kv_dtype})
+    """From the tables of `source`, on the memory bandwidth of `gpu`; no sliding window."""
+    where: dict[str, str | int] = {"kv_dtype": kv_dtype, "window": 0}
+    columns = store.read_table(source.name, "decode_attention", where)
     h, kv, dim = (columns[c].astype(np.int64) for c in ("heads", "kv_heads", "head_dim"))
     match = nearest(heads, kv_heads, head_dim, set(zip(h.tolist(), kv.tolist(), dim.tolist(), strict=True)))
     rows = (h == match.heads) & (kv == match.kv_heads) & (dim == match.head_dim)

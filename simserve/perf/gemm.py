@@ -49,7 +49,7 @@ class GemmTable:
     ) -> None:
         self.gpu, self.source, self.asked = gpu, source, dtype
         self.dtype = "bf16" if dtype == "fp16" else dtype
-        self.element = 1 if dtype == "fp8" else 2
+        self.element = roofline.element_bytes(dtype)
         if columns is None:
             columns = store.read_table(source.name, "gemm", {"dtype": self.dtype})
         n, k, m = (columns[name].astype(np.float64) for name in ("n", "k", "m"))
@@ -64,7 +64,7 @@ class GemmTable:
         self.log_u = self._capped(log_u)
 
     def _roof(self, gpu: GpuSpec, m: Floats, n: Floats | float, k: Floats | float) -> Floats:
-        flops = roofline.peak_flops(gpu, self.dtype)
+        flops = roofline.fastest_flops(gpu, self.dtype)
         bandwidth = gpu.memory_bandwidth_bytes_per_s
         return roofline.gemm_ns(m, n, k, flops=flops, bandwidth=bandwidth, element=self.element)
 
@@ -80,7 +80,7 @@ class GemmTable:
     def _capped(self, log_u: Floats) -> Floats:
         """Rows that were dropped, or that lean on a warm cache, get the streamed utilisation."""
         n, k, m = np.meshgrid(self.ns_grid, self.ks_grid, self.m_grid, indexing="ij")
-        flop = 2.0 * m * n * k / roofline.peak_flops(self.source, self.dtype) * roofline.NS
+        flop = 2.0 * m * n * k / roofline.fastest_flops(self.source, self.dtype) * roofline.NS
         memory_bound = flop < self._roof(self.source, m, n, k)
         measured_shape = np.isfinite(log_u).any(axis=2, keepdims=True)
         filled = np.where(np.isnan(log_u) & memory_bound & measured_shape, self.streamed, log_u)
@@ -119,12 +119,12 @@ class GemmTable:
 
 def roofline_curve(gpu: GpuSpec, dtype: str, n: int, k: int, m: Floats) -> Curve:
     """Times without a table: compute and memory at their efficiencies, plus a launch floor."""
-    element = 1 if dtype == "fp8" else 2
+    element = roofline.element_bytes(dtype)
     time = roofline.GEMM_FLOOR_NS + roofline.gemm_ns(
         m,
         n,
         k,
-        flops=roofline.peak_flops(gpu, dtype) * roofline.GEMM_FLOP_EFFICIENCY,
+        flops=roofline.fastest_flops(gpu, dtype) * roofline.GEMM_FLOP_EFFICIENCY,
         bandwidth=gpu.memory_bandwidth_bytes_per_s * roofline.GEMM_BYTE_EFFICIENCY,
         element=element,
     )

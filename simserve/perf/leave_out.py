@@ -12,7 +12,7 @@ import numpy as np
 from simserve.perf.decode import batch_grid
 from simserve.perf.gemm import GemmTable
 from simserve.perf.roofline import Floats
-from simserve.perf.store import Columns
+from simserve.perf.store import KEYS, Columns, groups
 from simserve.spec.hardware import GpuSpec
 
 _WHAT = {
@@ -20,6 +20,7 @@ _WHAT = {
     "prefill_attention": "one prompt length from its two neighbours, log time in log tokens; all batches",
     "decode_attention": "one batch size from half and twice of it, at equal sum of contexts",
     "all_reduce": "one size from half and twice of it",
+    "collective": "one size from half and twice of it",
 }
 
 
@@ -41,11 +42,14 @@ def summary(family: str, columns: Columns, gpu: GpuSpec) -> dict[str, Any]:
 def _errors(family: str, columns: Columns, gpu: GpuSpec) -> Floats:
     if family == "gemm":
         return _gemm(columns, gpu)
-    if family == "all_reduce":
-        return _in_groups(columns, ("method", "ranks"), "bytes")
     if family == "prefill_attention":
-        return _in_groups(columns, ("kv_dtype", "head_dim", "heads", "kv_heads", "batch"), "tokens")
-    return _decode(columns)
+        keys = ("kv_dtype", "head_dim", "heads", "kv_heads", "window", "batch")
+        return _in_groups(columns, keys, "tokens")
+    if family == "decode_attention":
+        return _decode(columns)
+    if family in ("all_reduce", "collective"):
+        return _in_groups(columns, KEYS[family][:-1], "bytes")
+    return np.zeros(0)
 
 
 def _gemm(columns: Columns, gpu: GpuSpec) -> Floats:
@@ -60,9 +64,9 @@ def _gemm(columns: Columns, gpu: GpuSpec) -> Floats:
 
 
 def _decode(columns: Columns) -> Floats:
-    keys = ("kv_dtype", "head_dim", "heads", "kv_heads")
+    keys = ("kv_dtype", "head_dim", "heads", "kv_heads", "window")
     errors: list[Floats] = []
-    for rows in _groups(columns, keys):
+    for rows in groups(columns, keys):
         batch, context = (columns[name][rows].astype(np.float64) for name in ("batch", "context"))
         grid = batch_grid(batch, batch * context, columns["latency_ns"][rows].astype(np.float64))
         guess = (grid[:-2] + grid[2:]) / 2
@@ -73,7 +77,7 @@ def _decode(columns: Columns) -> Floats:
 
 def _in_groups(columns: Columns, keys: tuple[str, ...], along: str) -> Floats:
     errors: list[Floats] = []
-    for rows in _groups(columns, keys):
+    for rows in groups(columns, keys):
         order = np.argsort(columns[along][rows])
         x = np.log(columns[along][rows][order].astype(np.float64))
         errors.append(_from_neighbours(np.log(columns["latency_ns"][rows][order].astype(np.float64)), x))
@@ -90,10 +94,3 @@ def _from_neighbours(log_value: Floats, x: Floats) -> Floats:
     error = np.exp(guess - log_value[1:-1]).ravel() - 1
     return np.asarray(error[np.isfinite(error)])
 
-
-def _groups(columns: Columns, keys: tuple[str, ...]) -> list[Floats]:
-    """Row indices of each distinct combination of `keys`."""
-    codes = np.stack([np.unique(columns[k].astype(str), return_inverse=True)[1] for k in keys], axis=1)
-    group = np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
-    order = np.argsort(group, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(group[order])) + 1)

@@ -90,10 +90,11 @@ class PrefillTable:
 
 
 def measured_prefill(
-    gpu: GpuSpec, source: GpuSpec, kv_dtype: str, heads: int, kv_heads: int, head_dim: int
+    gpu: GpuSpec, source: GpuSpec, kv_dtype: str, heads: int, kv_heads: int, head_dim: int, window: int = 0
 ) -> PrefillTable:
-    """From the tables of `source`, on the peak FLOP/s of `gpu`."""
-    columns = store.read_table(source.name, "prefill_attention", {"kv_dtype": kv_dtype})
+    """From the tables of `source`, on the peak FLOP/s of `gpu`. window: keys a query sees, 0 = all before it."""
+    where: dict[str, str | int] = {"kv_dtype": kv_dtype, "window": window, "past": 0}
+    columns = store.read_table(source.name, "prefill_attention", where)
     h, kv, dim = (columns[c].astype(np.int64) for c in ("heads", "kv_heads", "head_dim"))
     match = nearest(heads, kv_heads, head_dim, set(zip(h.tolist(), kv.tolist(), dim.tolist(), strict=True)))
     rows = (h == match.heads) & (kv == match.kv_heads) & (dim == match.head_dim)

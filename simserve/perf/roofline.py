@@ -29,6 +29,37 @@ ELEMENTWISE_FLOOR_NS = 2_000.0
 COLLECTIVE_FLOOR_NS = 10_000.0
 
 
+# Number format of the weights -> format of the multiplication, and bytes per weight (scales left out).
+MULTIPLIED = {
+    "fp8_block": "fp8",
+    "nvfp4": "fp4",
+    "int4_wo": "bf16",
+    "w4a16_mxfp4": "bf16",
+    "w4a8_mxfp4_mxfp8": "fp8",
+}
+ELEMENT_BYTES = {
+    "bf16": 2.0,
+    "fp16": 2.0,
+    "fp8": 1.0,
+    "fp8_block": 1.0,
+    "int8": 1.0,
+    "nvfp4": 0.5,
+    "int4_wo": 0.5,
+    "w4a16_mxfp4": 0.5,
+    "w4a8_mxfp4_mxfp8": 0.5,
+}
+
+
+def element_bytes(dtype: str) -> float:
+    """Bytes per weight (or cached value) in `dtype`; 2 for a format that nobody listed."""
+    return ELEMENT_BYTES.get(dtype, 2.0)
+
+
+def fastest_flops(gpu: GpuSpec, dtype: str) -> int:
+    """`peak_flops` of the multiplication that weights in `dtype` need."""
+    return peak_flops(gpu, MULTIPLIED.get(dtype, dtype))
+
+
 def peak_flops(gpu: GpuSpec, dtype: str) -> int:
     """Dense FLOP/s in `dtype`; Infeasible if the device does not compute in it. fp16 stands in for bf16."""
     peaks: dict[str, int] = {str(name): value for name, value in gpu.peak_flops.items()}
@@ -39,7 +70,7 @@ def peak_flops(gpu: GpuSpec, dtype: str) -> int:
     return found
 
 
-def gemm_bytes(m: Floats | float, n: Floats | float, k: Floats | float, element: int) -> Floats:
+def gemm_bytes(m: Floats | float, n: Floats | float, k: Floats | float, element: float) -> Floats:
     """Inputs read once at `element` bytes each, outputs written once at 2 bytes."""
     return np.asarray(element * (m * k + n * k) + 2.0 * m * n, dtype=np.float64)
 
@@ -51,7 +82,7 @@ def gemm_ns(
     *,
     flops: float,
     bandwidth: float,
-    element: int,
+    element: float,
 ) -> Floats:
     """Roofline of [m, k] x [k, n] in ns."""
     compute = np.asarray(2.0 * m * n * k / flops, dtype=np.float64)

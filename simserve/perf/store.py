@@ -16,10 +16,11 @@ from simserve.paths import data_dirs
 
 KEYS: dict[str, tuple[str, ...]] = {
     "gemm": ("dtype", "n", "k", "m"),
-    "prefill_attention": ("kv_dtype", "head_dim", "heads", "kv_heads", "batch", "tokens"),
-    "decode_attention": ("kv_dtype", "head_dim", "heads", "kv_heads", "batch", "context"),
-    "mla_prefill": ("kv_dtype", "heads", "past", "batch", "tokens"),
-    "mla_decode": ("kv_dtype", "heads", "batch", "context"),
+    "prefill_attention": ("kv_dtype", "head_dim", "heads", "kv_heads", "window", "past", "batch", "tokens"),
+    "decode_attention": ("kv_dtype", "head_dim", "heads", "kv_heads", "window", "batch", "context"),
+    "mla_prefill": ("part", "dtype", "kv_dtype", "heads", "past", "batch", "tokens"),
+    "mla_decode": ("part", "dtype", "kv_dtype", "heads", "batch", "context"),
+    "mla_bmm": ("op", "dtype", "heads", "tokens"),
     "moe": ("dtype", "hidden", "inter", "experts", "topk", "tp", "ep", "distribution", "tokens"),
     "encoder_attention": ("dtype", "head_dim", "heads", "batch", "tokens"),
     "elementwise": ("op", "dtype", "width", "tokens"),
@@ -29,6 +30,10 @@ KEYS: dict[str, tuple[str, ...]] = {
     "cpu_decode_attention": ("dtype", "head_dim", "heads", "kv_heads", "threads", "batch", "context"),
 }
 FAMILIES = tuple(KEYS)
+# Keys that hold text; all others are integers.
+WORDS = frozenset(
+    {"dtype", "kv_dtype", "method", "op", "part", "distribution", "direction", "memory", "kernel"}
+)
 Columns = dict[str, NDArray[np.generic]]
 
 
@@ -70,11 +75,43 @@ def read_table(device: str, family: str, where: dict[str, str | int] | None = No
         )
     filters = [(column, "==", value) for column, value in (where or {}).items()] or None
     columns = [*KEYS[family], "latency_ns"]
-    missing = sorted(set(columns) - set(pq.read_schema(path).names))
+    schema = pq.read_schema(path)
+    missing = sorted(set(columns) - set(schema.names))
     if missing:
         raise SpecError(f"table without column {', '.join(missing)}", file=str(path))
-    table = pq.read_table(path, columns=columns, filters=filters, use_threads=False)
-    return {name: cast("NDArray[np.generic]", table.column(name).to_numpy()) for name in columns}
+    words = [name for name in KEYS[family] if name in WORDS]
+    table = pq.read_table(path, columns=columns, filters=filters, use_threads=False, read_dictionary=words)
+    return {name: _as_array(table.column(name)) for name in columns}
+
+
+def _as_array(column: Any) -> NDArray[np.generic]:
+    """A column of a table; text by way of its few distinct values."""
+    import pyarrow as pa
+
+    if not pa.types.is_dictionary(column.type):
+        return cast("NDArray[np.generic]", column.to_numpy())
+    whole = column.combine_chunks()
+    chunks = whole.chunks if isinstance(whole, pa.ChunkedArray) else [whole]
+    parts = [np.asarray(c.dictionary.to_pylist(), dtype=object)[c.indices.to_numpy()] for c in chunks if len(c)]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=object)
+
+
+def group_ids(columns: Columns, keys: tuple[str, ...]) -> NDArray[np.int64]:
+    """A number per row, equal for rows whose `keys` are equal, in the order of the keys."""
+    ids = np.zeros(len(columns["latency_ns"]), dtype=np.int64)
+    for key in keys:
+        values = columns[key]
+        distinct, code = np.unique(values.astype(str) if values.dtype.kind == "O" else values, return_inverse=True)
+        _, ids = np.unique(ids * len(distinct) + code.reshape(-1), return_inverse=True)
+        ids = ids.reshape(-1).astype(np.int64)
+    return ids
+
+
+def groups(columns: Columns, keys: tuple[str, ...]) -> list[NDArray[np.int64]]:
+    """Row indices of each distinct combination of `keys`."""
+    ids = group_ids(columns, keys)
+    order = np.argsort(ids, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(ids[order])) + 1) if len(order) else []
 
 
 def write_table(path: Path, family: str, columns: Columns) -> None:

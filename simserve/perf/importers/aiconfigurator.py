@@ -1,15 +1,8 @@
 """Tables from the PyPI package aiconfigurator-core (Apache-2.0, NVIDIA); none of its code runs.
 
-Which rows are kept
-- framework vLLM, the newest version that has the family; NCCL all-reduce from the newest NCCL version;
-- GEMM: bf16 (torch.nn.functional.linear) and fp8 with per-tensor scales (CutlassFP8ScaledMM): one kernel per
-  shape in the source. Block-scaled fp8 and nvfp4 are left out until a model asks for them;
-- attention: head_dim 64, 128, 256, no sliding window, bf16 and fp8 KV. The source holds one row per shape:
-  the backend vLLM selects by itself (FlashAttention, or FlashInfer where that is the default). Triton rows,
-  which vLLM takes only where no other backend works, are left out. Repeats of a key (A100): their median;
-- all-reduce: bf16. `vllm_custom` as captured in a CUDA graph, and `nccl`.
-Units at the source are ms, and message_size counts elements, not bytes: NCCL rows of `half` at size s equal
-those of `int8` at 2 s. A generation row at `step` s attends s + 1 tokens in each of batch_size requests.
+Rows are of vLLM, the newest version that has the family, older ones filling what it lacks (aiconfigurator_source.py);
+other frameworks only for kernels that vLLM's tables do not hold, and `sources` of provenance.json names them.
+What each family keeps is said in aiconfigurator_dense.py and aiconfigurator_moe.py. Units at the source are ms.
 """
 
 from __future__ import annotations
@@ -17,42 +10,37 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from simserve.errors import MissingData
 from simserve.perf import checks, leave_out, store
-from simserve.spec.hardware import load_gpu, load_link
+from simserve.perf.importers import aiconfigurator_dense as dense
+from simserve.perf.importers import aiconfigurator_moe as experts
+from simserve.perf.importers.aiconfigurator_source import PACKAGE, Read, median_of_repeats
+from simserve.spec.hardware import GpuSpec, load_gpu, load_link
 
-PACKAGE, IMPORT_NAME, LICENCE = "aiconfigurator-core", "aiconfigurator_core", "Apache-2.0, NVIDIA"
-DEVICES = ("h100_sxm", "h200_sxm", "a100_sxm", "l40s", "b200_sxm")
-HEAD_DIMS = (64, 128, 256)
-_DTYPES = {"bfloat16": "bf16", "fp8": "fp8"}
-_GEMM_KERNELS = ("torch.nn.functional.linear", "CutlassFP8ScaledMMLinearKernel", "vllm_default")
-_ATTENTION_KEYS = (
-    ("head_dim", "head_dim"),
-    ("heads", "num_heads"),
-    ("kv_heads", "num_key_value_heads"),
-    ("batch", "batch_size"),
-)
-Columns = store.Columns
-
-
-@dataclass(frozen=True)
-class Raw:
-    """One source file: columns as arrays, and where it is inside the package."""
-
-    columns: Columns
-    file: str
-    framework: str
-    version: str
-    device: str
+IMPORT_NAME, LICENCE = "aiconfigurator_core", "Apache-2.0, NVIDIA"
+DEVICES = (
+    "a100_sxm", "h100_sxm", "h200_sxm", "b200_sxm", "b300_sxm", "gb200", "gb300", "l40s", "rtx_pro_6000",
+)  # fmt: skip
+_FOLDERS = {"rtx_pro_6000": "rtx_pro_6000_server"}
+_READERS: dict[str, Callable[[Path], Read | None]] = {
+    "gemm": dense.gemm,
+    "prefill_attention": dense.prefill,
+    "decode_attention": dense.decode,
+    "mla_prefill": experts.mla_prefill,
+    "mla_decode": experts.mla_decode,
+    "mla_bmm": experts.mla_bmm,
+    "moe": experts.moe,
+    "encoder_attention": dense.encoder,
+    "elementwise": dense.elementwise,
+    "all_reduce": dense.all_reduce,
+    "collective": dense.collective,
+}
 
 
 def build(devices: Sequence[str], out_dir: Path, package_dir: Path | None = None) -> list[Path]:
@@ -77,15 +65,19 @@ def find_package(package_dir: Path | None = None) -> Path:
 
 
 def _build_device(device: str, out_dir: Path, root: Path) -> list[Path]:
-    if not (root / "systems" / "data" / device).is_dir():
+    folder = root / "systems" / "data" / _FOLDERS.get(device, device)
+    if not folder.is_dir():
         known = ", ".join(sorted(p.name for p in (root / "systems" / "data").iterdir()))
         raise MissingData(f"{PACKAGE} has no tables for {device}; it has {known}")
+    gpu = load_gpu(device)
     tables: dict[str, dict[str, Any]] = {}
     written: list[Path] = []
-    for family in _READERS:
-        path = out_dir / device / f"{family}.parquet"
-        tables[family] = _build_table(device, family, path, root)
-        written.append(path)
+    for family, reader in _READERS.items():
+        read = reader(folder)
+        if read is not None:
+            path = out_dir / gpu.name / f"{family}.parquet"
+            tables[family] = _build_table(gpu, family, path, read)
+            written.append(path)
     about = {
         "package": PACKAGE,
         "package_version": _package_version(root),
@@ -94,138 +86,30 @@ def _build_device(device: str, out_dir: Path, root: Path) -> list[Path]:
         "built_by": "simserve perfdb build --from aiconfigurator",
         "tables": tables,
     }
-    note = out_dir / device / "provenance.json"
+    note = out_dir / gpu.name / "provenance.json"
+    note.parent.mkdir(parents=True, exist_ok=True)
     note.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return [*written, note]
 
 
-def _build_table(device: str, family: str, path: Path, root: Path) -> dict[str, Any]:
-    gpu = load_gpu(device)
-    raws, columns, left_out = _READERS[family](root / "systems" / "data" / device)
-    columns, repeats = _median_of_repeats(family, columns)
+def _build_table(gpu: GpuSpec, family: str, path: Path, read: Read) -> dict[str, Any]:
+    columns, repeats = median_of_repeats(family, read.columns)
     columns, dropped = checks.drop_unphysical(family, columns, gpu, load_link(gpu.interconnect))
     store.write_table(path, family, columns)
-    return {
+    entry: dict[str, Any] = {
         "sources": [
-            {"file": r.file, "framework": r.framework, "version": r.version, "device": r.device} for r in raws
+            {"file": r.file, "framework": r.framework, "version": r.version, "device": r.device} for r in read.raws
         ],
-        "kernels": sorted({str(k) for k in columns["kernel"]}) if "kernel" in columns else [],
-        "rows_source": sum(len(next(iter(r.columns.values()))) for r in raws),
+        "kernels": sorted({str(k) for k in columns["kernel"]} - {""}) if "kernel" in columns else [],
+        "rows_source": sum(raw.rows for raw in read.raws),
         "rows_kept": len(columns["latency_ns"]),
-        "rows_left_out": left_out,
+        "rows_left_out": read.left_out,
         "rows_merged_repeats": repeats,
-        "rows_dropped": [asdict(entry) for entry in dropped],
+        "rows_dropped": [asdict(row) for row in dropped],
         "latency_unit": "ns",
         "left_out_error": leave_out.summary(family, columns, gpu),
     }
-
-
-def _gemm(folder: Path) -> tuple[list[Raw], Columns, dict[str, int]]:
-    raw = _read_newest(folder / "gemm" / "vllm", "gemm_perf.parquet")
-    c = raw.columns
-    keep = np.isin(c["gemm_dtype"].astype(str), list(_DTYPES)) & np.isin(
-        c["kernel_source"].astype(str), _GEMM_KERNELS
-    )
-    out: Columns = {"dtype": _dtype(c["gemm_dtype"][keep])}
-    out |= {name: c[name][keep].astype(np.int32) for name in ("n", "k", "m")}
-    out["latency_ns"], out["kernel"] = _ns(c["latency"][keep]), c["kernel_source"][keep]
-    return [raw], out, {"fp8_block, nvfp4": int((~keep).sum())}
-
-
-def _attention(folder: Path, file: str) -> tuple[Raw, Columns, dict[str, int]]:
-    raw = _read_newest(folder / "attention" / "vllm", file)
-    c = raw.columns
-    window = c["window_size"] if "window_size" in c else np.zeros(len(c["latency"]), dtype=np.int64)
-    triton = np.char.find(c["kernel_source"].astype(str), "triton") >= 0
-    windowed, wide = window != 0, ~np.isin(c["head_dim"], HEAD_DIMS)
-    keep = ~(triton | windowed | wide)
-    out: Columns = {"kv_dtype": _dtype(c["kv_cache_dtype"][keep])}
-    out |= {ours: c[theirs][keep].astype(np.int32) for ours, theirs in _ATTENTION_KEYS}
-    out["tokens"], out["context"] = c["isl"][keep].astype(np.int32), c["step"][keep].astype(np.int32) + 1
-    out["latency_ns"], out["kernel"] = _ns(c["latency"][keep]), c["kernel_source"][keep]
-    left_out = {
-        "sliding window": int(windowed.sum()),
-        "head_dim not 64, 128 or 256": int((wide & ~windowed).sum()),
-        "triton backend": int((triton & ~windowed & ~wide).sum()),
-    }
-    return raw, out, left_out
-
-
-def _prefill(folder: Path) -> tuple[list[Raw], Columns, dict[str, int]]:
-    raw, columns, left_out = _attention(folder, "context_attention_perf.parquet")
-    del columns["context"]
-    return [raw], columns, left_out
-
-
-def _decode(folder: Path) -> tuple[list[Raw], Columns, dict[str, int]]:
-    raw, columns, left_out = _attention(folder, "generation_attention_perf.parquet")
-    del columns["tokens"]
-    return [raw], columns, left_out
-
-
-def _all_reduce(folder: Path) -> tuple[list[Raw], Columns, dict[str, int]]:
-    custom = _read_newest(folder / "comm" / "vllm", "custom_allreduce_perf.parquet")
-    nccl = _read_newest(folder / "comm" / "nccl", "nccl_perf.parquet")
-    graph = custom.columns["kernel_source"].astype(str) == "vLLM_custom_graph"
-    half = (nccl.columns["op_name"].astype(str) == "all_reduce") & (
-        nccl.columns["nccl_dtype"].astype(str) == "half"
-    )
-    parts = [("vllm_custom", custom.columns, graph), ("nccl", nccl.columns, half)]
-    out: Columns = {
-        "method": np.concatenate([np.full(int(mask.sum()), name, dtype=object) for name, _, mask in parts]),
-        "ranks": np.concatenate([c["num_gpus"][mask].astype(np.int32) for _, c, mask in parts]),
-        "bytes": np.concatenate([2 * c["message_size"][mask].astype(np.int64) for _, c, mask in parts]),
-        "latency_ns": np.concatenate([_ns(c["latency"][mask]) for _, c, mask in parts]),
-    }
-    left_out = {"eager mode": int((~graph).sum()), "other NCCL operations and types": int((~half).sum())}
-    return [custom, nccl], out, left_out
-
-
-_READERS: dict[str, Callable[[Path], tuple[list[Raw], Columns, dict[str, int]]]] = {
-    "gemm": _gemm,
-    "prefill_attention": _prefill,
-    "decode_attention": _decode,
-    "all_reduce": _all_reduce,
-}
-
-
-def _read_newest(folder: Path, file: str) -> Raw:
-    """The file in the highest version folder that has it."""
-    import pyarrow.parquet as pq
-
-    found = [path for path in folder.glob(f"*/{file}") if "rc" not in path.parent.name]
-    if not found:
-        raise MissingData(f"{PACKAGE} has no {file} under {folder}")
-    path = max(found, key=lambda p: tuple(int(x) for x in p.parent.name.split(".") if x.isdigit()))
-    table = pq.read_table(path)
-    columns: Columns = {n: table.column(n).to_numpy(zero_copy_only=False) for n in table.column_names}
-    said = {n: str(columns[n][0]) if n in columns else "" for n in ("framework", "device")}
-    inside = path.relative_to(folder.parents[3]).as_posix()
-    return Raw(columns, inside, said["framework"], path.parent.name, said["device"])
-
-
-def _median_of_repeats(family: str, columns: Columns) -> tuple[Columns, int]:
-    """One row per key: the median of its repeats. Returns how many rows went."""
-    keys = store.KEYS[family]
-    codes = np.stack([np.unique(columns[k].astype(str), return_inverse=True)[1] for k in keys], axis=1)
-    _, first, group = np.unique(codes, axis=0, return_index=True, return_inverse=True)
-    repeats = len(group) - len(first)
-    if not repeats:
-        return columns, 0
-    group, time = group.reshape(-1), columns["latency_ns"].astype(np.float64)
-    order = np.lexsort((time, group))
-    splits = np.split(time[order], np.flatnonzero(np.diff(group[order])) + 1)
-    out = {name: values[first] for name, values in columns.items()}
-    out["latency_ns"] = np.array([round(float(np.median(part))) for part in splits], dtype=np.int64)
-    return out, repeats
-
-
-def _ns(milliseconds: NDArray[np.generic]) -> NDArray[np.int64]:
-    return np.rint(milliseconds.astype(np.float64) * 1e6).astype(np.int64)
-
-
-def _dtype(names: NDArray[np.generic]) -> NDArray[np.generic]:
-    return np.array([_DTYPES[str(name)] for name in names], dtype=object)
+    return entry
 
 
 def _package_version(root: Path) -> str:

@@ -1,0 +1,127 @@
+"""Families of mixture-of-experts and MLA models in aiconfigurator-core.
+
+- MoE: one fused layer (routing result to summed output) on one rank; `tokens` are those of the whole expert-parallel
+  group, `inter` and `experts` those of the model, before the split by `tp` and `ep`. Under a power law over the
+  experts the rank with the most load was measured. vLLM only; older versions fill models that the newest lacks;
+- MLA, part `module`: vLLM's whole attention block of DeepSeek-V3 (hidden 7168, query rank 1536, KV rank 512, heads per
+  rank), projections included in the GEMM format `dtype`. Rows of other models and of an fp8 query are left out;
+- MLA, part `kernel`: attention alone. Prefill from TensorRT-LLM (it expands K and V per head as vLLM does), decode
+  from SGLang, TensorRT-LLM where SGLang has none (A100): vLLM has no such rows;
+- MLA batched GEMMs of decode (up-projection of K into the query, of V out of the result): vLLM, else SGLang, else
+  TensorRT-LLM.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from simserve.perf.importers.aiconfigurator_source import (
+    Convert,
+    Counts,
+    Read,
+    constant,
+    dtype_names,
+    join,
+    pick,
+    read_family,
+)
+from simserve.perf.store import KEYS, Columns
+
+_MOE = {
+    "hidden": "hidden_size",
+    "inter": "inter_size",
+    "experts": "num_experts",
+    "topk": "topk",
+    "tp": "moe_tp_size",
+    "ep": "moe_ep_size",
+    "tokens": "num_tokens",
+}
+_MODULE_MODEL = "DeepseekV3ForCausalLM"
+
+
+def moe(folder: Path) -> Read | None:
+    """Fused expert layer."""
+
+    def convert(c: Columns) -> tuple[Columns, Counts]:
+        out = pick(c, np.ones(len(c["latency"]), dtype=np.bool_), _MOE)
+        return {"dtype": dtype_names(c["moe_dtype"]), "distribution": c["distribution"], **out}, {}
+
+    return read_family(folder / "moe" / "vllm", "moe_perf.parquet", convert, KEYS["moe"])
+
+
+def mla_prefill(folder: Path) -> Read | None:
+    """MLA on prompts of equal length."""
+    ints = {"heads": "num_heads", "past": "step", "batch": "batch_size", "tokens": "isl"}
+    keys = KEYS["mla_prefill"]
+    module = read_family(folder / "mla" / "vllm", "mla_context_module_perf.parquet", _module(ints), keys)
+    kernel = _first(folder / "mla", ("trtllm", "sglang"), "context_mla_perf.parquet", _kernel(ints, 0), keys)
+    return _together(module, kernel)
+
+
+def mla_decode(folder: Path) -> Read | None:
+    """MLA with one new token per request; a module row at `step` attends step tokens, a kernel row one more."""
+    ints = {"heads": "num_heads", "batch": "batch_size", "context": "step"}
+    keys = KEYS["mla_decode"]
+    module = read_family(folder / "mla" / "vllm", "mla_generation_module_perf.parquet", _module(ints), keys)
+    kernel = _first(folder / "mla", ("sglang", "trtllm"), "generation_mla_perf.parquet", _kernel(ints, 1), keys)
+    return _together(module, kernel)
+
+
+def mla_bmm(folder: Path) -> Read | None:
+    """The two batched GEMMs around MLA decode."""
+
+    def convert(c: Columns) -> tuple[Columns, Counts]:
+        name = c["op_name"].astype(str)
+        keep = np.isin(name, ("mla_gen_pre", "mla_gen_post"))
+        out = pick(c, keep, {"heads": "num_heads", "tokens": "num_tokens"})
+        op = np.array([n.removeprefix("mla_gen_") for n in name[keep]], dtype=object)
+        return {"op": op, "dtype": dtype_names(c["bmm_dtype"][keep]), **out}, {"other operations": int((~keep).sum())}
+
+    return _first(folder / "mla_bmm", ("vllm", "sglang", "trtllm"), "mla_bmm_perf.parquet", convert, KEYS["mla_bmm"])
+
+
+def _module(ints: dict[str, str]) -> Convert:
+    def convert(c: Columns) -> tuple[Columns, Counts]:
+        model = c["architecture"].astype(str) == _MODULE_MODEL
+        wide = c["mla_dtype"].astype(str) == "bfloat16"
+        keep = model & wide
+        out = pick(c, keep, ints)
+        names = {"part": constant("module", int(keep.sum())), "dtype": dtype_names(c["gemm_type"][keep])}
+        left_out = {"other models": int((~model).sum()), "fp8 query": int((model & ~wide).sum())}
+        return {**names, "kv_dtype": dtype_names(c["kv_cache_dtype"][keep]), **out}, left_out
+
+    return convert
+
+
+def _kernel(ints: dict[str, str], beyond: int) -> Convert:
+    """beyond: tokens attended on top of the `step` of a generation row."""
+
+    def convert(c: Columns) -> tuple[Columns, Counts]:
+        out = pick(c, np.ones(len(c["latency"]), dtype=np.bool_), ints)
+        if "context" in out:
+            out["context"] = out["context"].astype(np.int32) + beyond
+        names = {"part": constant("kernel", len(c["latency"])), "dtype": dtype_names(c["mla_dtype"])}
+        return {**names, "kv_dtype": dtype_names(c["kv_cache_dtype"]), **out}, {}
+
+    return convert
+
+
+def _first(
+    folder: Path, frameworks: tuple[str, ...], file: str, convert: Convert, keys: tuple[str, ...]
+) -> Read | None:
+    """The file of the first framework that has it, its newest version."""
+    reads = (read_family(folder / name, file, convert, keys, fill=False) for name in frameworks)
+    return next((read for read in reads if read is not None), None)
+
+
+def _together(*found: Read | None) -> Read | None:
+    reads = [read for read in found if read is not None]
+    if not reads:
+        return None
+    left_out: Counts = {}
+    for read in reads:
+        for reason, count in read.left_out.items():
+            left_out[reason] = left_out.get(reason, 0) + count
+    return Read(tuple(raw for read in reads for raw in read.raws), join([r.columns for r in reads]), left_out)
