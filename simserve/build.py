@@ -7,6 +7,7 @@ from typing import Any
 
 from simserve.arch.memory import activation_bytes, kv_bytes_per_token, num_gpu_blocks, weight_bytes
 from simserve.errors import Infeasible, SpecError, UnknownName
+from simserve.perf.host_copy import large_rate, piece_overhead_ns
 from simserve.perf.model import TableCost, build_cost
 from simserve.policies import EVICTIONS, ROUTERS
 from simserve.sim.cluster import Cluster, OffloadOf
@@ -22,6 +23,7 @@ from simserve.systems import SCHEDULERS, SYSTEMS
 from simserve.units import GIB, NS_PER_S
 
 ACROSS_NODES = "ib_400g"
+BATCH_OF_PIECES = 10_000  # the smallest batch for which anybody has measured what a piece adds
 
 
 def deployment_cost(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> TableCost:
@@ -110,14 +112,23 @@ def _options(
 
 
 def build_swap(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> SwapSpace | None:
-    """Swap space of one replica, None for none; each rank copies its shard over its own PCIe link, side by side."""
+    """Swap space of one replica, None for none; each rank copies its shard over its own PCIe link, side by side.
+
+    A block is as many copies as vLLM 0.x makes of it: keys and values of each layer [known].
+    """
     size = _block_bytes(model, deployment)
     total = int(deployment.swap_space_gib * GIB) // size
     if not total:
         return None
-    link = load_link(gpu.host_link)
-    copies = Copies(link.launch_ns or 0, link.payload_bytes_per_s)
-    return SwapSpace(total, size, out=copies, back=copies)
+    link, pieces = load_link(gpu.host_link), 2 * model.num_hidden_layers
+    out, back = (_copies(link, direction, size // pieces) for direction in ("d2h", "h2d"))
+    return SwapSpace(total, size, out=out, back=back, pieces_per_block=pieces)
+
+
+def _copies(link: LinkSpec, direction: str, piece_bytes: int) -> Copies:
+    """One direction of a PCIe link for batches of pieces of this size."""
+    overhead = piece_overhead_ns(piece_bytes, BATCH_OF_PIECES)
+    return Copies(round(overhead), int(large_rate(link, direction)[0]))
 
 
 def build_offload(
@@ -133,22 +144,25 @@ def build_offload(
     def tiers(ledger: PrefixLedger) -> OffloadTiers:
         capacity = {DRAM: int(asked.dram_gib * GIB) // ranks, SSD: int(asked.ssd_gib * GIB) // ranks}
         return OffloadTiers(
-            cluster.clock, ledger, Memory(capacity, eviction), _channels(cluster, name, asked, gpu, ranks),
+            cluster.clock, ledger, Memory(capacity, eviction), _channels(cluster, name, asked, gpu, ranks, size),
             block_bytes=size, retention_ns=round(asked.retention_s * NS_PER_S),
         )  # fmt: skip
 
     return tiers
 
 
-def _channels(cluster: Cluster, name: str, asked: OffloadSpec, gpu: GpuSpec, ranks: int) -> Channels:
-    """PCIe out of and into each rank's GPU, and the rank's share of the SSD's link."""
+def _channels(
+    cluster: Cluster, name: str, asked: OffloadSpec, gpu: GpuSpec, ranks: int, block_bytes: int
+) -> Channels:  # fmt: skip
+    """PCIe out of and into each rank's GPU, a block in one piece [known of vLLM 0.12], and its share of the SSD."""
     host = load_link(gpu.host_link)
+    copies = {"pcie_out": _copies(host, "d2h", block_bytes), "pcie_in": _copies(host, "h2d", block_bytes)}
     out, back = (
         cluster.link(
-            f"{name} {lane}", bandwidth_bytes_per_s=host.payload_bytes_per_s, latency_ns=host.latency_ns,
-            launch_ns=host.launch_ns or 0,
+            f"{name} {lane}", bandwidth_bytes_per_s=copy.bandwidth_bytes_per_s, latency_ns=host.latency_ns,
+            launch_ns=copy.launch_ns,
         )
-        for lane in ("pcie_out", "pcie_in")
+        for lane, copy in copies.items()
     )  # fmt: skip
     if not asked.ssd_gib:
         return Channels(out, back)

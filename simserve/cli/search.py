@@ -119,7 +119,9 @@ def _search(
     try:
         with located(study), progress_bar() as progress:
             result = run_search(inputs, out_dir=folder, jobs=jobs, resume=resume, progress=progress)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
+        if not _interrupted(error):
+            raise
         print(f"simserve: interrupted; resume with: {_again()}", file=sys.stderr)
         raise typer.Exit(130) from None
     console = Console()
@@ -176,6 +178,13 @@ def _sections(space_flags: dict[str, Any], trials: int | None, model: str | None
 def _replica_counts(most: int) -> list[int]:
     """Every count up to 8, then in steps that keep the space small."""
     return [n for n in range(1, most + 1) if n <= 8 or (n <= 32 and n % 4 == 0) or n % 16 == 0]
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error, also where a library turned it into one of its own on the way."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _again() -> str:

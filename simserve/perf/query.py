@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from simserve.arch.ops import AllReduce, Attention, Gemm
 from simserve.errors import SpecError, UnknownName
 from simserve.perf.compile import Formats, Tables, priced
+from simserve.perf.host_copy import copy
 from simserve.perf.prefill import Equivalent, equivalent
 from simserve.perf.priced import Priced
-from simserve.spec.hardware import GpuSpec, load_gpu
+from simserve.spec.hardware import GpuSpec, load_gpu, load_link
 
 Value = int | str
 Values = Mapping[str, Value]
@@ -54,7 +55,7 @@ def _checked(name: str, value: Value) -> Value:
     return number
 
 
-_WORDS = ("dtype", "kv_dtype", "method")
+_WORDS = ("dtype", "kv_dtype", "direction", "memory")
 
 
 def _tables(gpu: GpuSpec, *, dtype: str = "bf16", kv_dtype: str = "auto", tokens: int = 1, seqs: int = 1) -> Tables:
@@ -86,10 +87,16 @@ def _all_reduce(gpu: GpuSpec, v: Values) -> Priced:
     return _tables(gpu).all_reduce(AllReduce(int(v["bytes"]), 1, int(v["ranks"]))).price(1)
 
 
+def _host_copy(gpu: GpuSpec, v: Values) -> Priced:
+    link = load_link(gpu.host_link)
+    return copy(link, int(v["bytes"]), int(v["pieces"]), direction=str(v["direction"]), memory=str(v["memory"]))
+
+
 _ATTENTION: dict[str, Value | None] = {"kv_dtype": "auto", "head_dim": 128, "heads": None, "kv_heads": None, "batch": 1}
 QUERIES: dict[str, Family] = {
     "gemm": Family({"dtype": "bf16", "m": None, "n": None, "k": None}, _gemm),
     "prefill_attention": Family({**_ATTENTION, "tokens": None, "past": 0}, _prefill),
     "decode_attention": Family({**_ATTENTION, "context": None}, _decode),
+    "host_copy": Family({"direction": "h2d", "memory": "pinned", "bytes": None, "pieces": 1}, _host_copy),
     "all_reduce": Family({"ranks": None, "bytes": None}, _all_reduce),
 }

@@ -69,14 +69,13 @@ class LinkSpec(Sourced):
     """One link of one GPU.
 
     bandwidth_bytes_per_s: per direction, as the standard states it; latency_ns: of one transfer, software
-    included; launch_ns: what each piece of a batched copy adds to its bytes; efficiency: the share of the
-    bandwidth that large transfers reach in measurements; None where no public figure was found.
+    included; efficiency: the share of the bandwidth that large transfers reach in measurements, None where no
+    public figure was found.
     """
 
     kind: Literal["pcie", "nvlink", "infiniband", "roce", "nvme"]
     bandwidth_bytes_per_s: PositiveInt
     latency_ns: PositiveInt
-    launch_ns: PositiveInt | None = None
     efficiency: Annotated[float, Field(gt=0, le=1)] | None = None
 
     __hash__ = Sourced.__hash__

@@ -10,7 +10,10 @@ from typing import cast
 from simserve.errors import UnknownName
 
 Build = Callable[[Sequence[str], Path, Path | None], list[Path]]
-_MODULES = {"aiconfigurator": "simserve.perf.importers.aiconfigurator"}
+_MODULES = {
+    "aiconfigurator": "simserve.perf.importers.aiconfigurator",
+    "pcie": "simserve.perf.importers.pcie",
+}
 
 
 def importer_names() -> list[str]:

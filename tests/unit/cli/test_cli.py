@@ -221,10 +221,28 @@ def test_ctrl_c_says_how_to_resume(study: Path, tmp_path: Path) -> None:
     """Exit code 130 and one line with the command."""
     code, errors = start_and_signal(study, tmp_path / "out", signal.SIGINT)
 
-    assert code == 130
-    assert errors.splitlines() == [
-        f"simserve: interrupted; resume with: simserve search {study} -o {tmp_path / 'out'} --resume"
-    ]
+    line = f"simserve: interrupted; resume with: simserve search {study} -o {tmp_path / 'out'} --resume\n"
+    assert (code, errors) == (130, line)
+
+
+def test_ctrl_c_inside_a_library_is_still_ctrl_c(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An interrupt that a library's clean-up turned into an error of its own; other errors are not taken for one."""
+
+    def broken(*_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise RuntimeError("no lock to release")  # noqa: B904
+
+    monkeypatch.setattr("simserve.search.runner._simulate_all", broken)
+    assert 130 == main(["search", str(study), "-o", str(tmp_path / "out")])
+    assert "simserve: interrupted; resume with:" in capsys.readouterr().err
+
+    monkeypatch.setattr("simserve.search.runner._simulate_all", lambda *_: 1 / 0)
+    assert 1 == main(["search", str(study), "-o", str(tmp_path / "out2")])
+    assert "internal error: ZeroDivisionError" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
