@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from simserve.arch.ops import AllReduce, Attention, Elementwise, Gemm, StepOps
-from simserve.errors import MissingData
 from simserve.perf import store
 from simserve.perf.collective import measured_all_reduce, roofline_all_reduce
 from simserve.perf.decode import DecodeTable, measured_decode, roofline_decode
@@ -16,11 +15,9 @@ from simserve.perf.elementwise import elementwise_ns
 from simserve.perf.gemm import GemmTable, roofline_curve
 from simserve.perf.prefill import PrefillTable, measured_prefill, roofline_prefill
 from simserve.perf.priced import Priced, Source
+from simserve.perf.relatives import rated, source_for
 from simserve.perf.roofline import Floats
 from simserve.spec.hardware import GpuSpec, load_gpu
-
-# Devices without tables whose silicon is that of a measured one, in another size of memory.
-RELATIVES = {"a100_sxm_40gb": "a100_sxm"}
 
 
 @dataclass(frozen=True)
@@ -60,20 +57,26 @@ class Tables:
         self.gpu, self.formats = gpu, formats
         self._gemms: dict[str, GemmTable | None] = {}
 
-    def origin(self, family: str, key: str = "", value: str = "") -> GpuSpec | None:
-        """The device whose table of `family` answers (with rows where key = value), None for the roofline."""
-        for name in (self.gpu.name, RELATIVES.get(self.gpu.name)):
-            if name and store.has_table(name, family) and (not key or value in _values(name, family, key)):
-                return self.gpu if name == self.gpu.name else load_gpu(name)
-        return None
+    def origin(self, family: str, key: str = "", value: str = "") -> tuple[GpuSpec, GpuSpec] | None:
+        """(this device as its prices see it, the one whose table of `family` answers); None for the roofline.
+
+        Rows where key = value are asked for. A relative's table comes with peaks that publications support.
+        """
+        if store.has_rows(self.gpu.name, family, key, value):
+            return self.gpu, self.gpu
+        name = source_for(self.gpu.name, family, key, value)
+        if name is None:
+            return None
+        source = load_gpu(name)
+        return rated(self.gpu, source), source
 
     def gemm(self, op: Gemm, dtype: str) -> TokenOp:
         """One GEMM over 1..max_tokens rows."""
         m = np.arange(1, self.formats.max_tokens + 1, dtype=np.float64)
         twin = "bf16" if dtype == "fp16" else dtype
         if twin not in self._gemms:
-            source = self.origin("gemm", "dtype", twin) if dtype in self.gpu.peak_flops else None
-            self._gemms[twin] = GemmTable(self.gpu, source, dtype) if source else None
+            pair = self.origin("gemm", "dtype", twin) if dtype in self.gpu.peak_flops else None
+            self._gemms[twin] = GemmTable(*pair, dtype) if pair else None
         table = self._gemms[twin]
         curve = table.curve(op.n, op.k, m) if table else roofline_curve(self.gpu, dtype, op.n, op.k, m)
         name = f"{table.source.name}/gemm" if table else "roofline/gemm"
@@ -82,13 +85,10 @@ class Tables:
     def all_reduce(self, op: AllReduce) -> TokenOp:
         """One all-reduce over 1..max_tokens rows."""
         size = op.bytes_per_token * np.arange(1, self.formats.max_tokens + 1, dtype=np.float64)
-        source = self.origin("all_reduce")
-        if source:
-            curve = measured_all_reduce(self.gpu, source, op.ranks, size)
-        else:
-            curve = roofline_all_reduce(self.gpu, op.ranks, size)
+        pair = self.origin("all_reduce")
+        curve = measured_all_reduce(*pair, op.ranks, size) if pair else roofline_all_reduce(self.gpu, op.ranks, size)
         row = op.bytes_per_token
-        name = f"{source.name}/all_reduce" if source else "roofline/all_reduce"
+        name = f"{pair[1].name}/all_reduce" if pair else "roofline/all_reduce"
         ns = _from_zero(curve.ns * op.count)
         return TokenOp("all_reduce", ns, lambda m: curve.source_at(m * row), name, curve.note)
 
@@ -101,21 +101,21 @@ class Tables:
     def decode(self, a: Attention) -> tuple[DecodeTable, str]:
         """Decode attention of one layer, and the table's name."""
         batch, kv = self.formats.max_num_seqs, self.formats.kv_dtype
-        source = self.origin("decode_attention", "kv_dtype", kv)
-        if source is None:
+        pair = self.origin("decode_attention", "kv_dtype", kv)
+        if pair is None:
             element = 1 if kv == "fp8" else 2
             return roofline_decode(self.gpu, element, a.kv_heads, a.head_dim, batch), "roofline/decode_attention"
-        table = measured_decode(self.gpu, source, kv, a.heads, a.kv_heads, a.head_dim, batch)
-        return table, f"{source.name}/decode_attention"
+        table = measured_decode(*pair, kv, a.heads, a.kv_heads, a.head_dim, batch)
+        return table, f"{pair[1].name}/decode_attention"
 
     def prefill(self, a: Attention) -> tuple[PrefillTable, str]:
         """Prefill attention of one layer, and the table's name."""
         kv = self.formats.kv_dtype
-        source = self.origin("prefill_attention", "kv_dtype", kv)
-        if source is None:
+        pair = self.origin("prefill_attention", "kv_dtype", kv)
+        if pair is None:
             return roofline_prefill(self.gpu, a.heads, a.head_dim), "roofline/prefill_attention"
-        table = measured_prefill(self.gpu, source, kv, a.heads, a.kv_heads, a.head_dim)
-        return table, f"{source.name}/prefill_attention"
+        table = measured_prefill(*pair, kv, a.heads, a.kv_heads, a.head_dim)
+        return table, f"{pair[1].name}/prefill_attention"
 
 
 def priced(ns: float, source: Source, table: str, note: str) -> Priced:
@@ -143,14 +143,3 @@ def head_op(ops: StepOps, tables: Tables) -> TokenOp:
 
 def _from_zero(ns: Floats) -> Floats:
     return np.concatenate([[0.0], ns])
-
-
-def _values(device: str, family: str, key: str) -> set[str]:
-    """Distinct strings of a key column, from the provenance's list if it has one."""
-    listed = store.provenance(device, family).get(f"{key}s")
-    if listed:
-        return set(listed)
-    try:
-        return {str(v) for v in np.unique(store.read_table(device, family)[key].astype(str))}
-    except MissingData:
-        return set()

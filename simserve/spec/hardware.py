@@ -73,7 +73,7 @@ class LinkSpec(Sourced):
     public figure was found.
     """
 
-    kind: Literal["pcie", "nvlink", "infiniband", "roce", "nvme"]
+    kind: Literal["pcie", "nvlink", "infiniband", "roce", "nvme", "hccs"]
     bandwidth_bytes_per_s: PositiveInt
     latency_ns: PositiveInt
     efficiency: Annotated[float, Field(gt=0, le=1)] | None = None

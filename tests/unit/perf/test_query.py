@@ -9,8 +9,9 @@ import pytest
 from simserve.cli.main import main
 from simserve.errors import SimserveError
 from simserve.perf import store
-from simserve.perf.query import query
+from simserve.perf.query import QUERIES, query
 from simserve.report.kernel_plot import chosen
+from simserve.spec.hardware import load_gpu
 
 
 def test_a_row_of_the_table_is_its_own_price() -> None:
@@ -44,8 +45,9 @@ def test_other_families_answer_from_their_tables(family: str, keys: dict[str, in
 
 
 def test_without_a_table_it_says_so() -> None:
-    """A T4 has none: modelled, from the roofline."""
-    price = query("t4", "gemm", {"m": 16, "n": 4096, "k": 4096, "dtype": "fp16"})
+    """Neither the device nor a relative: modelled, from the roofline."""
+    alone = load_gpu("t4").model_copy(update={"name": "unheard_of"})
+    price = QUERIES["gemm"].price(alone, {"m": 16, "n": 4096, "k": 4096, "dtype": "fp16"})
 
     assert ("modelled", "roofline/gemm") == (price.source, price.table)
 

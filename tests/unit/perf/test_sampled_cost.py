@@ -51,7 +51,8 @@ def test_the_sample_stays_small_and_weighs_time() -> None:
 
 def test_a_gpu_without_tables_is_modelled_throughout() -> None:
     """And says so."""
-    cost = SampledCost(inner("l4"))
+    alone = load_gpu("l4").model_copy(update={"name": "unheard_of"})
+    cost = SampledCost(build_cost(load_model("meta-llama/Llama-3.1-8B"), alone, dtype="bf16"))
     cost.step_ns([(100, 0)], 2, 50, 3)
 
     assert {"modelled": 1.0} == cost.shares()

@@ -10,7 +10,7 @@ from simserve.cli.main import main
 from simserve.perf import store
 from simserve.perf.host import load_profile
 from simserve.perf.priced import Priced
-from simserve.perf.query import query
+from simserve.perf.query import QUERIES, query
 from simserve.perf.scaled import ScaledCost
 from simserve.perf.uncertainty import combined, half_width
 from simserve.run import half_width as run_half_width
@@ -31,11 +31,14 @@ def test_each_source_has_its_own_evidence() -> None:
     left_out = store.provenance("h100_sxm", "gemm")["left_out_error"]
     shape = {"n": 4096, "k": 4096}
     measured, between = (query("h100_sxm", "gemm", {**shape, "m": m}) for m in (512, 500))
-    modelled = query("t4", "gemm", {**shape, "m": 512, "dtype": "fp16"})
+    alone = load_gpu("t4").model_copy(update={"name": "unheard_of"})
+    modelled = QUERIES["gemm"].price(alone, {**shape, "m": 512, "dtype": "fp16"})
+    transferred = query("t4", "gemm", {**shape, "m": 512, "dtype": "fp16"})
 
     assert left_out["median"] == half_width(measured, PROFILE, H100)
     assert left_out["p90"] == half_width(between, PROFILE, H100)
-    assert 0.498 == half_width(modelled, PROFILE, H100)
+    assert 0.498 == half_width(modelled, PROFILE, alone)
+    assert 0.403 == half_width(transferred, PROFILE, load_gpu("t4"))
 
 
 def test_a_table_that_was_continued_is_no_better_than_its_own_error_or_the_roofline() -> None:

@@ -1,0 +1,89 @@
+"""Which measured device stands in for one without tables, and how far its peaks are believed.
+
+The entries, with their evidence, are in `perfdb/relatives.yaml`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from simserve.errors import SpecError, nearest_name
+from simserve.paths import find_data
+from simserve.perf import store
+from simserve.perf.gemm import GemmTable
+from simserve.spec.hardware import GpuSpec
+
+_LARGE_M, _LARGE_SHAPE = 4096, 4096
+# Share of the bandwidth that streaming decode attention reaches in the tables of A100 to B200.
+MEASURED_MEMORY_UTILISATION = 0.8
+
+
+@dataclass(frozen=True)
+class Relative:
+    """An entry of the file; see there."""
+
+    of: tuple[str, ...]
+    why: str
+    all_reduce_of: tuple[str, ...] = ()
+    gemm_utilisation: float | None = None
+    memory_utilisation: float | None = None
+
+    def sources(self, family: str) -> tuple[str, ...]:
+        """Devices whose table of `family` may answer, the nearest first."""
+        return (self.all_reduce_of or self.of) if family == "all_reduce" else self.of
+
+
+@lru_cache(maxsize=1)
+def relatives() -> dict[str, Relative]:
+    """Device -> its relative; SpecError for an entry that is not as described."""
+    import yaml
+
+    path = find_data("perfdb", "relatives")
+    data: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    known = Relative.__dataclass_fields__
+    for device, entry in data.items():
+        for key in entry:
+            if key not in known:
+                raise SpecError("unknown key", file=str(path), key=f"{device}.{key}", nearest=nearest_name(key, known))
+    return {device: _relative(entry) for device, entry in data.items()}
+
+
+def _relative(entry: dict[str, Any]) -> Relative:
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    return Relative(**fields)
+
+
+def source_for(device: str, family: str, key: str = "", value: str = "") -> str | None:
+    """The relative whose table of `family` answers for `device`, with rows where key = value; None for none."""
+    relative = relatives().get(device)
+    names = relative.sources(family) if relative is not None else ()
+    return next((name for name in names if store.has_rows(name, family, key, value)), None)
+
+
+@lru_cache(maxsize=32)
+def rated(gpu: GpuSpec, source: GpuSpec) -> GpuSpec:
+    """`gpu` with its peaks scaled so that the utilisation of `source` gives what publications say of `gpu`."""
+    relative = relatives().get(gpu.name)
+    if relative is None:
+        return gpu
+    compute = memory = 1.0
+    if relative.gemm_utilisation is not None:
+        compute = relative.gemm_utilisation / large_gemm_utilisation(source)
+    if relative.memory_utilisation is not None:
+        memory = relative.memory_utilisation / MEASURED_MEMORY_UTILISATION
+    return gpu.model_copy(update={
+        "peak_flops": {name: round(value * compute) for name, value in gpu.peak_flops.items()},
+        "memory_bandwidth_bytes_per_s": round(gpu.memory_bandwidth_bytes_per_s * memory),
+    })  # fmt: skip
+
+
+def large_gemm_utilisation(source: GpuSpec) -> float:
+    """Median share of the 16-bit peak over the measured GEMMs of at least 4,096 in every dimension."""
+    table = GemmTable(source, source, "bf16")
+    large = table.log_u[np.ix_(table.ns_grid >= _LARGE_SHAPE, table.ks_grid >= _LARGE_SHAPE, table.m_grid >= _LARGE_M)]
+    return float(np.exp(np.nanmedian(large)))
+
