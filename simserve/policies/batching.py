@@ -18,8 +18,9 @@ def in_prompt(request: Seen) -> bool:
 
 
 def hold(blocks: Blocks, request: Seen, tokens: int) -> bool:
-    """Slots for the first `tokens` tokens; asks the ledger only if a block is new or full."""
-    enough = tokens <= request.blocks * blocks.block_size and not blocks.caches(tokens)
+    """Slots for the first `tokens` tokens; for one more token it asks the ledger only if a block is new or full."""
+    one = tokens - request.computed_tokens == 1
+    enough = one and tokens <= request.blocks * blocks.block_size and not blocks.caches(tokens)
     return enough or blocks.reserve(request, tokens)
 
 

@@ -71,7 +71,7 @@ class Vllm:
             if new == 0:
                 continue
             target = computed + new
-            if (target > request.blocks * size or caches(target)) and not reserve(request, target):
+            if (new > 1 or target > request.blocks * size or caches(target)) and not reserve(request, target):
                 scheduled = len(tokens)
                 budget += self._preempt_until_fits(view, plan, order, request, target)
                 index -= scheduled - len(tokens)
