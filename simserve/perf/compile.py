@@ -15,7 +15,7 @@ from simserve.perf.elementwise import elementwise_ns
 from simserve.perf.gemm import GemmTable, roofline_curve
 from simserve.perf.prefill import PrefillTable, measured_prefill, roofline_prefill
 from simserve.perf.priced import Priced, Source
-from simserve.perf.relatives import rated, source_for
+from simserve.perf.relatives import has_rows, rated, source_for
 from simserve.perf.roofline import Floats
 from simserve.spec.hardware import GpuSpec, load_gpu
 
@@ -62,7 +62,7 @@ class Tables:
 
         Rows where key = value are asked for. A relative's table comes with peaks that publications support.
         """
-        if store.has_rows(self.gpu.name, family, key, value):
+        if has_rows(self.gpu.name, family, key, value):
             return self.gpu, self.gpu
         name = source_for(self.gpu.name, family, key, value)
         if name is None:

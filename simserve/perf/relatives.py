@@ -61,7 +61,19 @@ def source_for(device: str, family: str, key: str = "", value: str = "") -> str 
     """The relative whose table of `family` answers for `device`, with rows where key = value; None for none."""
     relative = relatives().get(device)
     names = relative.sources(family) if relative is not None else ()
-    return next((name for name in names if store.has_rows(name, family, key, value)), None)
+    return next((name for name in names if has_rows(name, family, key, value)), None)
+
+
+def has_rows(device: str, family: str, key: str, value: str) -> bool:
+    """Whether there is a table with rows where key = value (any rows if `key` is empty)."""
+    return store.has_table(device, family) and (not key or value in _values(device, family, key))
+
+
+@lru_cache(maxsize=256)
+def _values(device: str, family: str, key: str) -> frozenset[str]:
+    """Distinct strings of a key column, from the provenance's list if it has one."""
+    listed = store.provenance(device, family).get(f"{key}s")
+    return frozenset(listed or map(str, np.unique(store.read_table(device, family)[key].astype(str))))
 
 
 @lru_cache(maxsize=32)

@@ -60,20 +60,6 @@ def has_table(device: str, family: str) -> bool:
     return table_path(device, family) is not None
 
 
-def has_rows(device: str, family: str, key: str, value: str) -> bool:
-    """Whether there is a table with rows where key = value (any rows if `key` is empty)."""
-    if not has_table(device, family):
-        return False
-    return not key or value in _values(device, family, key)
-
-
-@lru_cache(maxsize=256)
-def _values(device: str, family: str, key: str) -> frozenset[str]:
-    """Distinct strings of a key column, from the provenance's list if it has one."""
-    listed = provenance(device, family).get(f"{key}s")
-    return frozenset(listed or map(str, np.unique(read_table(device, family)[key].astype(str))))
-
-
 def read_table(device: str, family: str, where: dict[str, str | int] | None = None) -> Columns:
     """Columns of a table as arrays, only rows whose column equals the value in `where`.
 
