@@ -1,8 +1,10 @@
-"""All-reduce: log time linear in log bytes per method; the faster of vLLM's own kernel and NCCL.
+"""Collectives: log time linear in log bytes per method; the fastest method, for all-reduce vLLM's own kernel or NCCL.
 
 vLLM picks by a size threshold per GPU generation that it tunes to the crossing point; the minimum is that
 choice without the threshold's small misses. Below the table: its smallest message; above: the last bandwidth.
-Ranks that nobody measured take the nearest measured ring, scaled by 2 (r - 1) / r.
+Ranks that nobody measured take the nearest measured ring, scaled by (r - 1) / r.
+Bytes are those of the whole message: the vector that is summed, or all gathered, scattered or exchanged parts
+of one rank together.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ from simserve.perf.priced import Source, worst
 from simserve.perf.roofline import NS, Floats
 from simserve.spec.hardware import GpuSpec, load_link
 
+OPS = ("all_gather", "reduce_scatter", "all_to_all")
+
 
 @dataclass(frozen=True)
 class AllReduceCurve:
-    """Times of one all-reduce: ns[i] at each queried size."""
+    """Times of one collective: ns[i] at each queried size."""
 
     ns: Floats
     source: Source
@@ -36,13 +40,27 @@ class AllReduceCurve:
 
 def measured_all_reduce(gpu: GpuSpec, source: GpuSpec, ranks: int, size_bytes: Floats) -> AllReduceCurve:
     """From the tables of `source`; times of messages of `size_bytes` (array) among `ranks`."""
-    columns = store.read_table(source.name, "all_reduce")
+    return _measured(store.read_table(source.name, "all_reduce"), gpu, source, ranks, size_bytes)
+
+
+def measured_collective(
+    gpu: GpuSpec, source: GpuSpec, op: str, ranks: int, size_bytes: Floats
+) -> AllReduceCurve:
+    """all_gather, reduce_scatter or all_to_all of messages of `size_bytes` (array) among `ranks`."""
+    return _measured(store.read_table(source.name, "collective", {"op": op}), gpu, source, ranks, size_bytes)
+
+
+def _measured(
+    columns: store.Columns, gpu: GpuSpec, source: GpuSpec, ranks: int, size_bytes: Floats
+) -> AllReduceCurve:
     have = np.unique(columns["ranks"].astype(np.int64))
     near = int(have[np.argmin(np.abs(np.log(have / ranks)))])
     curves = []
     knots: set[int] = set()
     for method in np.unique(columns["method"].astype(str)):
         rows = (columns["ranks"] == near) & (columns["method"] == method)
+        if not rows.any():
+            continue
         order = np.argsort(columns["bytes"][rows])
         sizes = columns["bytes"][rows][order].astype(np.float64)
         time = columns["latency_ns"][rows][order].astype(np.float64)
@@ -53,7 +71,7 @@ def measured_all_reduce(gpu: GpuSpec, source: GpuSpec, ranks: int, size_bytes: F
     kind: Source = "measured"
     note = ""
     if near != ranks:
-        ns = ns * (2 * (ranks - 1) / ranks) / (2 * (near - 1) / near)
+        ns = ns * ((ranks - 1) / ranks) / ((near - 1) / near)
         kind, note = "modelled", f"ring of {near} ranks scaled to {ranks}"
     if gpu.interconnect != source.interconnect:
         ns = ns * _link_rate(source) / _link_rate(gpu)
@@ -64,7 +82,15 @@ def measured_all_reduce(gpu: GpuSpec, source: GpuSpec, ranks: int, size_bytes: F
 
 def roofline_all_reduce(gpu: GpuSpec, ranks: int, size_bytes: Floats) -> AllReduceCurve:
     """Without a table: a ring at a documented share of the link, plus a launch floor."""
-    traffic = 2 * (ranks - 1) / ranks * size_bytes
+    return _ring(gpu, 2 * (ranks - 1) / ranks * size_bytes)
+
+
+def roofline_collective(gpu: GpuSpec, ranks: int, size_bytes: Floats) -> AllReduceCurve:
+    """Any of OPS without a table: each rank receives (ranks - 1) / ranks of the message."""
+    return _ring(gpu, (ranks - 1) / ranks * size_bytes)
+
+
+def _ring(gpu: GpuSpec, traffic: Floats) -> AllReduceCurve:
     ns = roofline.COLLECTIVE_FLOOR_NS + traffic / _link_rate(gpu) * NS
     return AllReduceCurve(ns, "modelled", "ring on the link's bandwidth", frozenset(), 0)
 

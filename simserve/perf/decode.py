@@ -1,10 +1,14 @@
 """Decode attention: piecewise linear in S, the sum of the contexts, per batch size b.
 
 The table holds equal contexts c at batch b, both powers of two, so S = b c is one too. For each b the time is
-linear between S = 2^j and 2^(j+1); between two measured batch sizes it is linear in log b at equal S: the
-bytes that must be read go with S alone, only launch and split overheads with b. Beyond the table the last
-slope goes on. KV comes from memory in serving (the other layers' KV passes through the cache), so no time is
-believed below the KV bytes at the bandwidth that the largest rows reach.
+linear between S = 2^j and 2^(j+1); between measured batch sizes log time is a monotone cubic in log b at equal S:
+the bytes that must be read go with S alone, only launch and split overheads with b. A knot that nobody measured lies
+on the monotone cubic of log time in log S through its row. Beyond the table the last slope goes on. KV comes from
+memory in serving (the other layers' KV passes through the cache), so no time is believed below the KV bytes at the
+bandwidth that the largest rows reach.
+
+With a sliding window each request attends at most `window` tokens. Rows and queries still count whole contexts: at
+batch b the mean context S / b says how much of the window is filled.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import numpy as np
 
 from simserve.perf import roofline, store
 from simserve.perf.checks import L2_BYTES
+from simserve.perf.curves import monotone
 from simserve.perf.priced import Source, worst
 from simserve.perf.roofline import NS, Floats
 from simserve.perf.shapes import Match, nearest
@@ -59,19 +64,42 @@ def segments(ns: Floats) -> tuple[Floats, Floats]:
 
 
 def measured_decode(
-    gpu: GpuSpec, source: GpuSpec, kv_dtype: str, heads: int, kv_heads: int, head_dim: int, max_batch: int
+    gpu: GpuSpec,
+    source: GpuSpec,
+    kv_dtype: str,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    max_batch: int,
+    window: int = 0,
 ) -> DecodeTable:
-    """From the tables of `source`, on the memory bandwidth of `gpu`; no sliding window."""
-    where: dict[str, str | int] = {"kv_dtype": kv_dtype, "window": 0}
+    """From the tables of `source`, on the memory bandwidth of `gpu`. window: keys a query sees, 0 = all."""
+    where: dict[str, str | int] = {"kv_dtype": kv_dtype, "window": window}
     columns = store.read_table(source.name, "decode_attention", where)
     h, kv, dim = (columns[c].astype(np.int64) for c in ("heads", "kv_heads", "head_dim"))
     match = nearest(heads, kv_heads, head_dim, set(zip(h.tolist(), kv.tolist(), dim.tolist(), strict=True)))
     rows = (h == match.heads) & (kv == match.kv_heads) & (dim == match.head_dim)
     batch, context = (columns[c][rows].astype(np.int64) for c in ("batch", "context"))
-    grid = batch_grid(batch, batch * context, columns["latency_ns"][rows].astype(np.float64))
-    token_ns = _token_ns(source, kv_dtype, match.kv_heads, match.head_dim)
-    streamed_from = 4 * L2_BYTES.get(source.name, 0) / _token_bytes(kv_dtype, match.kv_heads, match.head_dim)
-    ns = _on_batches(_complete(grid, token_ns, streamed_from), match, max_batch)
+    time = columns["latency_ns"][rows].astype(np.float64)
+    size = _token_bytes(kv_dtype, match.kv_heads, match.head_dim)
+    return decode_table(gpu, source, (batch, context, time), size, match, max_batch, window)
+
+
+def decode_table(
+    gpu: GpuSpec,
+    source: GpuSpec,
+    rows: tuple[Floats, Floats, Floats],
+    token_bytes: float,
+    match: Match,
+    max_batch: int,
+    window: int = 0,
+) -> DecodeTable:
+    """A table from rows (batch, context, ns) of one shape on `source`; token_bytes: KV of one token of one layer."""
+    batch, context, time = rows
+    grid = batch_grid(batch, batch * context, time)
+    token_ns = token_bytes / source.memory_bandwidth_bytes_per_s * NS
+    streamed_from = 4 * L2_BYTES.get(source.name, 0) / token_bytes
+    ns = _on_batches(_complete(grid, token_ns, streamed_from, window), match, max_batch)
     note, shape_source = match.note, match.source
     if gpu.name != source.name:
         ratio = source.memory_bandwidth_bytes_per_s / gpu.memory_bandwidth_bytes_per_s
@@ -98,10 +126,6 @@ def _token_bytes(kv_dtype: str, kv_heads: int, head_dim: int) -> float:
     return roofline.kv_bytes(1, kv_heads, head_dim, 1 if kv_dtype == "fp8" else 2)
 
 
-def _token_ns(gpu: GpuSpec, kv_dtype: str, kv_heads: int, head_dim: int) -> float:
-    return _token_bytes(kv_dtype, kv_heads, head_dim) / gpu.memory_bandwidth_bytes_per_s * NS
-
-
 def batch_grid(batch: Floats, context_sum: Floats, time: Floats) -> Floats:
     """[log2 batch, log2 S] -> ns, NaN where not measured; rows off the powers of two are ignored."""
     i, j = np.log2(batch), np.log2(context_sum)
@@ -111,22 +135,28 @@ def batch_grid(batch: Floats, context_sum: Floats, time: Floats) -> Floats:
     return grid
 
 
-def _complete(grid: Floats, token_ns: float, streamed_from: float) -> Floats:
-    """Fill every cell: flat below a row's first measurement, its last slope beyond the last, linear between.
+def _complete(grid: Floats, token_ns: float, streamed_from: float, window: int = 0) -> Floats:
+    """Fill every cell: flat below a row's first measurement, its last slope beyond the last, cubic between.
 
-    streamed_from: sum of contexts whose KV is too large for any cache; they tell the share of the bandwidth.
+    streamed_from: tokens read whose KV is too large for any cache; they tell the share of the bandwidth.
     """
-    shares = np.where(streamed_from <= _POWERS, token_ns * _POWERS / grid, np.nan)
+    seen = np.tile(_POWERS, (len(grid), 1))
+    if window:
+        seen = np.minimum(seen, window * 2.0 ** np.arange(len(grid))[:, None])
+    shares = np.where(streamed_from <= seen, token_ns * seen / grid, np.nan)
     share = float(np.nanmax(shares)) if np.isfinite(shares).any() else 1.0
-    cold = token_ns * _POWERS / min(share, 1.0)
+    cold = token_ns * seen / min(share, 1.0)
+    steepest = 0.0 if window else cold[0, 0]
     out = np.empty_like(grid)
     rows = [i for i in range(len(grid)) if np.isfinite(grid[i]).sum() >= 2]
+    knots = np.arange(EXPONENTS, dtype=np.float64)
     for i in range(len(grid)):
         row = grid[min(rows, key=lambda r: abs(r - i))]
         good = np.flatnonzero(np.isfinite(row))
-        out[i] = np.interp(_POWERS, _POWERS[good], row[good])
+        out[i] = np.exp(monotone(good.astype(np.float64), np.log(row[good]), knots))
+        out[i, good] = row[good]
         last, before = good[-1], good[-2]
-        slope = max((row[last] - row[before]) / (_POWERS[last] - _POWERS[before]), cold[0])
+        slope = max((row[last] - row[before]) / (_POWERS[last] - _POWERS[before]), steepest)
         beyond = np.arange(EXPONENTS) > last
         out[i, beyond] = row[last] + slope * (_POWERS[beyond] - _POWERS[last])
     # A longer context never takes less time; the benchmark's noise sometimes says so.
@@ -138,10 +168,10 @@ def _on_batches(complete: Floats, match: Match, max_batch: int) -> Floats:
     scale = match.batch_scale
     b = np.maximum(np.arange(max_batch + 1) * scale, 1e-9)
     at = np.clip(np.log2(b), 0.0, len(complete) - 1)
-    low = np.floor(at).astype(int)
-    high = np.minimum(low + 1, len(complete) - 1)
-    weight = (at - low)[:, None]
-    rows = (1 - weight) * complete[low] + weight * complete[high]
+    rows = np.exp(monotone(np.arange(len(complete), dtype=np.float64), np.log(complete), at))
+    rows = np.maximum.accumulate(rows, axis=1)
+    on_grid = at == np.rint(at)
+    rows[on_grid] = complete[at[on_grid].astype(int)]
     if scale != 1.0:
         last_slope = (rows[:, -1] - rows[:, -2]) / (_POWERS[-1] - _POWERS[-2])
         wanted = _POWERS * scale

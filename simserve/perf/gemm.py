@@ -60,6 +60,7 @@ class GemmTable:
         cell = tuple(np.searchsorted(grid, values) for grid, values in axes)
         log_u = np.full(shape, np.nan)
         log_u[cell] = np.log(self._roof(source, m, n, k) / columns["latency_ns"].astype(np.float64))
+        self.measured = np.isfinite(log_u)
         self.streamed = self._streamed_utilisation(log_u)
         self.log_u = self._capped(log_u)
 

@@ -1,7 +1,10 @@
 """Families of a dense model in aiconfigurator-core: GEMM, attention, encoder, elementwise, communication.
 
-- GEMM: bf16 (torch.nn.functional.linear), fp8 with per-tensor scales (CutlassFP8ScaledMM), fp8_block (DeepGEMM or
-  Cutlass, 128 x 128 blocks), nvfp4 (FlashInfer): one kernel per shape in the source, the one vLLM selects;
+- GEMM: bf16 (torch.nn.functional.linear), fp8 with per-tensor scales (CutlassFP8ScaledMM), nvfp4 (FlashInfer): one
+  kernel per shape in the source, the one vLLM selects. fp8_block (128 x 128 blocks) is taken from SGLang, from
+  TensorRT-LLM where SGLang has none (L40S, RTX PRO 6000): vLLM's rows of it were launched eagerly and hold the
+  host's time (4096 x 4096 at one token: 156 us on B200, 59 on H100, against 10 and 13 of the same DeepGEMM kernel
+  in SGLang's table), which a captured step does not pay;
 - attention: the source holds one row per shape, of the backend vLLM selects by itself. Triton rows are kept where
   vLLM has no other backend for the head size (192 on Blackwell) and left out otherwise. No row of any framework has
   a cached prefix, so `past` is 0 throughout. A generation row at `step` s attends s + 1 tokens per request;
@@ -21,6 +24,7 @@ import numpy as np
 
 from simserve.perf.importers.aiconfigurator_source import (
     Counts,
+    Mask,
     Read,
     constant,
     dtype_names,
@@ -28,6 +32,7 @@ from simserve.perf.importers.aiconfigurator_source import (
     median_of_repeats,
     pick,
     read_family,
+    together,
 )
 from simserve.perf.store import KEYS, Columns
 
@@ -42,12 +47,23 @@ _COLLECTIVES = {"all_gather": "all_gather", "reduce_scatter": "reduce_scatter", 
 
 def gemm(folder: Path) -> Read | None:
     """[m, k] x [k, n] of each dtype."""
+    keys, file = KEYS["gemm"], "gemm_perf.parquet"
 
-    def convert(c: Columns) -> tuple[Columns, Counts]:
-        out = pick(c, np.ones(len(c["latency"]), dtype=np.bool_), {"n": "n", "k": "k", "m": "m"})
-        return {"dtype": dtype_names(c["gemm_dtype"]), **out}, {}
+    def captured(c: Columns) -> tuple[Columns, Counts]:
+        return _gemms(c, c["gemm_dtype"].astype(str) != "fp8_block", "fp8_block with the host's time")
 
-    return read_family(folder / "gemm" / "vllm", "gemm_perf.parquet", convert, KEYS["gemm"])
+    def block(c: Columns) -> tuple[Columns, Counts]:
+        return _gemms(c, c["gemm_dtype"].astype(str) == "fp8_block", "other framework, other format than fp8_block")
+
+    reads = [read_family(folder / "gemm" / "vllm", file, captured, keys)]
+    others = (read_family(folder / "gemm" / name, file, block, keys, fill=False) for name in ("sglang", "trtllm"))
+    reads.append(next((read for read in others if read is not None and len(read.columns["latency_ns"])), None))
+    return together(*reads)
+
+
+def _gemms(c: Columns, keep: Mask, reason: str) -> tuple[Columns, Counts]:
+    out = pick(c, keep, {"n": "n", "k": "k", "m": "m"})
+    return {"dtype": dtype_names(c["gemm_dtype"][keep]), **out}, {reason: int((~keep).sum())}
 
 
 def prefill(folder: Path) -> Read | None:
@@ -138,11 +154,7 @@ def all_reduce(folder: Path) -> Read | None:
         read_family(folder / "comm" / "vllm", "custom_allreduce_perf.parquet", convert, keys, fill=False),
         read_family(folder / "comm" / "nccl", "nccl_perf.parquet", nccl, keys, fill=False),
     ]
-    reads = [read for read in found if read is not None]
-    if not reads:
-        return None
-    left_out = {reason: count for read in reads for reason, count in read.left_out.items()}
-    return Read(tuple(raw for read in reads for raw in read.raws), join([r.columns for r in reads]), left_out)
+    return together(*found)
 
 
 def collective(folder: Path) -> Read | None:
@@ -157,7 +169,7 @@ def collective(folder: Path) -> Read | None:
     return read_family(folder / "comm" / "nccl", "nccl_perf.parquet", convert, KEYS["collective"], fill=False)
 
 
-def _messages(c: Columns, keep: np.ndarray, method: str) -> Columns:
+def _messages(c: Columns, keep: Mask, method: str) -> Columns:
     out = pick(c, keep, {"ranks": "num_gpus"})
     out.pop("kernel", None)
     size = 2 * c["message_size"][keep].astype(np.int64)

@@ -5,6 +5,8 @@
   experts the rank with the most load was measured. vLLM only; older versions fill models that the newest lacks;
 - MLA, part `module`: vLLM's whole attention block of DeepSeek-V3 (hidden 7168, query rank 1536, KV rank 512, heads per
   rank), projections included in the GEMM format `dtype`. Rows of other models and of an fp8 query are left out;
+  These rows hold the launches of some ten small kernels: 94 us of DeepSeek-V3 with 16 heads at one request on H100,
+  of which the weights need 20. A captured step is closer to GEMMs + `mla_bmm` + the kernel;
 - MLA, part `kernel`: attention alone. Prefill from TensorRT-LLM (it expands K and V per head as vLLM does), decode
   from SGLang, TensorRT-LLM where SGLang has none (A100): vLLM has no such rows;
 - MLA batched GEMMs of decode (up-projection of K into the query, of V out of the result): vLLM, else SGLang, else
@@ -23,9 +25,9 @@ from simserve.perf.importers.aiconfigurator_source import (
     Read,
     constant,
     dtype_names,
-    join,
     pick,
     read_family,
+    together,
 )
 from simserve.perf.store import KEYS, Columns
 
@@ -57,7 +59,7 @@ def mla_prefill(folder: Path) -> Read | None:
     keys = KEYS["mla_prefill"]
     module = read_family(folder / "mla" / "vllm", "mla_context_module_perf.parquet", _module(ints), keys)
     kernel = _first(folder / "mla", ("trtllm", "sglang"), "context_mla_perf.parquet", _kernel(ints, 0), keys)
-    return _together(module, kernel)
+    return together(module, kernel)
 
 
 def mla_decode(folder: Path) -> Read | None:
@@ -66,7 +68,7 @@ def mla_decode(folder: Path) -> Read | None:
     keys = KEYS["mla_decode"]
     module = read_family(folder / "mla" / "vllm", "mla_generation_module_perf.parquet", _module(ints), keys)
     kernel = _first(folder / "mla", ("sglang", "trtllm"), "generation_mla_perf.parquet", _kernel(ints, 1), keys)
-    return _together(module, kernel)
+    return together(module, kernel)
 
 
 def mla_bmm(folder: Path) -> Read | None:
@@ -114,14 +116,3 @@ def _first(
     """The file of the first framework that has it, its newest version."""
     reads = (read_family(folder / name, file, convert, keys, fill=False) for name in frameworks)
     return next((read for read in reads if read is not None), None)
-
-
-def _together(*found: Read | None) -> Read | None:
-    reads = [read for read in found if read is not None]
-    if not reads:
-        return None
-    left_out: Counts = {}
-    for read in reads:
-        for reason, count in read.left_out.items():
-            left_out[reason] = left_out.get(reason, 0) + count
-    return Read(tuple(raw for read in reads for raw in read.raws), join([r.columns for r in reads]), left_out)

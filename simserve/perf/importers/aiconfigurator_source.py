@@ -132,6 +132,18 @@ def join(parts: list[Columns]) -> Columns:
     }
 
 
+def together(*found: Read | None) -> Read | None:
+    """Several reads of one family as one."""
+    reads = [read for read in found if read is not None]
+    if not reads:
+        return None
+    left_out: Counts = {}
+    for read in reads:
+        for reason, count in read.left_out.items():
+            left_out[reason] = left_out.get(reason, 0) + count
+    return Read(tuple(raw for read in reads for raw in read.raws), join([r.columns for r in reads]), left_out)
+
+
 def median_of_repeats(family: str, columns: Columns) -> tuple[Columns, int]:
     """One row per key: the median of its repeats. Returns how many rows went."""
     group = store.group_ids(columns, store.KEYS[family])

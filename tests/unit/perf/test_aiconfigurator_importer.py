@@ -40,6 +40,7 @@ def package(tmp_path: Path) -> Path:
     fp8 = {**gemm, "kernel_source": "DeepGemmFp8BlockScaledMMKernel", "gemm_dtype": "fp8_block", "latency": 0.009}
     fast = {**gemm, "m": 4096, "latency": 0.001}
     write(root, "gemm/vllm/0.24.0/gemm_perf.parquet", [{**gemm, "latency": 0.015}, fp8, fast])
+    write(root, "gemm/sglang/0.5.1/gemm_perf.parquet", [fp8, {**fp8, "gemm_dtype": "fp8"}])
     repeats = [attention(latency=t) for t in (0.5, 0.7, 0.9)]
     others = [attention(window_size=128), attention(kernel_source="vllm_triton_attn"), attention(head_dim=192)]
     write(root, "attention/vllm/0.24.0/context_attention_perf.parquet", repeats + others)
@@ -85,8 +86,12 @@ def test_gemm_newest_version_in_ns_without_the_impossible_row() -> None:
     assert rows == [("bf16", 4096, 15_000), ("bf16", 8192, 30_000), ("fp8_block", 4096, 9_000)]
     entry = store.provenance("h100_sxm", "gemm")
     assert [(d["reason"].split(": ")[-1], d["rows"]) for d in entry["rows_dropped"]] == [("impossible", 1)]
-    assert entry["rows_left_out"] == {"a newer version has the curve": 1}
-    assert [source["version"] for source in entry["sources"]] == ["0.24.0", "0.9.0"]
+    assert entry["rows_left_out"] == {
+        "a newer version has the curve": 1,
+        "fp8_block with the host's time": 1,
+        "other framework, other format than fp8_block": 1,
+    }
+    assert [source["version"] for source in entry["sources"]] == ["0.24.0", "0.9.0", "0.5.1"]
 
 
 @pytest.mark.usefixtures("built")
