@@ -40,8 +40,7 @@ def _slopes(width: Floats, slope: Floats) -> Floats:
     left, right = slope[:-1], slope[1:]
     w1, w2 = 2 * width[1:] + width[:-1], width[1:] + 2 * width[:-1]
     same = left * right > 0
-    safe_left, safe_right = np.where(same, left, 1.0), np.where(same, right, 1.0)
-    inner = np.where(same, (w1 + w2) / (w1 / safe_left + w2 / safe_right), 0.0)
+    inner = np.where(same, (w1 + w2) * left * right / np.where(same, w1 * right + w2 * left, 1.0), 0.0)
     first = _end(width[0], width[1], slope[0], slope[1])
     last = _end(width[-1], width[-2], slope[-1], slope[-2])
     return np.concatenate([first[None], inner, last[None]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -51,9 +52,16 @@ class TableInfo:
 
 
 def table_path(device: str, family: str) -> Path | None:
-    """The table of a device and family, the user's own folder first, or None."""
-    paths = (folder / device / f"{family}.parquet" for folder in data_dirs("perfdb"))
+    """The table of a device and family, the user's own folder first (.parquet or .csv), or None."""
+    folders = (folder / device for folder in data_dirs("perfdb"))
+    paths = (folder / f"{family}{suffix}" for folder in folders for suffix in (".parquet", ".csv"))
     return next((path for path in paths if path.is_file()), None)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a table is the user's, that is below a root of SIMSERVE_DATA: such tables are checked."""
+    roots = [Path(root).expanduser() for root in os.environ.get("SIMSERVE_DATA", "").split(os.pathsep) if root]
+    return path.suffix == ".csv" or any(path.is_relative_to(root) for root in roots)
 
 
 def has_table(device: str, family: str) -> bool:
@@ -64,7 +72,7 @@ def has_table(device: str, family: str) -> bool:
 def read_table(device: str, family: str, where: dict[str, str | int] | None = None) -> Columns:
     """Columns of a table as arrays, only rows whose column equals the value in `where`.
 
-    MissingData says how to build the table if there is none.
+    MissingData says how to build the table if there is none; SpecError what is wrong with a user's own one.
     """
     import pyarrow.parquet as pq
 
@@ -74,6 +82,8 @@ def read_table(device: str, family: str, where: dict[str, str | int] | None = No
             f"no {family} table for {device} in perfdb; build it with "
             f"`simserve perfdb build --from aiconfigurator` (pip install 'simserve[aiconfigurator]')"
         )
+    if _is_own(path):
+        return _own_rows(path, device, family, where or {})
     metadata = pq.read_metadata(path)
     columns = [*KEYS[family], "latency_ns"]
     missing = sorted(set(columns) - set(metadata.schema.names))
@@ -88,6 +98,16 @@ def read_table(device: str, family: str, where: dict[str, str | int] | None = No
         table = file.read(columns=[c for c in columns if c not in chosen], use_threads=False)
         sources = {name: first if first is not None and name in chosen else table for name in columns}
         return {name: _as_array(source, name, keep) for name, source in sources.items()}
+
+
+def _own_rows(path: Path, device: str, family: str, where: dict[str, str | int]) -> Columns:
+    from simserve.perf.own_tables import load
+
+    columns = load(path, device, family)
+    keep = np.ones(len(columns["latency_ns"]), dtype=np.bool_)
+    for name, value in where.items():
+        keep &= columns[name] == value
+    return {name: values[keep] for name, values in columns.items()}
 
 
 def _matching(table: Any, where: dict[str, str | int]) -> NDArray[np.int64]:
@@ -111,16 +131,16 @@ def _codes(column: Any) -> tuple[NDArray[np.generic], list[Any] | None]:
     import pyarrow as pa
 
     if not pa.types.is_dictionary(column.type):
-        return _numbers(column.chunks, str(column.type)), None
+        return numbers(column.chunks, str(column.type)), None
     whole = column.unify_dictionaries().combine_chunks()
     chunks = whole.chunks if isinstance(whole, pa.ChunkedArray) else [whole]
     if not chunks:
         return np.zeros(0, dtype=np.int64), []
     indices = [c.indices for c in chunks]
-    return _numbers(indices, str(indices[0].type)), chunks[0].dictionary.to_pylist()
+    return numbers(indices, str(indices[0].type)), chunks[0].dictionary.to_pylist()
 
 
-def _numbers(chunks: list[Any], kind: str) -> NDArray[np.generic]:
+def numbers(chunks: list[Any], kind: str) -> NDArray[np.generic]:
     """Values of Arrow arrays without nulls, taken from their buffers: `to_numpy` would import pandas, 150 ms."""
     dtype = np.dtype(_FLOATS.get(kind, kind))
     parts = [np.frombuffer(c.buffers()[1], dtype=dtype)[c.offset : c.offset + len(c)] for c in chunks if len(c)]
@@ -178,8 +198,8 @@ def provenance(device: str, family: str) -> dict[str, Any]:
 
 def devices() -> list[str]:
     """Devices with at least one table."""
-    found = {p.parent.name for d in data_dirs("perfdb") for p in d.glob("*/*.parquet") if p.stem in FAMILIES}
-    return sorted(found)
+    files = (p for d in data_dirs("perfdb") for p in d.glob("*/*") if p.suffix in (".parquet", ".csv"))
+    return sorted({p.parent.name for p in files if p.stem in FAMILIES})
 
 
 def list_tables() -> list[TableInfo]:
@@ -191,7 +211,8 @@ def list_tables() -> list[TableInfo]:
         for family in FAMILIES:
             path = table_path(device, family)
             if path is not None:
-                count = pq.read_metadata(path).num_rows
+                own = path.suffix == ".csv"
+                count = len(read_table(device, family)["latency_ns"]) if own else pq.read_metadata(path).num_rows
                 entry = provenance(device, family)
                 rows.append(TableInfo(device, family, path, count, path.stat().st_size, entry))
     return rows

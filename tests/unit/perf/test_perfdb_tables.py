@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simserve.errors import MissingData, SpecError, UnknownName
+from simserve.errors import MissingData, UnknownName
 from simserve.paths import data_dirs
 from simserve.perf import checks, store
 from simserve.spec.hardware import load_gpu, load_link
@@ -123,18 +123,24 @@ def test_missing_table_says_how_to_build_it() -> None:
 
 
 def test_users_table_hides_the_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIMSERVE_DATA comes first, and a table without a key column is refused by name."""
+    """SIMSERVE_DATA comes first."""
     columns: store.Columns = {
         "method": np.array(["nccl"], dtype=object),
         "ranks": np.array([2]),
         "bytes": np.array([1024]),
-        "latency_ns": np.array([7]),
+        "latency_ns": np.array([7_000]),
     }
     store.write_table(tmp_path / "perfdb" / "h100_sxm" / "all_reduce.parquet", "all_reduce", columns)
     monkeypatch.setenv("SIMSERVE_DATA", str(tmp_path))
-    assert store.read_table("h100_sxm", "all_reduce")["latency_ns"].tolist() == [7]
-    (tmp_path / "perfdb" / "h100_sxm" / "all_reduce.parquet").rename(
-        tmp_path / "perfdb" / "h100_sxm" / "gemm.parquet"
-    )
-    with pytest.raises(SpecError, match="without column dtype, k, m, n"):
-        store.read_table("h100_sxm", "gemm")
+    assert store.read_table("h100_sxm", "all_reduce")["latency_ns"].tolist() == [7_000]
+
+
+def test_a_text_filter_takes_only_its_rows() -> None:
+    """Text and number filters together; an unknown word gives no row; all columns have the same length."""
+    whole = store.read_table("l40s", "prefill_attention")
+    part = store.read_table("l40s", "prefill_attention", {"kv_dtype": "fp8", "window": 128})
+    mask = (whole["kv_dtype"] == "fp8") & (whole["window"] == 128)
+    assert 0 < mask.sum() < len(mask)
+    for name, values in part.items():
+        assert values.tolist() == whole[name][mask].tolist()
+    assert {len(v) for v in store.read_table("l40s", "gemm", {"dtype": "int3"}).values()} == {0}
