@@ -11,7 +11,7 @@ import typer
 
 from simserve.errors import SpecError
 
-app = typer.Typer(help="Kernel tables: list, show, query, plot, build.")
+app = typer.Typer(help="Kernel tables: list, show, query, plot, validate, build.")
 
 
 @app.command("list")
@@ -134,3 +134,52 @@ def _print_json(data: object) -> None:
     from simserve.report.save import to_json
 
     typer.echo(to_json(json_safe(data)), nl=False)
+
+
+@app.command("validate")
+def validate(
+    device: Annotated[list[str] | None, typer.Option(help="Devices (default: all with tables).")] = None,
+    family: Annotated[list[str] | None, typer.Option(help="Families (default: all).")] = None,
+    json_out: Annotated[
+        str | None, typer.Option("--json", metavar="OUT", help="Write the rows to OUT; '-' prints them.")
+    ] = None,
+) -> None:
+    """Leave rows and blocks of rows out of each table and predict them: how far off interpolation is, in percent.
+
+    simserve perfdb validate --device h100_sxm
+    """
+    from simserve.cli.options import words
+    from simserve.perf.leave_out import validate as validated
+    from simserve.report.document import json_safe
+    from simserve.report.save import check_targets, to_json, write_atomic
+
+    check_targets(None, json_out)
+    rows = [asdict(row) for row in validated(words(device), words(family))]
+    if json_out is not None and json_out != "-":
+        write_atomic(Path(json_out), to_json(json_safe(rows)))
+    if json_out == "-":
+        _print_json(rows)
+        return
+    _print_errors(rows)
+
+
+def _print_errors(rows: list[dict[str, Any]]) -> None:
+    """One line per table and kind of error; a bar holds for the median when a block is left out."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(box=SIMPLE_HEAD)
+    for header in ("device", "table", "left out", "median %", "p90 %", "signed %", "points", "bar %"):
+        shown.add_column(header, no_wrap=header in ("device", "table"))
+    for row in rows:
+        error, bar = row["error"], row["bar"]
+        numbers = [f"{100 * error[name]:.1f}" for name in ("median", "p90", "signed_median")]
+        verdict = "" if bar is None else f"{100 * bar:g} {'met' if error['median'] <= bar else 'missed'}"
+        kind = row["kind"].removeprefix("leave_").removesuffix("_out")
+        shown.add_row(row["device"], row["family"], kind, *numbers, f"{error['points']:,}", verdict)
+    missed = [row for row in rows if row["bar"] is not None and row["error"]["median"] > row["bar"]]
+    console = Console()
+    console.print(shown)
+    total = sum(row["bar"] is not None for row in rows)
+    console.print(f"{total - len(missed)} of {total} bars met", highlight=False)

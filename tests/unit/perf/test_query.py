@@ -97,3 +97,17 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert ("interpolated", "h100_sxm/gemm") == (price["source"], price["table"])
     assert 2 == main(["perfdb", "query", "h100_sxm", "gemm", "m"])
     assert "m: must be KEY=VALUE" in capsys.readouterr().err
+
+
+def test_validation_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each kind of error, the bar and its verdict; the same rows as JSON."""
+    out = tmp_path / "errors.json"
+    command = ["perfdb", "validate", "--device", "a100_sxm", "--family", "all_reduce,moe", "--json", str(out)]
+    assert 0 == main(command)
+    shown, rows = capsys.readouterr().out, json.loads(out.read_text())
+
+    assert {"all_reduce", "moe"} == {row["family"] for row in rows}
+    assert all(0 < row["error"]["median"] < row["error"]["p90"] and row["error"]["points"] > 50 for row in rows)
+    assert f"{sum(row['bar'] is not None for row in rows)} bars met" in shown
+    assert 2 == main(["perfdb", "validate", "--device", "a100"])
+    assert "did you mean 'a100_sxm'" in capsys.readouterr().err
