@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from simserve.arch.ops import AllReduce, Attention, Gemm
 from simserve.errors import SpecError, UnknownName
+from simserve.perf.collective import AllReduceCurve, measured_collective, roofline_collective
 from simserve.perf.compile import Formats, Tables, priced
+from simserve.perf.encoder import measured_encoder, roofline_encoder
+from simserve.perf.gemm import Curve
 from simserve.perf.host_copy import copy
-from simserve.perf.prefill import Equivalent, equivalent
+from simserve.perf.mla import measured_mla_decode, measured_mla_prefill, roofline_mla_decode, roofline_mla_prefill
+from simserve.perf.moe import MoeShape, MoeTable, roofline_moe
+from simserve.perf.prefill import PrefillTable, equivalent
 from simserve.perf.priced import Priced
 from simserve.spec.hardware import GpuSpec, load_gpu, load_link
 
@@ -55,7 +62,7 @@ def _checked(name: str, value: Value) -> Value:
     return number
 
 
-_WORDS = ("dtype", "kv_dtype", "direction", "memory")
+_WORDS = ("dtype", "kv_dtype", "op", "direction", "memory")
 
 
 def _tables(gpu: GpuSpec, *, dtype: str = "bf16", kv_dtype: str = "auto", tokens: int = 1, seqs: int = 1) -> Tables:
@@ -73,7 +80,7 @@ def _attention(v: Values) -> Attention:
 
 def _prefill(gpu: GpuSpec, v: Values) -> Priced:
     table, name = _tables(gpu, kv_dtype=str(v["kv_dtype"])).prefill(_attention(v))
-    work: Equivalent = equivalent([(int(v["tokens"]), int(v["past"]))] * int(v["batch"]))
+    work = equivalent([(int(v["tokens"]), int(v["past"]))] * int(v["batch"]))
     return priced(table.time_ns(work.batch, work.tokens), table.source_at(work), name, table.note)
 
 
@@ -92,11 +99,77 @@ def _host_copy(gpu: GpuSpec, v: Values) -> Priced:
     return copy(link, int(v["bytes"]), int(v["pieces"]), direction=str(v["direction"]), memory=str(v["memory"]))
 
 
+def _moe(gpu: GpuSpec, v: Values) -> Priced:
+    sizes = {name: int(v[name]) for name in ("hidden", "inter", "experts", "topk", "tp", "ep")}
+    shape, tokens, dtype = MoeShape(**sizes), np.array([float(v["tokens"])]), str(v["dtype"])
+    pair = _tables(gpu).origin("moe", "dtype", "bf16" if dtype == "fp16" else dtype)
+    curve = MoeTable(*pair, dtype).curve(shape, tokens) if pair else roofline_moe(gpu, dtype, shape, tokens)
+    return _at(curve, int(v["tokens"]), "moe", pair)
+
+
+def _mla_prefill(gpu: GpuSpec, v: Values) -> Priced:
+    kv, heads = _mla_kv(v), int(v["heads"])
+    pair = _tables(gpu).origin("mla_prefill", "kv_dtype", kv)
+    table = measured_mla_prefill(*pair, kv, heads) if pair else roofline_mla_prefill(gpu, heads)
+    return _of_prompts(table, [(int(v["tokens"]), int(v["past"]))] * int(v["batch"]), "mla_prefill", pair)
+
+
+def _mla_decode(gpu: GpuSpec, v: Values) -> Priced:
+    kv, heads, batch = _mla_kv(v), int(v["heads"]), int(v["batch"])
+    pair = _tables(gpu).origin("mla_decode", "kv_dtype", kv)
+    table = (measured_mla_decode(*pair, kv, heads, 2 * batch) if pair
+             else roofline_mla_decode(gpu, kv, heads, 2 * batch))  # fmt: skip
+    total = batch * int(v["context"])
+    return priced(table.time_ns(batch, total), table.source_at(batch, total), _name("mla_decode", pair), table.note)
+
+
+def _mla_kv(v: Values) -> str:
+    return "fp8" if v["kv_dtype"] == "fp8" else "bf16"
+
+
+def _encoder(gpu: GpuSpec, v: Values) -> Priced:
+    pair, shape = _tables(gpu).origin("encoder_attention"), (int(v["heads"]), int(v["head_dim"]))
+    table = measured_encoder(*pair, *shape) if pair else roofline_encoder(gpu, *shape)
+    return _of_prompts(table, [(int(v["tokens"]), 0)] * int(v["batch"]), "encoder_attention", pair)
+
+
+def _collective(gpu: GpuSpec, v: Values) -> Priced:
+    pair = _tables(gpu).origin("collective", "op", str(v["op"]))
+    size, ranks = np.array([float(v["bytes"])]), int(v["ranks"])
+    op = str(v["op"])
+    curve = measured_collective(*pair, op, ranks, size) if pair else roofline_collective(gpu, ranks, size)
+    return _at(curve, int(v["bytes"]), "collective", pair)
+
+
+Pair = tuple[GpuSpec, GpuSpec] | None
+
+
+def _name(family: str, pair: Pair) -> str:
+    return f"{pair[1].name if pair else 'roofline'}/{family}"
+
+
+def _at(curve: Curve | AllReduceCurve, x: int, family: str, pair: Pair) -> Priced:
+    """The only point of a curve."""
+    return priced(float(curve.ns[0]), curve.source_at(x), _name(family, pair), curve.note)
+
+
+def _of_prompts(table: PrefillTable, chunks: list[tuple[int, int]], family: str, pair: Pair) -> Priced:
+    work = equivalent(chunks)
+    return priced(table.time_ns(work.batch, work.tokens), table.source_at(work), _name(family, pair), table.note)
+
+
 _ATTENTION: dict[str, Value | None] = {"kv_dtype": "auto", "head_dim": 128, "heads": None, "kv_heads": None, "batch": 1}
 QUERIES: dict[str, Family] = {
     "gemm": Family({"dtype": "bf16", "m": None, "n": None, "k": None}, _gemm),
     "prefill_attention": Family({**_ATTENTION, "tokens": None, "past": 0}, _prefill),
     "decode_attention": Family({**_ATTENTION, "context": None}, _decode),
+    "mla_prefill": Family({"kv_dtype": "auto", "heads": None, "batch": 1, "tokens": None, "past": 0}, _mla_prefill),
+    "mla_decode": Family({"kv_dtype": "auto", "heads": None, "batch": 1, "context": None}, _mla_decode),
+    "moe": Family({
+        "dtype": "bf16", "hidden": None, "inter": None, "experts": None, "topk": None, "tp": 1, "ep": 1, "tokens": None,
+    }, _moe),
+    "encoder_attention": Family({"heads": None, "head_dim": 64, "batch": 1, "tokens": None}, _encoder),
+    "collective": Family({"op": None, "ranks": None, "bytes": None}, _collective),
     "host_copy": Family({"direction": "h2d", "memory": "pinned", "bytes": None, "pieces": 1}, _host_copy),
     "all_reduce": Family({"ranks": None, "bytes": None}, _all_reduce),
 }

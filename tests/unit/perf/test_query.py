@@ -30,6 +30,10 @@ def test_a_row_of_the_table_is_its_own_price() -> None:
         ("prefill_attention", {"heads": 32, "kv_heads": 8, "tokens": 1024}),
         ("decode_attention", {"heads": 32, "kv_heads": 8, "batch": 8, "context": 1024}),
         ("all_reduce", {"ranks": 4, "bytes": 1 << 20}),
+        ("mla_prefill", {"heads": 16, "tokens": 2048}),
+        ("mla_decode", {"heads": 16, "batch": 32, "context": 4096}),
+        ("encoder_attention", {"heads": 16, "head_dim": 64, "tokens": 1024}),
+        ("collective", {"op": "all_gather", "ranks": 8, "bytes": 1 << 20}),
     ],
 )
 def test_other_families_answer_from_their_tables(family: str, keys: dict[str, int]) -> None:
@@ -42,6 +46,15 @@ def test_other_families_answer_from_their_tables(family: str, keys: dict[str, in
             rows &= columns[name] == value
     assert (price.source, price.table) == ("measured", f"h100_sxm/{family}")
     assert price.ns == pytest.approx(columns["latency_ns"][rows].min(), rel=1e-6)
+
+
+def test_experts_by_their_split() -> None:
+    """Mixtral-8x7B's layer at 512 tokens: the row; with half the experts' width per rank between half and all of it."""
+    shape = {"hidden": 4096, "inter": 14336, "experts": 8, "topk": 2, "tokens": 512}
+    whole, half = (query("h100_sxm", "moe", {**shape, "tp": tp}) for tp in (1, 2))
+
+    assert ("measured", "h100_sxm/moe") == (whole.source, whole.table)
+    assert 0.4 * whole.ns < half.ns < whole.ns
 
 
 def test_without_a_table_it_says_so() -> None:
