@@ -7,6 +7,7 @@ Every operand crosses the memory bus once. What is counted, per rank, and what i
 - MoE: tokens x topk / ep rows through an expert's three matrices (two for models without a gate). Weights: under a
   balanced routing half of min(experts / ep, rows), for grouped routing confines tokens to half of the groups; under
   a power law topk experts without expert parallelism and none with it;
+- exchange of experts' tokens: each token leaves its rank once at 8 bits, unless its experts are there;
 - collectives: each rank receives at least (ranks - 1) / ranks of the message over one direction of its link.
 fp8 KV may be multiplied in fp8, so attention over it is held to the fp8 peak where the device has one.
 """
@@ -36,9 +37,12 @@ HIDDEN, QUERY_RANK, KV_RANK, ROPE, NOPE, VALUE = 7168, 1536, 512, 64, 128, 128  
 def bound_ns(family: str, columns: Columns, gpu: GpuSpec, link: LinkSpec, cached_bytes: int = 0) -> Floats:
     """The least time each row of a table may take, ns, if `cached_bytes` need not cross the memory bus."""
     number = {k: v.astype(np.float64) for k, v in columns.items() if v.dtype.kind in "iuf"}
-    if family in ("all_reduce", "collective"):
+    if family in LINKED[:2]:
         ranks = number["ranks"]
         return number["bytes"] * (ranks - 1) / ranks / link.bandwidth_bytes_per_s * NS
+    if family == "moe_exchange":
+        size = number["tokens"] * number["hidden"] * (1 - 1 / number["ranks"])
+        return size / link.bandwidth_bytes_per_s * NS
     seconds, size = WORK[family](columns, number, gpu)
     uncached = np.maximum(size - cached_bytes, 0) / gpu.memory_bandwidth_bytes_per_s
     return np.maximum(seconds, uncached) * NS
@@ -114,6 +118,7 @@ def _elementwise(columns: Columns, x: Numbers, gpu: GpuSpec) -> Work:
     return np.zeros_like(values), 3 * values  # 16 bits read, 8 bits written
 
 
+LINKED = ("all_reduce", "collective", "moe_exchange")
 WORK: dict[str, Count] = {
     "gemm": _gemm,
     "prefill_attention": _prefill,

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simserve.errors import UnknownName
 from simserve.perf import roofline, store
+from simserve.perf.curves import monotone
 from simserve.perf.priced import Source, worst
 from simserve.perf.roofline import NS, Floats
 from simserve.spec.hardware import GpuSpec, load_link
@@ -78,6 +80,33 @@ def _measured(
     if gpu.name != source.name:
         kind, note = worst(kind, "transferred"), f"times of {source.name}; {note}".rstrip("; ")
     return AllReduceCurve(ns, kind, note, frozenset(knots), max(knots))
+
+
+def measured_exchange(
+    gpu: GpuSpec, source: GpuSpec, op: str, method: str, shape: tuple[int, int, int, int], tokens: Floats
+) -> AllReduceCurve:
+    """DeepEP's "dispatch" or "combine" by `method`; shape: (ranks, hidden, experts, topk); `tokens` of one rank.
+
+    Another hidden size goes with the bytes; ranks that nobody measured with the share that leaves the rank.
+    """
+    columns = store.read_table(source.name, "moe_exchange", {"op": op, "method": method})
+    if not len(columns["latency_ns"]):
+        known = sorted({str(name) for name in store.read_table(source.name, "moe_exchange")["method"]})
+        raise UnknownName("exchange method", method, known)
+    keys = [columns[name].astype(np.int64) for name in ("ranks", "hidden", "experts", "topk")]
+    have = sorted(set(zip(*(key.tolist() for key in keys), strict=True)))
+    near = min(have, key=lambda other: float(np.abs(np.log(np.divide(other, shape))) @ (8.0, 4.0, 1.0, 2.0)))
+    rows = np.flatnonzero(np.all([key == value for key, value in zip(keys, near, strict=True)], axis=0))
+    rows = rows[np.argsort(columns["tokens"][rows])]
+    x, y = (columns[name][rows].astype(np.float64) for name in ("tokens", "latency_ns"))
+    ns = np.exp(monotone(np.log(x), np.log(y), np.log(tokens))) * np.maximum(tokens / x[-1], 1.0)
+    kind: Source = "measured" if near == shape else "modelled"
+    note = "" if near == shape else f"times of (ranks, hidden, experts, topk) = {near}, by bytes"
+    ns = ns * shape[1] / near[1] * ((shape[0] - 1) / shape[0]) / ((near[0] - 1) / near[0])
+    if gpu.name != source.name:
+        ns = ns * _link_rate(source) / _link_rate(gpu)
+        kind, note = worst(kind, "transferred"), f"times of {source.name}; {note}".rstrip("; ")
+    return AllReduceCurve(ns, kind, note, frozenset(int(t) for t in x), int(x[-1]))
 
 
 def roofline_all_reduce(gpu: GpuSpec, ranks: int, size_bytes: Floats) -> AllReduceCurve:

@@ -35,6 +35,7 @@ BARS = {
     "all_reduce": 0.10,
     "collective": 0.10,
     "moe": 0.10,
+    "moe_exchange": 0.10,
 }
 
 
@@ -91,6 +92,7 @@ def _decoding(*keys: str) -> tuple[list[Line], list[Line]]:
 _SIZES = "two sizes in a row, a gap of eight times"
 _HEADS = ("part", "dtype", "kv_dtype", "heads")
 _KV = ("kv_dtype", "head_dim", "heads", "kv_heads", "window")
+_EXCHANGE = ("op", "method", "ranks")
 _MODEL_KEYS = ("dtype", "hidden", "inter", "experts", "topk")
 LINES: dict[str, tuple[list[Line], list[Line]]] = {
     "prefill_attention": _attention(*_KV),
@@ -108,6 +110,10 @@ LINES: dict[str, tuple[list[Line], list[Line]]] = {
             Line((*_MODEL_KEYS, "tp", "distribution", "tokens"), "ep", "one width of expert parallelism, all tokens"),
             Line((*_MODEL_KEYS, "ep", "distribution", "tokens"), "tp", "one width of tensor parallelism, all tokens"),
         ],
+    ),
+    "moe_exchange": (
+        [Line((*_EXCHANGE, "hidden", "experts", "topk"), "tokens", "one number of tokens")],
+        [Line((*_EXCHANGE, "hidden", "experts", "topk"), "tokens", "two numbers of tokens in a row", block=2)],
     ),
     "elementwise": (
         [Line(("op", "dtype", "width"), "tokens", "one number of tokens")],

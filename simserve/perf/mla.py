@@ -1,8 +1,9 @@
 """Multi-head latent attention (DeepSeek): KV of 512 + 64 values a token, shared by all heads of a rank.
 
 Tables hold two parts: `kernel`, attention alone, and `module`, vLLM's whole block of DeepSeek-V3 with its projections.
-A captured step is GEMMs + batched GEMMs (`measured_bmm`, decode only) + kernel; module rows were launched one kernel
-after the other and hold that time at small batches (perfdb/README.md).
+A captured step is GEMMs + batched GEMMs (`measured_bmm`, decode only) + kernel + norms, rotary embedding and KV writes;
+on Blackwell that sum agrees with the module within 10 %, on Hopper module rows also hold their launches at small
+batches (perfdb/README.md).
 
 Over batch and tokens or contexts the rules are those of ordinary attention (prefill.py, decode.py). Heads that nobody
 measured lie between the two measured numbers around them, log time linear in log heads.

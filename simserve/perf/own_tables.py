@@ -155,7 +155,7 @@ def _refuse_repeats(columns: Columns, keys: tuple[str, ...], lines: NDArray[np.i
 def _refuse_units(columns: Columns, device: str, family: str, lines: NDArray[np.int64], file: str) -> None:
     """Rows that the device cannot reach, and tables that it cannot need; physics only where it is known."""
     gpu = _gpu(device)
-    if gpu is None or not (family in bounds.WORK or family in ("all_reduce", "collective")):
+    if gpu is None or not (family in bounds.WORK or family in bounds.LINKED):
         return
     link, time = load_link(gpu.interconnect), columns["latency_ns"].astype(np.float64)
     l2 = checks.L2_BYTES.get(gpu.name, UNKNOWN_L2)

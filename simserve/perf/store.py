@@ -23,6 +23,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "mla_decode": ("part", "dtype", "kv_dtype", "heads", "batch", "context"),
     "mla_bmm": ("op", "dtype", "heads", "tokens"),
     "moe": ("dtype", "hidden", "inter", "experts", "topk", "tp", "ep", "distribution", "tokens"),
+    "moe_exchange": ("op", "method", "ranks", "hidden", "experts", "topk", "tokens"),
     "encoder_attention": ("dtype", "head_dim", "heads", "batch", "tokens"),
     "elementwise": ("op", "dtype", "width", "tokens"),
     "all_reduce": ("method", "ranks", "bytes"),

@@ -36,6 +36,7 @@ _READERS: dict[str, Callable[[Path], Read | None]] = {
     "mla_decode": experts.mla_decode,
     "mla_bmm": experts.mla_bmm,
     "moe": experts.moe,
+    "moe_exchange": experts.moe_exchange,
     "encoder_attention": dense.encoder,
     "elementwise": dense.elementwise,
     "all_reduce": dense.all_reduce,

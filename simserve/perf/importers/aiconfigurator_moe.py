@@ -1,12 +1,13 @@
 """Families of mixture-of-experts and MLA models in aiconfigurator-core.
 
+- exchange of tokens between the ranks of expert parallelism: DeepEP's kernels as vLLM calls them, tokens per rank;
 - MoE: one fused layer (routing result to summed output) on one rank; `tokens` are those of the whole expert-parallel
   group, `inter` and `experts` those of the model, before the split by `tp` and `ep`. Under a power law over the
   experts the rank with the most load was measured. vLLM only; older versions fill models that the newest lacks;
 - MLA, part `module`: vLLM's whole attention block of DeepSeek-V3 (hidden 7168, query rank 1536, KV rank 512, heads per
   rank), projections included in the GEMM format `dtype`. Rows of other models and of an fp8 query are left out;
-  These rows hold the launches of some ten small kernels: 94 us of DeepSeek-V3 with 16 heads at one request on H100,
-  of which the weights need 20. A captured step is closer to GEMMs + `mla_bmm` + the kernel;
+  Norms, rotary embedding and KV writes are inside, and on Hopper the launches of a dozen kernels: with 16 heads at one
+  request and 1024 tokens 98 us on H100 against 59 of GEMMs, `mla_bmm` and kernel, 52 against 55 on B200;
 - MLA, part `kernel`: attention alone. Prefill from TensorRT-LLM (it expands K and V per head as vLLM does), decode
   from SGLang, TensorRT-LLM where SGLang has none (A100): vLLM has no such rows;
 - MLA batched GEMMs of decode (up-projection of K into the query, of V out of the result): vLLM, else SGLang, else
@@ -51,6 +52,19 @@ def moe(folder: Path) -> Read | None:
         return {"dtype": dtype_names(c["moe_dtype"]), "distribution": c["distribution"], **out}, {}
 
     return read_family(folder / "moe" / "vllm", "moe_perf.parquet", convert, KEYS["moe"])
+
+
+def moe_exchange(folder: Path) -> Read | None:
+    """DeepEP's dispatch of tokens to the ranks of their experts, and combine, in one node; the source counts us."""
+
+    def convert(c: Columns) -> tuple[Columns, Counts]:
+        keep = (c["node_num"] == 1) & (c["comm_dtype"].astype(str) == "default")
+        ints = {"ranks": "ep_size", "hidden": "hidden_size", "experts": "num_experts", "topk": "topk"}
+        in_ms = {**c, "latency": c["latency"].astype(np.float64) / 1e3}
+        out = pick(in_ms, keep, {**ints, "tokens": "num_tokens"})
+        return {"op": c["phase"][keep], "method": c["comm_backend"][keep], **out}, {"several nodes": int((~keep).sum())}
+
+    return read_family(folder / "comm" / "vllm", "moe_a2a_perf.parquet", convert, KEYS["moe_exchange"], fill=False)
 
 
 def mla_prefill(folder: Path) -> Read | None:

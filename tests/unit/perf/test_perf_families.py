@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simserve.errors import Infeasible
+from simserve.errors import Infeasible, UnknownName
 from simserve.perf import collective, decode, encoder, mla, prefill, store
 from simserve.perf.curves import monotone
 from simserve.perf.moe import MoeShape, MoeTable, moe_roofline_ns, roofline_moe
@@ -162,3 +162,17 @@ def test_collectives(op: str) -> None:
     assert curve.ns[2] / curve.ns[1] == pytest.approx(2, rel=0.02)
     assert collective.measured_collective(H100, H100, op, 3, sizes).source == "modelled"
     assert (collective.roofline_collective(T4, 2, sizes).ns > 0).all()
+
+
+def test_exchange_of_tokens_between_expert_ranks() -> None:
+    """A row of DeepEP comes back; half the hidden size halves it; an unknown method is named."""
+    tokens, shape = np.array([4096.0, 131072.0]), (8, 7168, 256, 8)
+    curve = collective.measured_exchange(H100, H100, "dispatch", "deepep_ht", shape, tokens)
+    keys = {"op": "dispatch", "method": "deepep_ht", "ranks": 8, "hidden": 7168, "experts": 256, "topk": 8}
+    assert curve.ns[0] == pytest.approx(row("moe_exchange", **keys, tokens=4096))
+    assert (curve.source_at(4096), curve.source_at(131072)) == ("measured", "modelled")
+    half = collective.measured_exchange(H100, H100, "dispatch", "deepep_ht", (8, 3584, 256, 8), tokens)
+    assert half.source == "modelled"
+    assert half.ns[0] < 0.75 * curve.ns[0]
+    with pytest.raises(UnknownName, match="did you mean 'deepep_ht'"):
+        collective.measured_exchange(H100, H100, "dispatch", "deepep_hq", shape, tokens)
