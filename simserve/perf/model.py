@@ -103,10 +103,11 @@ class TableCost:
     def _mixed_ns(
         self, prefill: Sequence[tuple[int, int]], decode_seqs: int, decode_attention: float, sampled: int
     ) -> int:
-        tokens = decode_seqs + sum(chunk for chunk, _ in prefill)
+        tokens = decode_seqs + (prefill[0][0] if len(prefill) == 1 else sum(chunk for chunk, _ in prefill))
         host = self._host[min(decode_seqs + len(prefill), self._top)]
         fixed = self._tokens[tokens] + self._head[sampled] + host
-        return int(fixed + self._prefill_ns(prefill) + self._beside(decode_attention) + 0.5)
+        beside = decode_attention - self._launch
+        return int(fixed + self._prefill_ns(prefill) + (beside if beside > 0.0 else 0.0) + 0.5)
 
     @property
     def _top(self) -> int:
@@ -117,6 +118,8 @@ class TableCost:
         return max(decode_attention - self._launch, 0.0)
 
     def _prefill_ns(self, prefill: Sequence[tuple[int, int]]) -> float:
+        if len(prefill) == 1 and not prefill[0][1]:
+            return self.prefill.time_ns(1.0, float(prefill[0][0])) * self.layers
         work = equivalent(prefill)
         ns = self.prefill.time_ns(work.batch, work.tokens) * self.layers
         if any(past for _, past in prefill):
