@@ -2,12 +2,13 @@
 
 - along a curve log time is a monotone cubic in log tokens; past the last row time goes with the tokens;
 - a split (tp or ep) between measured ones: monotone cubic in its logarithm, at equal tokens. Both at once, which
-  nobody measured: the curve of ep times the ratio of tp against none;
+  nobody measured: the curve of ep times the ratio of tp against none, at least the fastest split at one token;
 - a model that nobody measured: the curve of the nearest one, carried over at equal utilisation of the layer's
-  roofline (below). `leave_out` says what that costs; such prices are 'modelled'.
+  roofline (below). `leave_out` says what that costs; such prices are 'modelled', and never below the roofline.
 
-Roofline of the layer on one rank with uniform routing: tokens x topk / ep rows through three matrices of an expert;
-the weights of E (1 - (1 - topk / E)^tokens) / ep experts cross the bus. Tokens are those of the whole group of ranks.
+Roofline of the layer on one rank with uniform routing: tokens x topk / ep rows through three matrices of an expert
+(two without a gate); the weights of E (1 - (1 - topk / E)^tokens) / ep experts cross the bus. Tokens are those of the
+whole group of ranks.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from simserve.perf import roofline, store
+from simserve.perf.bounds import UNGATED
 from simserve.perf.curves import monotone
 from simserve.perf.gemm import Curve
 from simserve.perf.priced import Source, worst
@@ -49,7 +51,7 @@ class MoeShape:
 
 def moe_roofline_ns(gpu: GpuSpec, dtype: str, shape: MoeShape, tokens: Floats) -> Floats:
     """Time of the layer at full rates; see the module's text."""
-    matrices = 3.0 * shape.hidden * shape.inter / shape.tp
+    matrices = (2.0 if (shape.hidden, shape.inter) in UNGATED else 3.0) * shape.hidden * shape.inter / shape.tp
     flop = 2.0 * tokens * shape.topk / shape.ep * matrices
     active = shape.experts * (1.0 - (1.0 - shape.topk / shape.experts) ** tokens) / shape.ep
     size = active * matrices * roofline.element_bytes(dtype)
@@ -110,6 +112,8 @@ class MoeTable:
             ns = ns * wanted / (FLOOR_NS + moe_roofline_ns(self.source, self.dtype, measured, tokens))
         if self.gpu.name != self.source.name:
             source, note = worst(source, "transferred"), f"utilisation of {self.source.name}; {note}".rstrip("; ")
+        if source == "modelled":
+            ns = np.maximum(ns, moe_roofline_ns(self.gpu, self.dtype, shape, tokens))
         knots, top = self._knots(measured)
         return Curve(ns, source, note, knots, top)
 
@@ -135,8 +139,10 @@ class MoeTable:
         by_ep, first, _ = self._at_split(replace(shape, tp=1), log_tokens)
         by_tp, second, _ = self._at_split(replace(shape, ep=1), log_tokens)
         whole, third, _ = self._at_split(replace(shape, tp=1, ep=1), log_tokens)
+        # What is split twice still launches its kernels: never below the fastest measured split at one token.
+        launch = min(float(curve[1][0]) for curve in curves.values())
         note = f"times of expert parallelism {shape.ep}, gain of tensor parallelism {shape.tp}"
-        return by_ep + by_tp - whole, worst("modelled", first, second, third), note
+        return np.maximum(by_ep + by_tp - whole, launch), worst("modelled", first, second, third), note
 
     def _between(self, shape: MoeShape, log_tokens: Floats, axis: int) -> tuple[Floats, Source, str]:
         """Between the measured splits along tp (axis 0) or ep (axis 1)."""

@@ -1,15 +1,17 @@
 """Experts, MLA, encoders, windows, collectives: rows come back as they are, prices between them are physical."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simserve.errors import Infeasible, UnknownName
-from simserve.perf import collective, decode, encoder, mla, prefill, store
+from simserve.perf import bounds, collective, decode, encoder, mla, prefill, store
 from simserve.perf.curves import monotone
 from simserve.perf.moe import MoeShape, MoeTable, moe_roofline_ns, roofline_moe
-from simserve.spec.hardware import load_gpu
+from simserve.spec.hardware import load_gpu, load_link
 
 H100, B200, T4 = load_gpu("h100_sxm"), load_gpu("b200_sxm"), load_gpu("t4")
 QWEN = MoeShape(2048, 768, 128, 8)
@@ -176,3 +178,44 @@ def test_exchange_of_tokens_between_expert_ranks() -> None:
     assert half.ns[0] < 0.75 * curve.ns[0]
     with pytest.raises(UnknownName, match="did you mean 'deepep_ht'"):
         collective.measured_exchange(H100, H100, "dispatch", "deepep_hq", shape, tokens)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    device=st.sampled_from(["h100_sxm", "gb200", "l40s"]),
+    index=st.integers(0, 50),
+    tp=st.sampled_from([1, 2, 3, 8]),
+    ep=st.sampled_from([1, 4, 6, 16]),
+    tokens=st.integers(1, 60_000),
+)
+def test_no_expert_layer_is_faster_than_its_roofline(device: str, index: int, tp: int, ep: int, tokens: int) -> None:
+    """Measured, between, split both ways, past the table: never below FLOP / peak and the weights that must be read."""
+    gpu = load_gpu(device)
+    table = MoeTable(gpu, gpu, "bf16", "balanced")
+    model = table.models[index % len(table.models)]
+    ns = table.curve(MoeShape(*model, tp=tp, ep=ep), np.array([float(tokens)])).ns
+    names = ("hidden", "inter", "experts", "topk")
+    columns = {name: np.array([value]) for name, value in zip(names, model, strict=True)}
+    columns |= {"tp": np.array([tp]), "ep": np.array([ep]), "tokens": np.array([tokens])}
+    columns |= {"dtype": np.array(["bf16"], dtype=object), "distribution": np.array(["balanced"], dtype=object)}
+    assert ns[0] >= bounds.bound_ns("moe", columns, gpu, load_link(gpu.interconnect))[0]
+
+
+@settings(max_examples=100, deadline=None)
+@given(batch=st.integers(1, 256), context=st.integers(1, 1_000_000), window=st.sampled_from([0, 128]))
+def test_longer_contexts_never_cost_less(batch: int, context: int, window: int) -> None:
+    """MLA and windowed decode grow with the sum of contexts, and MLA reads its cache at the device's rate at best."""
+    tables = [_mla_table(), _windowed_table(window)]
+    for table in tables:
+        assert table.time_ns(batch, batch * context) <= table.time_ns(batch, 2 * batch * context) * (1 + 1e-9)
+    assert tables[0].time_ns(batch, batch * context) >= batch * context * 576 * 2 / 3.35e12 * 1e9
+
+
+@cache
+def _mla_table() -> decode.DecodeTable:
+    return mla.measured_mla_decode(H100, H100, "bf16", 16, 256)
+
+
+@cache
+def _windowed_table(window: int) -> decode.DecodeTable:
+    return decode.measured_decode(H100, H100, "bf16", 64, 8, 64, 256, window=window)
