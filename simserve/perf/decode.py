@@ -99,7 +99,8 @@ def decode_table(
     grid = batch_grid(batch, batch * context, time)
     token_ns = token_bytes / source.memory_bandwidth_bytes_per_s * NS
     streamed_from = 4 * L2_BYTES.get(source.name, 0) / token_bytes
-    ns = _on_batches(_complete(grid, token_ns, streamed_from, window), match, max_batch)
+    knots, complete = _complete(grid, token_ns, streamed_from, window)
+    ns = _on_batches(knots, complete, match, max_batch)
     note, shape_source = match.note, match.source
     if gpu.name != source.name:
         ratio = source.memory_bandwidth_bytes_per_s / gpu.memory_bandwidth_bytes_per_s
@@ -135,9 +136,10 @@ def batch_grid(batch: Floats, context_sum: Floats, time: Floats) -> Floats:
     return grid
 
 
-def _complete(grid: Floats, token_ns: float, streamed_from: float, window: int = 0) -> Floats:
-    """Fill every cell: flat below a row's first measurement, its last slope beyond the last, cubic between.
+def _complete(grid: Floats, token_ns: float, streamed_from: float, window: int = 0) -> tuple[Floats, Floats]:
+    """(log2 of the measured batch sizes, their rows with every cell filled).
 
+    Flat below a row's first measurement, its last slope beyond the last, cubic between.
     streamed_from: tokens read whose KV is too large for any cache; they tell the share of the bandwidth.
     """
     seen = np.tile(_POWERS, (len(grid), 1))
@@ -147,31 +149,30 @@ def _complete(grid: Floats, token_ns: float, streamed_from: float, window: int =
     share = float(np.nanmax(shares)) if np.isfinite(shares).any() else 1.0
     cold = token_ns * seen / min(share, 1.0)
     steepest = 0.0 if window else cold[0, 0]
-    out = np.empty_like(grid)
-    rows = [i for i in range(len(grid)) if np.isfinite(grid[i]).sum() >= 2]
-    knots = np.arange(EXPONENTS, dtype=np.float64)
-    for i in range(len(grid)):
-        row = grid[min(rows, key=lambda r: abs(r - i))]
+    rows = np.flatnonzero(np.isfinite(grid).sum(axis=1) >= 2)
+    out = np.empty((len(rows), EXPONENTS))
+    exponents = np.arange(EXPONENTS, dtype=np.float64)
+    for i, row in enumerate(grid[rows]):
         good = np.flatnonzero(np.isfinite(row))
-        out[i] = np.exp(monotone(good.astype(np.float64), np.log(row[good]), knots))
+        out[i] = np.exp(monotone(good.astype(np.float64), np.log(row[good]), exponents))
         out[i, good] = row[good]
         last, before = good[-1], good[-2]
         slope = max((row[last] - row[before]) / (_POWERS[last] - _POWERS[before]), steepest)
         beyond = np.arange(EXPONENTS) > last
         out[i, beyond] = row[last] + slope * (_POWERS[beyond] - _POWERS[last])
     # A longer context never takes less time; the benchmark's noise sometimes says so.
-    return np.asarray(np.maximum.accumulate(np.maximum(out, cold), axis=1))
+    return rows.astype(np.float64), np.asarray(np.maximum.accumulate(np.maximum(out, cold[rows]), axis=1))
 
 
-def _on_batches(complete: Floats, match: Match, max_batch: int) -> Floats:
+def _on_batches(knots: Floats, complete: Floats, match: Match, max_batch: int) -> Floats:
     """Times for b = 0..max_batch of the wanted shape, at sums of contexts 2^j of the wanted shape."""
     scale = match.batch_scale
     b = np.maximum(np.arange(max_batch + 1) * scale, 1e-9)
-    at = np.clip(np.log2(b), 0.0, len(complete) - 1)
-    rows = np.exp(monotone(np.arange(len(complete), dtype=np.float64), np.log(complete), at))
+    at = np.clip(np.log2(b), knots[0], knots[-1])
+    rows = np.exp(monotone(knots, np.log(complete), at))
     rows = np.maximum.accumulate(rows, axis=1)
-    on_grid = at == np.rint(at)
-    rows[on_grid] = complete[at[on_grid].astype(int)]
+    measured = np.isin(at, knots)
+    rows[measured] = complete[np.searchsorted(knots, at[measured])]
     if scale != 1.0:
         last_slope = (rows[:, -1] - rows[:, -2]) / (_POWERS[-1] - _POWERS[-2])
         wanted = _POWERS * scale

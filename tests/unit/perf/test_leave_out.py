@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from simserve.errors import UnknownName
-from simserve.perf import leave_out, store
+from simserve.perf import decode, leave_out, prefill, store
 from simserve.perf.gemm import GemmTable
 from simserve.spec.hardware import load_gpu
 
@@ -68,6 +68,36 @@ def test_gemm_errors_are_those_of_prices() -> None:
 
 # DeepEP on H100: the rows themselves jump by two between neighbours (dispatch of 32, 64, 128 tokens: 301, 618, 318 us).
 MISSED = {("h100_sxm", "moe_exchange"): 0.13}
+
+
+@pytest.mark.parametrize("shape", [(32, 8, 128), (8, 1, 128), (16, 2, 64)])
+def test_attention_errors_are_those_of_prices(shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables compiled without a batch size, and without a prompt length, price what is gone within 4 % (median)."""
+    read = store.read_table
+    for family, gone in (("decode_attention", {"batch": 32}), ("prefill_attention", {"tokens": 3072})):
+        ((key, value),) = gone.items()
+        whole = read("h100_sxm", family, {"kv_dtype": "bf16", "window": 0})
+        mask = whole[key] == value
+        for name, wanted in zip(("heads", "kv_heads", "head_dim"), shape, strict=True):
+            mask &= whole[name] == wanted
+
+        def without(
+            device: str, family: str, where: dict[str, str | int] | None = None, key: str = key, value: int = value
+        ) -> store.Columns:
+            columns = read(device, family, where)
+            keep = columns[key] != value
+            return {name: values[keep] for name, values in columns.items()}
+
+        monkeypatch.setattr(store, "read_table", without)
+        if family == "decode_attention":
+            table = decode.measured_decode(H100, H100, "bf16", *shape, 256)
+            guess = [table.time_ns(32, 32 * int(c)) for c in whole["context"][mask]]
+        else:
+            prompts = prefill.measured_prefill(H100, H100, "bf16", *shape)
+            guess = [prompts.time_ns(float(b), 3072.0) for b in whole["batch"][mask]]
+        error = np.array(guess) / whole["latency_ns"][mask] - 1
+        assert len(error) >= 5
+        assert 0 < np.median(np.abs(error)) < 0.04, family
 
 
 @pytest.mark.parametrize("device", DEVICES)
