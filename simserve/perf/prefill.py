@@ -158,14 +158,18 @@ def roofline_prefill(gpu: GpuSpec, heads: int, head_dim: int) -> PrefillTable:
 
 
 def grid_of(batch: Floats, tokens: Floats, time: Floats) -> tuple[Floats, Floats]:
-    """Log ns over [log2 batch, tokens]; a hole takes twice the time of half the batch, or half of twice."""
+    """Log ns over [log2 batch, tokens]; holes lie on the cubic between measured batch sizes, beyond them time goes
+    with the batch."""
     lengths = np.unique(tokens).astype(np.float64)
     grid = np.full((int(np.log2(batch.max())) + 1, len(lengths)), np.nan)
     whole = np.log2(batch) == np.rint(np.log2(batch))
     grid[np.log2(batch[whole]).astype(int), np.searchsorted(lengths, tokens[whole])] = np.log(time[whole])
-    for i in range(1, len(grid)):
-        grid[i] = np.where(np.isnan(grid[i]), grid[i - 1] + log(2.0), grid[i])
-    for i in range(len(grid) - 2, -1, -1):
-        grid[i] = np.where(np.isnan(grid[i]), grid[i + 1] - log(2.0), grid[i])
-    complete = np.isfinite(grid).all(axis=0)
+    octaves = np.arange(len(grid), dtype=np.float64)
+    complete = np.isfinite(grid).any(axis=0)
+    for column in np.flatnonzero(complete & ~np.isfinite(grid).all(axis=0)):
+        good = np.flatnonzero(np.isfinite(grid[:, column]))
+        holes = np.isnan(grid[:, column])
+        beyond = octaves - np.clip(octaves, good[0], good[-1])
+        filled = monotone(octaves[good], grid[good, column], octaves) + beyond * log(2.0)
+        grid[holes, column] = filled[holes]
     return grid[:, complete], lengths[complete]
