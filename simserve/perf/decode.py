@@ -81,8 +81,29 @@ def measured_decode(
     rows = (h == match.heads) & (kv == match.kv_heads) & (dim == match.head_dim)
     batch, context = (columns[c][rows].astype(np.int64) for c in ("batch", "context"))
     time = columns["latency_ns"][rows].astype(np.float64)
-    size = _token_bytes(kv_dtype, match.kv_heads, match.head_dim)
+    size = token_bytes_of(kv_dtype, match.kv_heads, match.head_dim)
     return decode_table(gpu, source, (batch, context, time), size, match, max_batch, window)
+
+
+def without_batch(
+    source: GpuSpec, rows: tuple[Floats, Floats, Floats], token_bytes: float, window: int, batch: int
+) -> tuple[Floats, Floats]:
+    """(priced, measured) ns of the rows at `batch`, priced from a table compiled without them."""
+    gone = rows[0] == batch
+    batches, contexts, times = ((values[~gone], values[gone]) for values in rows)
+    knots, complete = _compiled(source, (batches[0], contexts[0], times[0]), token_bytes, window)
+    row = _rows_at(knots, complete, np.log2(batches[1][:1]))[0]
+    return np.interp(batches[1] * contexts[1], _POWERS, row), times[1]
+
+
+def _compiled(
+    source: GpuSpec, rows: tuple[Floats, Floats, Floats], token_bytes: float, window: int
+) -> tuple[Floats, Floats]:
+    """`_complete` of the rows (batch, context, ns) of one shape."""
+    batch, context, time = rows
+    token_ns = token_bytes / source.memory_bandwidth_bytes_per_s * NS
+    streamed_from = 4 * L2_BYTES.get(source.name, 0) / token_bytes
+    return _complete(batch_grid(batch, batch * context, time), token_ns, streamed_from, window)
 
 
 def decode_table(
@@ -95,11 +116,8 @@ def decode_table(
     window: int = 0,
 ) -> DecodeTable:
     """A table from rows (batch, context, ns) of one shape on `source`; token_bytes: KV of one token of one layer."""
-    batch, context, time = rows
-    grid = batch_grid(batch, batch * context, time)
-    token_ns = token_bytes / source.memory_bandwidth_bytes_per_s * NS
-    streamed_from = 4 * L2_BYTES.get(source.name, 0) / token_bytes
-    knots, complete = _complete(grid, token_ns, streamed_from, window)
+    batch, context, _ = rows
+    knots, complete = _compiled(source, rows, token_bytes, window)
     ns = _on_batches(knots, complete, match, max_batch)
     note, shape_source = match.note, match.source
     if gpu.name != source.name:
@@ -123,7 +141,7 @@ def roofline_decode(
     return DecodeTable(ns, "modelled", "roofline and launch floor", frozenset(), -1)
 
 
-def _token_bytes(kv_dtype: str, kv_heads: int, head_dim: int) -> float:
+def token_bytes_of(kv_dtype: str, kv_heads: int, head_dim: int) -> float:
     return roofline.kv_bytes(1, kv_heads, head_dim, 1 if kv_dtype == "fp8" else 2)
 
 
@@ -164,15 +182,21 @@ def _complete(grid: Floats, token_ns: float, streamed_from: float, window: int =
     return rows.astype(np.float64), np.asarray(np.maximum.accumulate(np.maximum(out, cold[rows]), axis=1))
 
 
-def _on_batches(knots: Floats, complete: Floats, match: Match, max_batch: int) -> Floats:
-    """Times for b = 0..max_batch of the wanted shape, at sums of contexts 2^j of the wanted shape."""
-    scale = match.batch_scale
-    b = np.maximum(np.arange(max_batch + 1) * scale, 1e-9)
-    at = np.clip(np.log2(b), knots[0], knots[-1])
+def _rows_at(knots: Floats, complete: Floats, log_batch: Floats) -> Floats:
+    """Rows at any log2 of the batch: a measured one as it is, else the cubic between them."""
+    at = np.clip(log_batch, knots[0], knots[-1])
     rows = np.exp(monotone(knots, np.log(complete), at))
     rows = np.maximum.accumulate(rows, axis=1)
     measured = np.isin(at, knots)
     rows[measured] = complete[np.searchsorted(knots, at[measured])]
+    return np.asarray(rows, dtype=np.float64)
+
+
+def _on_batches(knots: Floats, complete: Floats, match: Match, max_batch: int) -> Floats:
+    """Times for b = 0..max_batch of the wanted shape, at sums of contexts 2^j of the wanted shape."""
+    scale = match.batch_scale
+    b = np.maximum(np.arange(max_batch + 1) * scale, 1e-9)
+    rows = _rows_at(knots, complete, np.log2(b))
     if scale != 1.0:
         last_slope = (rows[:, -1] - rows[:, -2]) / (_POWERS[-1] - _POWERS[-2])
         wanted = _POWERS * scale

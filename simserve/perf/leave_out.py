@@ -20,6 +20,7 @@ import numpy as np
 from simserve.errors import UnknownName
 from simserve.perf import store
 from simserve.perf.curves import monotone
+from simserve.perf.decode import token_bytes_of, without_batch
 from simserve.perf.gemm import GemmTable
 from simserve.perf.moe import MoeShape, MoeTable
 from simserve.perf.roofline import Floats
@@ -167,6 +168,8 @@ def errors_of(family: str, columns: Columns, gpu: GpuSpec) -> dict[str, Error]:
         for kind, lines in zip((ONE, BLOCK), LINES[family], strict=True):
             parts = [_line(columns, line) for line in lines]
             found[kind] = _summary(np.concatenate(parts), "; ".join(line.what for line in lines))
+    if family == "decode_attention":
+        found[BLOCK] = _summary(_decode_blocks(columns, gpu), "one batch size, from tables compiled without it")
     if family == "moe":
         found[MODEL] = _summary(_models(columns, gpu), "one model, priced from the nearest other")
     return {kind: error for kind, error in found.items() if error is not None}
@@ -253,6 +256,21 @@ def _utilisations(x: Floats, log_u: Floats, truth: Floats) -> Floats:
     # Utilisation and time err in opposite directions.
     error = np.exp(truth[1:-1] - guess).ravel() - 1
     return np.asarray(error[np.isfinite(error)])
+
+
+def _decode_blocks(columns: Columns, gpu: GpuSpec) -> Floats:
+    """Every inner batch size of every shape, priced as `decode.without_batch` says, against the rows as measured."""
+    out: list[Floats] = [np.zeros(0)]
+    for rows in store.groups(columns, _KV):
+        batch, context, time = (columns[name][rows].astype(np.float64) for name in ("batch", "context", "latency_ns"))
+        head = rows[0]
+        kv_heads, dim, window = (int(columns[name][head]) for name in ("kv_heads", "head_dim", "window"))
+        size = token_bytes_of(str(columns["kv_dtype"][head]), kv_heads, dim)
+        for gone in np.unique(batch)[1:-1]:
+            if (batch != gone).sum() >= 4:
+                priced, measured = without_batch(gpu, (batch, context, time), size, window, int(gone))
+                out.append(priced / measured - 1)
+    return np.concatenate(out)
 
 
 def _models(columns: Columns, gpu: GpuSpec) -> Floats:
