@@ -59,7 +59,7 @@ def _attention(device: str, family: str, keys: tuple[str, str], price: Shape) ->
     columns, found = store.read_table(device, family, {"kv_dtype": "bf16"}), []
     for heads, kv_heads, dim in SHAPES:
         rows = (columns["heads"] == heads) & (columns["kv_heads"] == kv_heads) & (columns["head_dim"] == dim)
-        rows &= (columns["batch"] <= 256) & (columns[keys[1]] >= 64)
+        rows &= (columns["batch"] <= 256) & (columns[keys[1]] >= 64) & (columns["window"] == 0)
         ns = price(heads, kv_heads, dim)
         pairs = zip(columns[keys[0]][rows].tolist(), columns[keys[1]][rows].tolist(), strict=True)
         found.append(np.array([ns(a, b) for a, b in pairs]) / columns["latency_ns"][rows] - 1)
