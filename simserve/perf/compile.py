@@ -15,8 +15,9 @@ from simserve.perf.elementwise import elementwise_ns
 from simserve.perf.gemm import GemmTable, roofline_curve
 from simserve.perf.prefill import PrefillTable, measured_prefill, roofline_prefill
 from simserve.perf.priced import Priced, Source
-from simserve.perf.relatives import has_rows, rated, source_for
+from simserve.perf.relatives import gemm_table, has_rows, rated, source_for
 from simserve.perf.roofline import Floats
+from simserve.perf.scattered import ScatteredGemms
 from simserve.spec.hardware import GpuSpec, load_gpu
 
 
@@ -55,7 +56,7 @@ class Tables:
 
     def __init__(self, gpu: GpuSpec, formats: Formats) -> None:
         self.gpu, self.formats = gpu, formats
-        self._gemms: dict[str, GemmTable | None] = {}
+        self._gemms: dict[str, GemmTable | ScatteredGemms | None] = {}
 
     def origin(self, family: str, key: str = "", value: str = "") -> tuple[GpuSpec, GpuSpec] | None:
         """(this device as its prices see it, the one whose table of `family` answers); None for the roofline.
@@ -76,7 +77,7 @@ class Tables:
         twin = "bf16" if dtype == "fp16" else dtype
         if twin not in self._gemms:
             pair = self.origin("gemm", "dtype", twin) if dtype in self.gpu.peak_flops else None
-            self._gemms[twin] = GemmTable(*pair, dtype) if pair else None
+            self._gemms[twin] = gemm_table(*pair, dtype) if pair else None
         table = self._gemms[twin]
         curve = table.curve(op.n, op.k, m) if table else roofline_curve(self.gpu, dtype, op.n, op.k, m)
         name = f"{table.source.name}/gemm" if table else "roofline/gemm"
@@ -120,7 +121,7 @@ class Tables:
 
 def priced(ns: float, source: Source, table: str, note: str) -> Priced:
     """A price with the left-out error of its table, where the table was measured and interpolated."""
-    device, _, family = table.partition("/")
+    device, _, family = table.rpartition("/")
     error = store.provenance(device, family).get("left_out_error", {}) if source == "interpolated" else {}
     return Priced(ns, source, table, note, error.get("median"))
 

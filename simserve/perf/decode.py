@@ -1,11 +1,12 @@
 """Decode attention: piecewise linear in S, the sum of the contexts, per batch size b.
 
-The table holds equal contexts c at batch b, both powers of two, so S = b c is one too. For each b the time is
-linear between S = 2^j and 2^(j+1); between measured batch sizes log time is a monotone cubic in log b at equal S:
-the bytes that must be read go with S alone, only launch and split overheads with b. A knot that nobody measured lies
-on the monotone cubic of log time in log S through its row. Beyond the table the last slope goes on. KV comes from
-memory in serving (the other layers' KV passes through the cache), so no time is believed below the KV bytes at the
-bandwidth that the largest rows reach.
+The table holds equal contexts c at batch b, in most tables both powers of two, so S = b c is one too; elsewhere rows
+less than a factor of two apart are joined by a line to the powers between them. For each b the time is linear
+between S = 2^j and 2^(j+1); between measured batch sizes log time is a monotone cubic in log b at equal S: the bytes
+that must be read go with S alone, only launch and split overheads with b. A knot that nobody measured lies on the
+monotone cubic of log time in log S through its row. Beyond the table the last slope goes on. KV comes from memory in
+serving (the other layers' KV passes through the cache), so no time is believed below the KV bytes at the bandwidth
+that the largest rows reach.
 
 With a sliding window each request attends at most `window` tokens. Rows and queries still count whole contexts: at
 batch b the mean context S / b says how much of the window is filled.
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simserve.perf import roofline, store
-from simserve.perf.checks import L2_BYTES
+from simserve.perf.checks import known_l2
 from simserve.perf.curves import monotone
 from simserve.perf.priced import Source, worst
 from simserve.perf.roofline import NS, Floats
@@ -102,8 +103,8 @@ def _compiled(
     """`_complete` of the rows (batch, context, ns) of one shape."""
     batch, context, time = rows
     token_ns = token_bytes / source.memory_bandwidth_bytes_per_s * NS
-    streamed_from = 4 * L2_BYTES.get(source.name, 0) / token_bytes
-    return _complete(batch_grid(batch, batch * context, time), token_ns, streamed_from, window)
+    streamed_from = 4 * known_l2(source.name) / token_bytes
+    return _complete(*batch_grid(batch, batch * context, time), token_ns, streamed_from, window)
 
 
 def decode_table(
@@ -145,16 +146,25 @@ def token_bytes_of(kv_dtype: str, kv_heads: int, head_dim: int) -> float:
     return roofline.kv_bytes(1, kv_heads, head_dim, 1 if kv_dtype == "fp8" else 2)
 
 
-def batch_grid(batch: Floats, context_sum: Floats, time: Floats) -> Floats:
-    """[log2 batch, log2 S] -> ns, NaN where not measured; rows off the powers of two are ignored."""
-    i, j = np.log2(batch), np.log2(context_sum)
-    whole = (i == np.rint(i)) & (j == np.rint(j))
-    grid = np.full((int(i[whole].max()) + 1, EXPONENTS), np.nan)
-    grid[i[whole].astype(int), j[whole].astype(int)] = time[whole]
-    return grid
+def batch_grid(batch: Floats, context_sum: Floats, time: Floats) -> tuple[Floats, Floats]:
+    """(measured batch sizes, their rows over log2 S in ns); NaN where nothing within a factor of two was measured."""
+    batches = np.unique(batch).astype(np.float64)
+    grid = np.full((len(batches), EXPONENTS), np.nan)
+    for row, value in zip(grid, batches, strict=True):
+        at = np.flatnonzero(batch == value)
+        at = at[np.argsort(context_sum[at])]
+        sums, ns = context_sum[at].astype(np.float64), time[at]
+        high = np.searchsorted(sums, _POWERS).clip(0, len(sums) - 1)
+        near = (sums[high] < 2 * sums[np.maximum(high - 1, 0)]) & (sums[0] <= _POWERS) & (sums[-1] >= _POWERS)
+        row[near] = np.interp(_POWERS, sums, ns)[near]
+        exact = sums[high] == _POWERS
+        row[exact] = ns[high][exact]
+    return batches, grid
 
 
-def _complete(grid: Floats, token_ns: float, streamed_from: float, window: int = 0) -> tuple[Floats, Floats]:
+def _complete(
+    batches: Floats, grid: Floats, token_ns: float, streamed_from: float, window: int = 0
+) -> tuple[Floats, Floats]:
     """(log2 of the measured batch sizes, their rows with every cell filled).
 
     Flat below a row's first measurement, its last slope beyond the last, cubic between.
@@ -162,7 +172,7 @@ def _complete(grid: Floats, token_ns: float, streamed_from: float, window: int =
     """
     seen = np.tile(_POWERS, (len(grid), 1))
     if window:
-        seen = np.minimum(seen, window * 2.0 ** np.arange(len(grid))[:, None])
+        seen = np.minimum(seen, window * batches[:, None])
     shares = np.where(streamed_from <= seen, token_ns * seen / grid, np.nan)
     share = float(np.nanmax(shares)) if np.isfinite(shares).any() else 1.0
     cold = token_ns * seen / min(share, 1.0)
@@ -179,7 +189,7 @@ def _complete(grid: Floats, token_ns: float, streamed_from: float, window: int =
         beyond = np.arange(EXPONENTS) > last
         out[i, beyond] = row[last] + slope * (_POWERS[beyond] - _POWERS[last])
     # A longer context never takes less time; the benchmark's noise sometimes says so.
-    return rows.astype(np.float64), np.asarray(np.maximum.accumulate(np.maximum(out, cold[rows]), axis=1))
+    return np.log2(batches[rows]), np.asarray(np.maximum.accumulate(np.maximum(out, cold[rows]), axis=1))
 
 
 def _rows_at(knots: Floats, complete: Floats, log_batch: Floats) -> Floats:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simserve.perf import roofline, store
-from simserve.perf.checks import L2_BYTES
+from simserve.perf.checks import known_l2
 from simserve.perf.priced import Source, worst
 from simserve.perf.roofline import Floats
 from simserve.spec.hardware import GpuSpec
@@ -74,7 +74,7 @@ class GemmTable:
 
     def _streamed_utilisation(self, log_u: Floats) -> float:
         """Log of the best share of bandwidth that a GEMM reaches whose weights cannot be cached."""
-        big = self._weights() > 4 * L2_BYTES.get(self.source.name, 0)
+        big = self._weights() > 4 * known_l2(self.source.name)
         streamed = log_u[big][:, self.m_grid <= _STREAMED_M]
         return float(np.nanmax(streamed)) if np.isfinite(streamed).any() else 0.0
 

@@ -21,9 +21,10 @@ from simserve.errors import UnknownName
 from simserve.perf import store
 from simserve.perf.curves import monotone
 from simserve.perf.decode import token_bytes_of, without_batch
-from simserve.perf.gemm import GemmTable
 from simserve.perf.moe import MoeShape, MoeTable
+from simserve.perf.relatives import gemm_table
 from simserve.perf.roofline import Floats
+from simserve.perf.scattered import ScatteredGemms
 from simserve.perf.store import Columns
 from simserve.spec.hardware import GpuSpec, load_gpu
 
@@ -239,7 +240,11 @@ def _gemm(columns: Columns, gpu: GpuSpec) -> tuple[Floats, Floats]:
     block: list[Floats] = [np.zeros(0)]
     for dtype in sorted({str(d) for d in columns["dtype"]}):
         rows = columns["dtype"].astype(str) == dtype
-        table = GemmTable(gpu, gpu, dtype, {name: values[rows] for name, values in columns.items()})
+        table = gemm_table(gpu, gpu, dtype, {name: values[rows] for name, values in columns.items()})
+        if isinstance(table, ScatteredGemms):
+            for into, errors in zip((one, block), table.left_out(), strict=True):
+                into.append(errors)
+            continue
         truth = np.where(table.measured, table.log_u, np.nan)
         for axis, grid, into in ((2, table.m_grid, one), (0, table.ns_grid, block), (1, table.ks_grid, block)):
             believed, known = np.moveaxis(table.log_u, axis, 0), np.moveaxis(truth, axis, 0)

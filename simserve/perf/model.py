@@ -24,7 +24,7 @@ from simserve.perf import store
 from simserve.perf.compile import Formats, Tables, head_op, priced, token_ops
 from simserve.perf.decode import segments
 from simserve.perf.host import EngineProfile, load_profile
-from simserve.perf.prefill import Equivalent, equivalent
+from simserve.perf.prefill import equivalent
 from simserve.perf.priced import Priced
 from simserve.spec.hardware import GpuSpec
 from simserve.spec.model import ModelSpec
@@ -118,11 +118,8 @@ class TableCost:
         return max(decode_attention - self._launch, 0.0)
 
     def _prefill_ns(self, prefill: Sequence[tuple[int, int]]) -> float:
-        if len(prefill) == 1 and not prefill[0][1]:
-            return self.prefill.time_ns(1.0, float(prefill[0][0])) * self.layers
-        work = equivalent(prefill)
-        ns = self.prefill.time_ns(work.batch, work.tokens) * self.layers
-        if any(past for _, past in prefill):
+        ns = self.prefill.chunks_ns(prefill) * self.layers
+        if not self.prefill.chain_ns and any(past for _, past in prefill):
             context = sum(chunk + past for chunk, past in prefill)
             count, j = min(len(prefill), self._top), context.bit_length()
             ns = max(ns, self._a[count][j] + self._c[count][j] * context)
@@ -149,9 +146,8 @@ class TableCost:
         return rows
 
     def _explain_prefill(self, prefill: Sequence[tuple[int, int]]) -> Priced:
-        work: Equivalent = equivalent(prefill)
-        note = f"as {work.batch:.3g} prompts of {work.tokens:.0f} tokens; {self.prefill.note}".rstrip("; ")
-        return priced(self._prefill_ns(prefill), self.prefill.source_at(work), self.prefill_name, note)
+        work = equivalent(prefill)
+        return priced(self._prefill_ns(prefill), self.prefill.source_at(work), self.prefill_name, self.prefill.note)
 
     def provenance(self) -> dict[str, Any]:
         """Tables with versions and licence, and the engine profile."""
@@ -159,7 +155,7 @@ class TableCost:
         names = sorted({p.table for _, p in typical if p.table.partition("/")[0] not in ("roofline", "engines")})
         return {
             "device": self.gpu.name,
-            "tables": {name: _table_entry(*name.split("/")) for name in names},
+            "tables": {name: _table_entry(name) for name in names},
             "engine_profile": self.profile.to_dict(),
         }
 
@@ -195,6 +191,7 @@ def build_cost(
     return TableCost(dense_ops(model, tensor_parallel_size, dtype), gpu, formats, engine)
 
 
-def _table_entry(device: str, family: str) -> dict[str, Any]:
+def _table_entry(table: str) -> dict[str, Any]:
+    device, _, family = table.rpartition("/")
     wanted = ("package", "package_version", "licence", "built", "sources", "kernels", "rows_kept")
     return {key: value for key, value in store.provenance(device, family).items() if key in wanted}

@@ -158,7 +158,7 @@ def _refuse_units(columns: Columns, device: str, family: str, lines: NDArray[np.
     if gpu is None or not (family in bounds.WORK or family in bounds.LINKED):
         return
     link, time = load_link(gpu.interconnect), columns["latency_ns"].astype(np.float64)
-    l2 = checks.L2_BYTES.get(gpu.name, UNKNOWN_L2)
+    l2 = checks.known_l2(gpu.name, UNKNOWN_L2)
     try:
         least = np.maximum(bounds.bound_ns(family, columns, gpu, link, l2), FASTEST_NS)
     except Infeasible as error:

@@ -1,13 +1,19 @@
-"""Prefill attention: measured for prompts without past at equal lengths, carried over by equal work.
+"""Prefill attention: measured for prompts with nothing cached before them, carried over to every set of chunks.
 
-The table holds `batch` prompts of `tokens` tokens each, nothing before them. Any step is mapped onto it:
-- past: a chunk of q tokens after p earlier ones attends q p + q (q + 1) / 2 pairs and is priced as a prompt
-  with as many pairs. No row with past was measured, so such a price is 'modelled';
-- several requests: with pairs P_i, the effective number n = (sum P)^2 / sum P^2 and the equal length with
-  sum P / n pairs each. n equal requests give batch n exactly; a long prompt beside short ones gives n near 1;
+The table holds `batch` prompts of `tokens` tokens each. Any step is mapped onto it:
+- several requests: with pairs P_i = q_i (q_i + 1) / 2, the effective number n = (sum P)^2 / sum P^2 and the equal
+  length with sum P / n pairs each. n equal requests give batch n exactly; a long prompt beside short ones n near 1;
+- cached context: p_i tokens before the chunk add max(c max p_i, r sum q_i p_i). A block of queries walks through the
+  cached keys one after the other, c ns for each; blocks beyond what the device runs at once queue up, and r is the
+  time per pair at full rate, that of the longest prompt. c is the slope of the table's prompts with one or two heads,
+  which one round of blocks covers: without any row with cached context this predicts those of RTX PRO 6000
+  (LLMServingSim) to a median of 7 % where equal pairs alone were off by up to ten times (`benchmarks/cross_source.py`).
+  Tables that do hold rows with cached context tell c themselves;
+- where neither can tell c, a chunk of q tokens after p is priced as the prompt with as many pairs, q p + q (q + 1) / 2,
+  and at least what reading its keys and values takes;
 - between rows log time is a monotone cubic in log tokens, and then in log batch (`simserve.perf.curves`); past 16384
-  tokens it goes with the pairs, past the largest batch with the slope of the last doubling.
-A chunk never takes less than reading its keys and values as decode attention would.
+  tokens it goes with the pairs, past the largest batch with the slope of the last doubling. Where single prompts alone
+  were measured, work above the shortest prompt's time goes with the batch.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ from math import exp, log, log2
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simserve.perf import roofline, store
 from simserve.perf.curves import monotone
@@ -28,6 +35,10 @@ from simserve.spec.hardware import GpuSpec
 
 # Straight pieces that stand for the cubic between two measured batch sizes, and two measured lengths.
 _PER_OCTAVE, _PER_GAP = 4, 6
+# Prompt lengths between which a lone head's time grows by its longest block of queries alone, on every measured device.
+_CHAIN = (1024, 4096)
+_LONG_PAST = 1024
+_Numbers = NDArray[np.int64]
 
 
 class Equivalent(NamedTuple):
@@ -78,13 +89,20 @@ class PrefillTable:
     """One layer's prefill attention in ns, from a complete grid of log times [log2 batch, tokens]."""
 
     def __init__(
-        self, log_ns: Floats, tokens: Floats, source: Source, note: str, batch_scale: float, window: int = 0
+        self,
+        log_ns: Floats,
+        tokens: Floats,
+        source: Source,
+        note: str,
+        batch_scale: float,
+        window: int = 0,
+        chain_ns: float = 0.0,
     ) -> None:
         # Past the longest prompt time goes with the pairs: with the tokens under a window, else with their square.
         self._growth = 1.0 if window else 2.0
         self.shape_source, self.note, self.batch_scale = source, note, batch_scale
-        if len(log_ns) == 1:  # one batch size measured: time goes with the batch
-            log_ns = np.concatenate([log_ns, log_ns + log(2.0)])
+        if len(log_ns) == 1:
+            log_ns = _by_launch_and_work(log_ns[0])
         self.tokens: list[float] = tokens.tolist()
         self._octaves = len(log_ns) - 1
         batch = np.arange(self._octaves * _PER_OCTAVE + 1) / _PER_OCTAVE
@@ -96,6 +114,48 @@ class PrefillTable:
         self._last = len(self._rows) - 1
         # One doubling past the largest batch, with the slope of the doubling before it.
         self._beyond: list[float] = (2 * rows[-1] - rows[-1 - _PER_OCTAVE]).tolist()
+        # Of one cached token before a chunk: at the least, and per query token at full rate. 0: nobody knows.
+        self.chain_ns, self.window = chain_ns, window
+        longest = self.tokens[-1]
+        pairs = windowed_pairs(longest, 0, window) if window else causal_pairs(longest, 0)
+        self._pair_ns: float = self.time_ns(1.0, longest) / pairs
+
+    def chunks_ns(self, chunks: Sequence[tuple[int, int]]) -> float:
+        """Time of (chunk tokens, context before) per request, not empty."""
+        if len(chunks) == 1:
+            chunk, past = chunks[0]
+            if not past:
+                return self.time_ns(1.0, float(chunk))
+            if self.chain_ns:
+                seen = min(past, self.window) if self.window else past
+                return self.time_ns(1.0, float(chunk)) + seen * max(self.chain_ns, chunk * self._pair_ns)
+        if self.chain_ns and not self.window:
+            return self._several_ns(chunks)
+        work = equivalent([(chunk, 0) for chunk, _ in chunks] if self.chain_ns else chunks, self.window)
+        return self.time_ns(work.batch, work.tokens) + self._cached_ns(chunks)
+
+    def _cached_ns(self, chunks: Sequence[tuple[int, int]]) -> float:
+        if not self.chain_ns:
+            return 0.0
+        seen = [(chunk, min(past, self.window)) for chunk, past in chunks]
+        cached = sum(chunk * past for chunk, past in seen)
+        return max(self.chain_ns * max(past for _, past in seen), self._pair_ns * cached)
+
+    def _several_ns(self, chunks: Sequence[tuple[int, int]]) -> float:
+        """`equivalent` of the chunks alone, written out, and their cached tokens: this is priced millions of times."""
+        total = squares = cached = 0.0
+        longest = 0
+        for chunk, past in chunks:
+            pairs = chunk * (chunk + 1.0) / 2.0
+            total += pairs
+            squares += pairs * pairs
+            if past:
+                cached += chunk * past
+                if past > longest:
+                    longest = past
+        batch, each = total * total / squares, squares / total
+        ns = self.time_ns(batch, (2.0 * each + 0.25) ** 0.5 - 0.5)
+        return ns + max(self.chain_ns * longest, self._pair_ns * cached)
 
     def time_ns(self, batch: float, tokens: float) -> float:
         """Time of `batch` equal prompts of `tokens` tokens each."""
@@ -131,20 +191,55 @@ def measured_prefill(
     gpu: GpuSpec, source: GpuSpec, kv_dtype: str, heads: int, kv_heads: int, head_dim: int, window: int = 0
 ) -> PrefillTable:
     """From the tables of `source`, on the peak FLOP/s of `gpu`. window: keys a query sees, 0 = all before it."""
-    where: dict[str, str | int] = {"kv_dtype": kv_dtype, "window": window, "past": 0}
-    columns = store.read_table(source.name, "prefill_attention", where)
-    h, kv, dim = (columns[c].astype(np.int64) for c in ("heads", "kv_heads", "head_dim"))
+    columns = store.read_table(source.name, "prefill_attention", {"kv_dtype": kv_dtype, "window": window})
+    h, kv, dim, past = (columns[c].astype(np.int64) for c in ("heads", "kv_heads", "head_dim", "past"))
     match = nearest(heads, kv_heads, head_dim, set(zip(h.tolist(), kv.tolist(), dim.tolist(), strict=True)))
-    rows = (h == match.heads) & (kv == match.kv_heads) & (dim == match.head_dim)
-    batch, tokens = (columns[c][rows].astype(np.int64) for c in ("batch", "tokens"))
-    grid, lengths = grid_of(batch, tokens, columns["latency_ns"][rows].astype(np.float64))
-    grid += log(match.time_scale)
+    shape = (h == match.heads) & (kv == match.kv_heads) & (dim == match.head_dim)
+    batch, tokens = (columns[c].astype(np.int64) for c in ("batch", "tokens"))
+    time = columns["latency_ns"].astype(np.float64)
+    alone = shape & (past == 0)
+    grid, lengths = grid_of(batch[alone], tokens[alone], time[alone])
+    lone = (batch == 1) & (dim == match.head_dim)
+    chain_ns = _chain_of_past(tokens, past, time, lone & shape) or _chain_of_few_heads(h, tokens, time, lone)
+    grid, chain_ns = grid + log(match.time_scale), chain_ns * match.time_scale
     note, shape_source = match.note, match.source
     if gpu.name != source.name:
-        grid += log(roofline.peak_flops(source, "bf16") / roofline.peak_flops(gpu, "bf16"))
+        ratio = roofline.peak_flops(source, "bf16") / roofline.peak_flops(gpu, "bf16")
+        grid, chain_ns = grid + log(ratio), chain_ns * ratio
         note = f"utilisation of {source.name}; {note}".rstrip("; ")
         shape_source = worst(shape_source, "transferred")
-    return PrefillTable(grid, lengths, shape_source, note, heads / match.heads, window)
+    return PrefillTable(grid, lengths, shape_source, note, heads / match.heads, window, chain_ns)
+
+
+def _chain_of_past(tokens: _Numbers, past: _Numbers, time: Floats, rows: NDArray[np.bool_]) -> float:
+    """ns per cached token before the shortest measured chunk, from rows with much cached context; 0 without any."""
+    long = rows & (past >= _LONG_PAST)
+    if not long.any():
+        return 0.0
+    shortest = tokens[long].min()
+    alone = rows & (past == 0)
+    fresh = float(np.interp(shortest, np.sort(tokens[alone]), time[alone][np.argsort(tokens[alone])]))
+    long &= tokens == shortest
+    return float(np.median((time[long] - fresh) / past[long]))
+
+
+def _chain_of_few_heads(heads: _Numbers, tokens: _Numbers, time: Floats, rows: NDArray[np.bool_]) -> float:
+    """ns that one more key adds to a prompt of one or two heads between _CHAIN lengths; 0 if nobody measured such."""
+    rows = rows & (heads == heads[rows].min())
+    low, high = _CHAIN
+    if heads[rows].min() > 2 or tokens[rows].max() < high:
+        return 0.0
+    order = np.argsort(tokens[rows])
+    first, last = np.interp(_CHAIN, tokens[rows][order], time[rows][order])
+    return float((last - first) / (high - low))
+
+
+def _by_launch_and_work(log_ns: Floats) -> Floats:
+    """Rows for batches 1, 2, 4, ... from those of single prompts: the launch once, the work above it per prompt."""
+    ns = np.exp(log_ns)
+    launch = ns.min()
+    batch = 2.0 ** np.arange(9)[:, None]
+    return np.asarray(np.log(launch + batch * (ns - launch)), dtype=np.float64)
 
 
 def roofline_prefill(gpu: GpuSpec, heads: int, head_dim: int) -> PrefillTable:

@@ -80,8 +80,8 @@ def _attention(v: Values) -> Attention:
 
 def _prefill(gpu: GpuSpec, v: Values) -> Priced:
     table, name = _tables(gpu, kv_dtype=str(v["kv_dtype"])).prefill(_attention(v))
-    work = equivalent([(int(v["tokens"]), int(v["past"]))] * int(v["batch"]))
-    return priced(table.time_ns(work.batch, work.tokens), table.source_at(work), name, table.note)
+    chunks = [(int(v["tokens"]), int(v["past"]))] * int(v["batch"])
+    return priced(table.chunks_ns(chunks), table.source_at(equivalent(chunks)), name, table.note)
 
 
 def _decode(gpu: GpuSpec, v: Values) -> Priced:
@@ -154,8 +154,7 @@ def _at(curve: Curve | AllReduceCurve, x: int, family: str, pair: Pair) -> Price
 
 
 def _of_prompts(table: PrefillTable, chunks: list[tuple[int, int]], family: str, pair: Pair) -> Priced:
-    work = equivalent(chunks)
-    return priced(table.time_ns(work.batch, work.tokens), table.source_at(work), _name(family, pair), table.note)
+    return priced(table.chunks_ns(chunks), table.source_at(equivalent(chunks)), _name(family, pair), table.note)
 
 
 _ATTENTION: dict[str, Value | None] = {"kv_dtype": "auto", "head_dim": 128, "heads": None, "kv_heads": None, "batch": 1}

@@ -13,8 +13,9 @@ import numpy as np
 
 from simserve.errors import SpecError, nearest_name
 from simserve.paths import find_data
-from simserve.perf import store
+from simserve.perf import roofline, store
 from simserve.perf.gemm import GemmTable
+from simserve.perf.scattered import ScatteredGemms, is_scattered
 from simserve.spec.hardware import GpuSpec
 
 _LARGE_M, _LARGE_SHAPE = 4096, 4096
@@ -59,8 +60,8 @@ def _relative(entry: dict[str, Any]) -> Relative:
 
 def source_for(device: str, family: str, key: str = "", value: str = "") -> str | None:
     """The relative whose table of `family` answers for `device`, with rows where key = value; None for none."""
-    relative = relatives().get(device)
-    names = relative.sources(family) if relative is not None else ()
+    relative, base = relatives().get(device), device.partition("/")[0]
+    names = relative.sources(family) if relative is not None else (base,) if base != device else ()
     return next((name for name in names if has_rows(name, family, key, value)), None)
 
 
@@ -93,9 +94,21 @@ def rated(gpu: GpuSpec, source: GpuSpec) -> GpuSpec:
     })  # fmt: skip
 
 
+def gemm_table(
+    gpu: GpuSpec, source: GpuSpec, dtype: str, columns: store.Columns | None = None
+) -> GemmTable | ScatteredGemms:
+    """The GEMMs of `source` on the roofline of `gpu`: a grid of shapes, or the few of some models."""
+    rows = "bf16" if dtype == "fp16" else dtype
+    if columns is None:
+        columns = store.read_table(source.name, "gemm", {"dtype": rows})
+    return (ScatteredGemms if is_scattered(columns) else GemmTable)(gpu, source, dtype, columns)
+
+
+@lru_cache(maxsize=32)
 def large_gemm_utilisation(source: GpuSpec) -> float:
     """Median share of the 16-bit peak over the measured GEMMs of at least 4,096 in every dimension."""
-    table = GemmTable(source, source, "bf16")
-    large = table.log_u[np.ix_(table.ns_grid >= _LARGE_SHAPE, table.ks_grid >= _LARGE_SHAPE, table.m_grid >= _LARGE_M)]
-    return float(np.exp(np.nanmedian(large)))
-
+    columns = store.read_table(source.name, "gemm", {"dtype": "bf16"})
+    m, n, k, ns = (columns[name].astype(np.float64) for name in ("m", "n", "k", "latency_ns"))
+    large = (n >= _LARGE_SHAPE) & (k >= _LARGE_SHAPE) & (m >= min(_LARGE_M, m.max()))
+    flop_per_ns = 2 * m[large] * n[large] * k[large] / ns[large]
+    return float(np.median(flop_per_ns)) * roofline.NS / roofline.peak_flops(source, "bf16")

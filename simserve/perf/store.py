@@ -198,9 +198,15 @@ def provenance(device: str, family: str) -> dict[str, Any]:
 
 
 def devices() -> list[str]:
-    """Devices with at least one table."""
-    files = (p for d in data_dirs("perfdb") for p in d.glob("*/*") if p.suffix in (".parquet", ".csv"))
-    return sorted({p.parent.name for p in files if p.stem in FAMILIES})
+    """Devices with at least one table; `h100_sxm/vidur`: another source of the same device."""
+    found = {
+        path.parent.relative_to(folder).as_posix()
+        for folder in data_dirs("perfdb")
+        for pattern in ("*/*", "*/*/*")
+        for path in folder.glob(pattern)
+        if path.suffix in (".parquet", ".csv") and path.stem in FAMILIES
+    }
+    return sorted(found)
 
 
 def list_tables() -> list[TableInfo]:

@@ -29,13 +29,13 @@ UNKNOWN = 1.0
 
 def family_of(price: Priced) -> str:
     """'gemm' of 'h100_sxm/gemm' or 'roofline/gemm', 'host' of an engine profile."""
-    device, _, family = price.table.partition("/")
+    device, _, family = price.table.rpartition("/")
     return "host" if device == "engines" else family
 
 
 def half_width(price: Priced, profile: EngineProfile, gpu: GpuSpec) -> float:
     """Relative half-width of the 90 % interval of one price on `gpu`."""
-    device, _, family = price.table.partition("/")
+    device, _, family = price.table.rpartition("/")
     if device == "engines":
         return NORMAL_90 * profile.host_ns_stderr / price.ns if price.ns else 0.0
     left_out: Mapping[str, Any] = store.provenance(device, family).get("left_out_error", {})

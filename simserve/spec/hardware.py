@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
+from simserve.errors import UnknownName
+from simserve.paths import data_dirs
 from simserve.spec.base import Spec
 from simserve.spec.catalogue import Catalogue, NamedSpec, S
 
@@ -133,8 +135,18 @@ def _load(catalogue: Catalogue[S], name_or_path: str) -> S:
 
 
 def load_gpu(name: str) -> GpuSpec:
-    """A GPU by name ('h100_sxm', 'H100-SXM', 'h100') or YAML path; UnknownName with the nearest otherwise."""
-    return _load(_gpus(), name)
+    """A GPU by name ('h100_sxm', 'H100-SXM', 'h100') or YAML path; UnknownName with the nearest otherwise.
+
+    'h100_sxm/vidur': the same GPU, priced by the kernel tables in perfdb/h100_sxm/vidur first.
+    """
+    base, _, tables = name.partition("/")
+    if not tables or Path(name).suffix in (".yaml", ".yml"):
+        return _load(_gpus(), name)
+    gpu = _load(_gpus(), base)
+    known = {p.name for d in data_dirs("perfdb") for p in (d / gpu.name).glob("*") if p.is_dir()}
+    if tables not in known:
+        raise UnknownName(f"source of tables of {gpu.name}", tables, known)
+    return gpu.model_copy(update={"name": f"{gpu.name}/{tables}"})
 
 
 def load_link(name: str) -> LinkSpec:

@@ -11,8 +11,8 @@ from simserve.errors import UnknownName
 
 Build = Callable[[Sequence[str], Path, Path | None], list[Path]]
 _MODULES = {
-    "aiconfigurator": "simserve.perf.importers.aiconfigurator",
-    "pcie": "simserve.perf.importers.pcie",
+    name: f"simserve.perf.importers.{name}"
+    for name in ("aiconfigurator", "blis", "infersim", "llmservingsim", "llmservingsim_v0", "pcie", "vidur")
 }
 
 

@@ -8,20 +8,17 @@ What each family keeps is said in aiconfigurator_dense.py and aiconfigurator_moe
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from simserve.errors import MissingData
-from simserve.perf import checks, leave_out, store
 from simserve.perf.importers import aiconfigurator_dense as dense
 from simserve.perf.importers import aiconfigurator_moe as experts
-from simserve.perf.importers.aiconfigurator_source import PACKAGE, Read, median_of_repeats
-from simserve.spec.hardware import GpuSpec, load_gpu, load_link
+from simserve.perf.importers.aiconfigurator_source import PACKAGE
+from simserve.perf.importers.rows import Read
+from simserve.perf.importers.writing import write_device
+from simserve.spec.hardware import load_gpu
 
 IMPORT_NAME, LICENCE = "aiconfigurator_core", "Apache-2.0, NVIDIA"
 DEVICES = (
@@ -70,47 +67,14 @@ def _build_device(device: str, out_dir: Path, root: Path) -> list[Path]:
     if not folder.is_dir():
         known = ", ".join(sorted(p.name for p in (root / "systems" / "data").iterdir()))
         raise MissingData(f"{PACKAGE} has no tables for {device}; it has {known}")
-    gpu = load_gpu(device)
-    tables: dict[str, dict[str, Any]] = {}
-    written: list[Path] = []
-    for family, reader in _READERS.items():
-        read = reader(folder)
-        if read is not None:
-            path = out_dir / gpu.name / f"{family}.parquet"
-            tables[family] = _build_table(gpu, family, path, read)
-            written.append(path)
     about = {
         "package": PACKAGE,
         "package_version": _package_version(root),
         "licence": LICENCE,
-        "built": datetime.now(UTC).date().isoformat(),
         "built_by": "simserve perfdb build --from aiconfigurator",
-        "tables": tables,
     }
-    note = out_dir / gpu.name / "provenance.json"
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    return [*written, note]
-
-
-def _build_table(gpu: GpuSpec, family: str, path: Path, read: Read) -> dict[str, Any]:
-    columns, repeats = median_of_repeats(family, read.columns)
-    columns, dropped = checks.drop_unphysical(family, columns, gpu, load_link(gpu.interconnect))
-    store.write_table(path, family, columns)
-    entry: dict[str, Any] = {
-        "sources": [
-            {"file": r.file, "framework": r.framework, "version": r.version, "device": r.device} for r in read.raws
-        ],
-        "kernels": sorted({str(k) for k in columns["kernel"]} - {""}) if "kernel" in columns else [],
-        "rows_source": sum(raw.rows for raw in read.raws),
-        "rows_kept": len(columns["latency_ns"]),
-        "rows_left_out": read.left_out,
-        "rows_merged_repeats": repeats,
-        "rows_dropped": [asdict(row) for row in dropped],
-        "latency_unit": "ns",
-        "left_out_error": leave_out.summary(family, columns, gpu),
-    }
-    return entry
+    reads = {family: reader(folder) for family, reader in _READERS.items()}
+    return write_device(load_gpu(device), "", out_dir, reads, about)
 
 
 def _package_version(root: Path) -> str:

@@ -22,18 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from simserve.perf.importers.aiconfigurator_source import (
-    Counts,
-    Mask,
-    Read,
-    constant,
-    dtype_names,
-    join,
-    median_of_repeats,
-    pick,
-    read_family,
-    together,
-)
+from simserve.perf.importers.aiconfigurator_source import pick, read_family
+from simserve.perf.importers.rows import Counts, Mask, Read, constant, dtype_names, join, median_of_repeats, together
 from simserve.perf.store import KEYS, Columns
 
 _ATTENTION = {

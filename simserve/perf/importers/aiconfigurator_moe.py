@@ -20,16 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from simserve.perf.importers.aiconfigurator_source import (
-    Convert,
-    Counts,
-    Read,
-    constant,
-    dtype_names,
-    pick,
-    read_family,
-    together,
-)
+from simserve.perf.importers.aiconfigurator_source import Convert, pick, read_family
+from simserve.perf.importers.rows import Counts, Read, constant, dtype_names, together
 from simserve.perf.store import KEYS, Columns
 
 _MOE = {

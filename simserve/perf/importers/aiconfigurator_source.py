@@ -16,15 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simserve.perf import store
+from simserve.perf.importers.rows import Counts, Mask, Origin, Read, join, ns
 from simserve.perf.store import Columns
 
 PACKAGE = "aiconfigurator-core"
-DTYPES = {"bfloat16": "bf16"}  # other names stay: fp8, fp8_block, nvfp4, int4_wo, w4a16_mxfp4, w4a8_mxfp4_mxfp8
-Mask = NDArray[np.bool_]
-Counts = dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -32,24 +29,7 @@ class Raw:
     """One source file: columns as arrays, and where it is inside the package."""
 
     columns: Columns
-    file: str
-    framework: str
-    version: str
-    device: str
-
-    @property
-    def rows(self) -> int:
-        """Rows of the file."""
-        return len(self.columns["latency"])
-
-
-@dataclass(frozen=True)
-class Read:
-    """Rows of one family in our keys, the files they are from, and how many rows were left out, by reason."""
-
-    raws: tuple[Raw, ...]
-    columns: Columns
-    left_out: Counts
+    origin: Origin
 
 
 Convert = Callable[[Columns], tuple[Columns, Counts]]
@@ -62,7 +42,7 @@ def read_family(
 
     None where no version has the file.
     """
-    raws: list[Raw] = []
+    raws: list[Origin] = []
     parts: list[Columns] = []
     left_out: Counts = {}
     for path in versions(folder, file)[: None if fill else 1]:
@@ -73,7 +53,7 @@ def read_family(
             if not len(columns["latency_ns"]):
                 continue
             reasons["a newer version has the curve"] = unused
-        raws.append(raw)
+        raws.append(raw.origin)
         parts.append(columns)
         for reason, count in reasons.items():
             left_out[reason] = left_out.get(reason, 0) + count
@@ -95,7 +75,7 @@ def read_file(path: Path) -> Raw:
     columns: Columns = {n: table.column(n).to_numpy() for n in table.column_names}
     said = {n: str(columns[n][0]) if n in columns else "" for n in ("framework", "device")}
     inside = path.relative_to(path.parents[5]).as_posix()
-    return Raw(columns, inside, said["framework"], path.parent.name, said["device"])
+    return Raw(columns, Origin(inside, said["framework"], path.parent.name, said["device"], table.num_rows))
 
 
 def pick(columns: Columns, keep: Mask, ints: dict[str, str]) -> Columns:
@@ -105,58 +85,6 @@ def pick(columns: Columns, keep: Mask, ints: dict[str, str]) -> Columns:
     if "kernel_source" in columns:
         out["kernel"] = columns["kernel_source"][keep]
     return out
-
-
-def ns(milliseconds: NDArray[np.generic]) -> NDArray[np.int64]:
-    """Integer nanoseconds."""
-    return np.rint(milliseconds.astype(np.float64) * 1e6).astype(np.int64)
-
-
-def dtype_names(names: NDArray[np.generic]) -> NDArray[np.generic]:
-    """The schema's names of number formats."""
-    distinct, index = np.unique(names.astype(str), return_inverse=True)
-    return np.array([DTYPES.get(str(name), str(name)) for name in distinct], dtype=object)[index]
-
-
-def constant(value: str, rows: int) -> NDArray[np.generic]:
-    """A text column of one value."""
-    return np.full(rows, value, dtype=object)
-
-
-def join(parts: list[Columns]) -> Columns:
-    """Rows of several tables one after the other; a kernel that one of them does not name is ''."""
-    names = list(dict.fromkeys(name for part in parts for name in part))
-    rows = [len(part["latency_ns"]) for part in parts]
-    return {
-        name: np.concatenate([p.get(name, constant("", n)) for p, n in zip(parts, rows, strict=True)]) for name in names
-    }
-
-
-def together(*found: Read | None) -> Read | None:
-    """Several reads of one family as one."""
-    reads = [read for read in found if read is not None]
-    if not reads:
-        return None
-    left_out: Counts = {}
-    for read in reads:
-        for reason, count in read.left_out.items():
-            left_out[reason] = left_out.get(reason, 0) + count
-    return Read(tuple(raw for read in reads for raw in read.raws), join([r.columns for r in reads]), left_out)
-
-
-def median_of_repeats(family: str, columns: Columns) -> tuple[Columns, int]:
-    """One row per key: the median of its repeats. Returns how many rows went."""
-    group = store.group_ids(columns, store.KEYS[family])
-    _, first = np.unique(group, return_index=True)
-    repeats = len(group) - len(first)
-    if not repeats:
-        return columns, 0
-    time = columns["latency_ns"].astype(np.float64)
-    order = np.lexsort((time, group))
-    splits = np.split(time[order], np.flatnonzero(np.diff(group[order])) + 1)
-    out = {name: values[first] for name, values in columns.items()}
-    out["latency_ns"] = np.array([round(float(np.median(part))) for part in splits], dtype=np.int64)
-    return out, repeats
 
 
 def _new_curves(older: Columns, newer: Columns, keys: tuple[str, ...]) -> tuple[Columns, int]:
