@@ -17,16 +17,20 @@ app = typer.Typer(help="Kernel tables: list, show, query, plot, validate, build.
 @app.command("list")
 def list_tables() -> None:
     """One line per table: device, family, rows, size, origin."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     from simserve.perf.store import list_tables as all_tables
 
-    shown = Table("device", "table", "rows", "bytes", "package", "framework")
+    shown = Table(box=SIMPLE_HEAD)
+    for header in ("device", "table", "rows", "KB", "source"):
+        shown.add_column(header, no_wrap=header != "source", justify="right" if header in ("rows", "KB") else "left")
     for t in all_tables():
         entry = t.provenance
         package = " ".join(str(entry[k]) for k in ("package", "package_version") if k in entry)
-        shown.add_row(t.device, t.family, f"{t.rows:,}", f"{t.size_bytes:,}", package, _frameworks(entry))
+        source = ": ".join(word for word in (package, _frameworks(entry)) if word)
+        shown.add_row(t.device, t.family, f"{t.rows:,}", f"{t.size_bytes / 1000:,.0f}", source)
     Console().print(shown)
 
 

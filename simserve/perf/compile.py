@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simserve.arch.ops import AllReduce, Attention, Elementwise, Gemm, StepOps
-from simserve.perf import store
+from simserve.perf import roofline, store
 from simserve.perf.collective import measured_all_reduce, roofline_all_reduce
 from simserve.perf.decode import DecodeTable, measured_decode, roofline_decode
 from simserve.perf.elementwise import elementwise_ns
@@ -76,7 +76,7 @@ class Tables:
         m = np.arange(1, self.formats.max_tokens + 1, dtype=np.float64)
         twin = "bf16" if dtype == "fp16" else dtype
         if twin not in self._gemms:
-            pair = self.origin("gemm", "dtype", twin) if dtype in self.gpu.peak_flops else None
+            pair = self.origin("gemm", "dtype", twin) if roofline.computes(self.gpu, dtype) else None
             self._gemms[twin] = gemm_table(*pair, dtype) if pair else None
         table = self._gemms[twin]
         curve = table.curve(op.n, op.k, m) if table else roofline_curve(self.gpu, dtype, op.n, op.k, m)

@@ -5,20 +5,21 @@ Two figures per family, both over every row that has neighbours on both sides, n
 - leave block out: a slab goes, all rows at one value of a key (a prompt length, a batch size, a width n, a split of the
   experts), or for curves of one key two rows in a row; it is predicted from the slabs on either side.
 The gap is twice what a query inside the table meets, so both are on the careful side. For experts a third figure,
-leave model out: a whole model goes and is priced as one that nobody measured.
+leave model out: a whole model goes and is priced as one that nobody measured. `against SOURCE`: no row goes, and prices
+are held against what somebody else measured on the device.
 Error = predicted / measured - 1. Rows that were dropped as impossible or cached are no truth and do not count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from simserve.errors import UnknownName
-from simserve.perf import store
+from simserve.perf import second_source, store
 from simserve.perf.curves import monotone
 from simserve.perf.decode import token_bytes_of, without_batch
 from simserve.perf.moe import MoeShape, MoeTable
@@ -152,8 +153,16 @@ def validate(devices: Sequence[str] = (), families: Sequence[str] = ()) -> list[
         for device in devices or known
         for family in families or store.FAMILIES
         if (family in LINES or family == "gemm") and store.has_table(device, family)
-        for kind, error in errors(device, family).items()
+        for kind, error in (*errors(device, family).items(), *_against_others(device, family))
     ]
+
+
+def _against_others(device: str, family: str) -> Iterator[tuple[str, Error]]:
+    """('against vidur', error) for every second source that measured the family on this device."""
+    for source in second_source.others(device):
+        error = _summary(second_source.errors(device, source, family), f"rows of {source}, priced from this table")
+        if error is not None:
+            yield f"against {source}", error
 
 
 def errors_of(family: str, columns: Columns, gpu: GpuSpec) -> dict[str, Error]:

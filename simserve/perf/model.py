@@ -4,12 +4,14 @@
 
 m: tokens of the step, padded to the next captured CUDA-graph size; sampled: rows of the LM head; b: decoding
 requests; S: sum of their contexts; j = S.bit_length(). Decode attention is linear in S between powers of two.
-Prefill and decode share one variable-length attention launch, so a mixed step pays that launch once.
+Prefill and decode share one variable-length attention launch, so a mixed step pays that launch once; where its kernel
+handles a decoding request like a block of prompt tokens, `simserve.perf.prefill` says what that costs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -72,7 +74,7 @@ class TableCost:
             if not prefill:
                 fixed = self._tokens[decode_seqs] + self._head[sampled] + self._host[decode_seqs]
                 return int(fixed + attention + 0.5)
-            return self._mixed_ns(prefill, decode_seqs, attention, sampled)
+            return self._mixed_ns(prefill, decode_seqs, decode_context_tokens, attention, sampled)
         except IndexError:
             raise self._out_of_range(prefill, decode_seqs, sampled) from None
 
@@ -101,21 +103,24 @@ class TableCost:
         return ns.astype(np.int64)
 
     def _mixed_ns(
-        self, prefill: Sequence[tuple[int, int]], decode_seqs: int, decode_attention: float, sampled: int
+        self, prefill: Sequence[tuple[int, int]], decode_seqs: int, context: int, decode_attention: float, sampled: int
     ) -> int:
         tokens = decode_seqs + (prefill[0][0] if len(prefill) == 1 else sum(chunk for chunk, _ in prefill))
         host = self._host[min(decode_seqs + len(prefill), self._top)]
         fixed = self._tokens[tokens] + self._head[sampled] + host
+        if decode_seqs and self.prefill.one_launch:
+            return int(fixed + self._one_launch_ns(prefill, decode_seqs, context) + 0.5)
         beside = decode_attention - self._launch
         return int(fixed + self._prefill_ns(prefill) + (beside if beside > 0.0 else 0.0) + 0.5)
+
+    def _one_launch_ns(self, prefill: Sequence[tuple[int, int]], decode_seqs: int, context: int) -> float:
+        """Attention of all layers where one kernel takes prompts and decoding requests together."""
+        beside = self.prefill.beside_ns(decode_seqs, context)
+        return self.prefill.chunks_ns(prefill, beside, context / decode_seqs) * self.layers
 
     @property
     def _top(self) -> int:
         return len(self._host) - 1
-
-    def _beside(self, decode_attention: float) -> float:
-        """Decode attention that shares its launch with prefill."""
-        return max(decode_attention - self._launch, 0.0)
 
     def _prefill_ns(self, prefill: Sequence[tuple[int, int]]) -> float:
         ns = self.prefill.chunks_ns(prefill) * self.layers
@@ -138,8 +143,8 @@ class TableCost:
             j = decode_context_tokens.bit_length()
             ns = self._a[decode_seqs][j] + self._c[decode_seqs][j] * decode_context_tokens
             source = self.decode.source_at(decode_seqs, decode_context_tokens)
-            price = priced(self._beside(ns) if prefill else ns, source, self.decode_name, self.decode.note)
-            rows.append(("decode_attention", price))
+            price = priced(ns, source, self.decode_name, self.decode.note)
+            rows.append(("decode_attention", self._explain_beside(price, prefill, decode_seqs, decode_context_tokens)))
         rows.append(("lm_head", self.head.price(sampled)))
         host = self._host[min(decode_seqs + len(prefill), self._top)]
         rows.append(("host", Priced(host, "modelled", f"engines/{self.profile.name}", "fitted constant")))
@@ -148,6 +153,17 @@ class TableCost:
     def _explain_prefill(self, prefill: Sequence[tuple[int, int]]) -> Priced:
         work = equivalent(prefill)
         return priced(self._prefill_ns(prefill), self.prefill.source_at(work), self.prefill_name, self.prefill.note)
+
+    def _explain_beside(
+        self, alone: Priced, prefill: Sequence[tuple[int, int]], decode_seqs: int, context: int
+    ) -> Priced:
+        """Decode attention in a step that has `prefill` as well."""
+        if not prefill:
+            return alone
+        if not self.prefill.one_launch:
+            return replace(alone, ns=max(alone.ns - self._launch, 0.0))
+        ns = self._one_launch_ns(prefill, decode_seqs, context) - self._prefill_ns(prefill)
+        return priced(ns, "modelled", self.prefill_name, "in one launch with the prompts")
 
     def provenance(self) -> dict[str, Any]:
         """Tables with versions and licence, and the engine profile."""

@@ -73,8 +73,12 @@ class MoeTable:
     ) -> None:
         self.gpu, self.source = gpu, source
         self.dtype = "bf16" if dtype == "fp16" else dtype
+        self.note = ""
         if columns is None:
             columns = store.read_table(source.name, "moe", {"dtype": self.dtype, "distribution": routing})
+        if not len(columns["latency_ns"]):
+            columns = store.read_table(source.name, "moe", {"dtype": self.dtype, "distribution": "balanced"})
+            self.note = "equal loads of the experts, which alone were measured"
         self._curves: dict[tuple[int, int, int, int], dict[tuple[int, int], tuple[Floats, Floats]]] = {}
         for rows in store.groups(columns, (*_MODEL, "tp", "ep")):
             order = rows[np.argsort(columns["tokens"][rows])]
@@ -114,6 +118,8 @@ class MoeTable:
             source, note = worst(source, "transferred"), f"utilisation of {self.source.name}; {note}".rstrip("; ")
         if source == "modelled":
             ns = np.maximum(ns, moe_roofline_ns(self.gpu, self.dtype, shape, tokens))
+        if self.note:
+            source, note = worst(source, "modelled"), f"{self.note}; {note}".rstrip("; ")
         knots, top = self._knots(measured)
         return Curve(ns, source, note, knots, top)
 

@@ -9,6 +9,10 @@ The table holds `batch` prompts of `tokens` tokens each. Any step is mapped onto
   which one round of blocks covers: without any row with cached context this predicts those of RTX PRO 6000
   (LLMServingSim) to a median of 7 % where equal pairs alone were off by up to ten times (`benchmarks/cross_source.py`).
   Tables that do hold rows with cached context tell c themselves;
+- decoding requests in the same launch, where the engine's kernel takes both (FlashAttention-2 under vLLM: ONE_LAUNCH):
+  each is a block of TILE query rows with one row in use, walking through its context like any other, so it costs
+  TILE r (context + CTA_NS / c), or the reading of REREAD of its context once per query head, if that is longer. Found
+  in LLMServingSim's mixed launches: CTA_NS fitted on RTX 4090, REREAD on Llama-3.1-8B on RTX PRO 6000 [fitted];
 - where neither can tell c, a chunk of q tokens after p is priced as the prompt with as many pairs, q p + q (q + 1) / 2,
   and at least what reading its keys and values takes;
 - between rows log time is a monotone cubic in log tokens, and then in log batch (`simserve.perf.curves`); past 16384
@@ -38,6 +42,9 @@ _PER_OCTAVE, _PER_GAP = 4, 6
 # Prompt lengths between which a lone head's time grows by its longest block of queries alone, on every measured device.
 _CHAIN = (1024, 4096)
 _LONG_PAST = 1024
+# Architectures on which vLLM's attention is FlashAttention-2, one launch for prefill and decode.
+ONE_LAUNCH = ("ampere", "ada", "blackwell_rtx")
+TILE, CTA_NS, REREAD = 64, 3500.0, 0.6
 _Numbers = NDArray[np.int64]
 
 
@@ -97,6 +104,7 @@ class PrefillTable:
         batch_scale: float,
         window: int = 0,
         chain_ns: float = 0.0,
+        reread_ns: float = 0.0,
     ) -> None:
         # Past the longest prompt time goes with the pairs: with the tokens under a window, else with their square.
         self._growth = 1.0 if window else 2.0
@@ -119,32 +127,40 @@ class PrefillTable:
         longest = self.tokens[-1]
         pairs = windowed_pairs(longest, 0, window) if window else causal_pairs(longest, 0)
         self._pair_ns: float = self.time_ns(1.0, longest) / pairs
+        # Of one token that a decoding request of the same launch attends to: computing, and reading; 0: own launch.
+        self._tile_ns, self._reread_ns = TILE * self._pair_ns, reread_ns
+        self.one_launch = bool(chain_ns and reread_ns and not window)
 
-    def chunks_ns(self, chunks: Sequence[tuple[int, int]]) -> float:
-        """Time of (chunk tokens, context before) per request, not empty."""
+    def chunks_ns(self, chunks: Sequence[tuple[int, int]], beside_ns: float = 0.0, longest: float = 0.0) -> float:
+        """Time of (chunk tokens, context before) per request, not empty.
+
+        beside_ns: what decoding requests in the same launch take at full rate, longest: the context of one of them.
+        """
         if len(chunks) == 1:
             chunk, past = chunks[0]
-            if not past:
+            if not past and not beside_ns:
                 return self.time_ns(1.0, float(chunk))
-            if self.chain_ns:
-                seen = min(past, self.window) if self.window else past
-                return self.time_ns(1.0, float(chunk)) + seen * max(self.chain_ns, chunk * self._pair_ns)
+            if self.chain_ns and not self.window:
+                chain = self.chain_ns * (past if past > longest else longest)
+                full = chunk * past * self._pair_ns + beside_ns
+                return self.time_ns(1.0, float(chunk)) + (chain if chain > full else full)
         if self.chain_ns and not self.window:
-            return self._several_ns(chunks)
+            return self._several_ns(chunks, beside_ns, longest)
         work = equivalent([(chunk, 0) for chunk, _ in chunks] if self.chain_ns else chunks, self.window)
-        return self.time_ns(work.batch, work.tokens) + self._cached_ns(chunks)
+        seen = [(chunk, min(past, self.window)) for chunk, past in chunks] if self.chain_ns else []
+        cached = self._pair_ns * sum(chunk * past for chunk, past in seen) + beside_ns
+        chain = self.chain_ns * max((past for _, past in seen), default=0)
+        return self.time_ns(work.batch, work.tokens) + max(chain, cached)
 
-    def _cached_ns(self, chunks: Sequence[tuple[int, int]]) -> float:
-        if not self.chain_ns:
-            return 0.0
-        seen = [(chunk, min(past, self.window)) for chunk, past in chunks]
-        cached = sum(chunk * past for chunk, past in seen)
-        return max(self.chain_ns * max(past for _, past in seen), self._pair_ns * cached)
+    def beside_ns(self, decode_seqs: int, context_sum: int) -> float:
+        """What decoding requests add at full rate to a launch that they share with prompts."""
+        walk = self._tile_ns * (context_sum + decode_seqs * CTA_NS / self.chain_ns)
+        read = self._reread_ns * context_sum
+        return walk if walk > read else read
 
-    def _several_ns(self, chunks: Sequence[tuple[int, int]]) -> float:
+    def _several_ns(self, chunks: Sequence[tuple[int, int]], beside_ns: float, longest: float) -> float:
         """`equivalent` of the chunks alone, written out, and their cached tokens: this is priced millions of times."""
         total = squares = cached = 0.0
-        longest = 0
         for chunk, past in chunks:
             pairs = chunk * (chunk + 1.0) / 2.0
             total += pairs
@@ -155,7 +171,7 @@ class PrefillTable:
                     longest = past
         batch, each = total * total / squares, squares / total
         ns = self.time_ns(batch, (2.0 * each + 0.25) ** 0.5 - 0.5)
-        return ns + max(self.chain_ns * longest, self._pair_ns * cached)
+        return ns + max(self.chain_ns * longest, self._pair_ns * cached + beside_ns)
 
     def time_ns(self, batch: float, tokens: float) -> float:
         """Time of `batch` equal prompts of `tokens` tokens each."""
@@ -208,7 +224,11 @@ def measured_prefill(
         grid, chain_ns = grid + log(ratio), chain_ns * ratio
         note = f"utilisation of {source.name}; {note}".rstrip("; ")
         shape_source = worst(shape_source, "transferred")
-    return PrefillTable(grid, lengths, shape_source, note, heads / match.heads, window, chain_ns)
+    reread_ns = 0.0
+    if gpu.architecture in ONE_LAUNCH:
+        size = roofline.kv_bytes(1, heads, head_dim, 1 if kv_dtype == "fp8" else 2)
+        reread_ns = REREAD * size / gpu.memory_bandwidth_bytes_per_s * NS
+    return PrefillTable(grid, lengths, shape_source, note, heads / match.heads, window, chain_ns, reread_ns)
 
 
 def _chain_of_past(tokens: _Numbers, past: _Numbers, time: Floats, rows: NDArray[np.bool_]) -> float:

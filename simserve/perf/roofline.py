@@ -55,6 +55,11 @@ def element_bytes(dtype: str) -> float:
     return ELEMENT_BYTES.get(dtype, 2.0)
 
 
+def computes(gpu: GpuSpec, dtype: str) -> bool:
+    """Whether the device multiplies weights held in `dtype`; 16-bit formats do not stand in for each other here."""
+    return MULTIPLIED.get(dtype, dtype) in gpu.peak_flops
+
+
 def fastest_flops(gpu: GpuSpec, dtype: str) -> int:
     """`peak_flops` of the multiplication that weights in `dtype` need."""
     return peak_flops(gpu, MULTIPLIED.get(dtype, dtype))

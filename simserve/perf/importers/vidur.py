@@ -3,7 +3,7 @@
 Medians in milliseconds of PyTorch operations of one layer, launched from the host: times below 20 us are rounded to
 the microsecond and may hold a launch. `mlp.csv` names the sizes of its model and the tensor parallelism. The A30's
 attention (FlashInfer, Qwen2-7B) has cached tokens before the chunk in some rows.
-All-reduce: bytes of the summed vector; DGX folders alone (eight GPUs behind one switch).
+All-reduce: bytes of the summed vector; DGX folders and one node alone (up to eight GPUs behind one switch).
 """
 
 from __future__ import annotations
@@ -82,11 +82,12 @@ def _gemms(package_dir: Path | None, folder: str) -> Read:
 def _all_reduce(package_dir: Path | None, folder: str) -> Read | None:
     for match, data in tables(package_dir, ARCHIVE, r"network/.+/all_reduce\.csv$"):
         if f"/{folder}_dgx/" in match.string:
-            kept = data[(data["rank"] == 0) & (data["size"] > 0)]
+            one_node = data["devices_per_node"] == data["num_workers"]
+            kept = data[(data["rank"] == 0) & (data["size"] > 0) & one_node]
             columns = rows(kept["time_stats.all_reduce.median"], NS_PER_MS, method="nccl",
                            ranks=kept["num_workers"], bytes=kept["size"])  # fmt: skip
             origin = Origin(match.string, "nccl", "", folder, len(data))
-            return Read((origin,), columns, {"other ranks": len(data) - len(kept)})
+            return Read((origin,), columns, {"other ranks, or several nodes": len(data) - len(kept)})
     return None
 
 
