@@ -26,7 +26,7 @@ def write_device(
     entries: dict[str, dict[str, Any]] = {}
     written: list[Path] = []
     for family, read in reads.items():
-        if read is not None and len(read.columns["latency_ns"]):
+        if read is not None and len(read.columns.get("latency_ns", ())):
             path = out_dir / device / f"{family}.parquet"
             entries[family] = _write_table(named, family, path, read)
             written.append(path)
