@@ -2,8 +2,9 @@
 
 - interpolated, or taken from the same silicon with other memory: the 90th percentile of the table's left-out error;
 - measured: the median of the same, for what other clocks, drivers and repeats do to a row [guessed];
-- modelled, transferred: the 90th percentile when devices with tables are priced without them, and for rows of a table
-  that were continued or rescaled at least the table's own; `perfdb/uncertainty.yaml`;
+- modelled, transferred: the 90th percentile when devices with tables are priced without them; modelled from rows of a
+  table that were continued or rescaled: the 90th percentile of such prices against a second source where one measured
+  them, and at least the table's own; `perfdb/uncertainty.yaml`;
 - host: 1.645 standard errors of the fitted constant.
 
 Errors of one family are taken as the same for all its operations in a run, those of different families as
@@ -44,7 +45,10 @@ def half_width(price: Priced, profile: EngineProfile, gpu: GpuSpec) -> float:
     own = float(left_out.get("p90", 0.0))
     if price.source == "interpolated" or (price.source == "transferred" and same_silicon(device, gpu)):
         return own or UNKNOWN
-    return max(own, _without_table(price.source).get(family, UNKNOWN))
+    known = _without_table(price.source)
+    if price.source == "modelled" and device != "roofline":
+        known = {**known, **_without_table("continued")}
+    return max(own, known.get(family, UNKNOWN))
 
 
 @lru_cache(maxsize=64)

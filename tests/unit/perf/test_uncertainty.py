@@ -41,12 +41,14 @@ def test_each_source_has_its_own_evidence() -> None:
     assert 0.403 == half_width(transferred, PROFILE, load_gpu("t4"))
 
 
-def test_a_table_that_was_continued_is_no_better_than_its_own_error_or_the_roofline() -> None:
-    """The larger of the two."""
+def test_a_table_that_was_continued_has_the_error_of_such_prices_elsewhere_and_at_least_its_own() -> None:
+    """Cached context against a second source; a GEMM past the grid as without a table, no second source has those."""
+    far = query("h100_sxm", "gemm", {"n": 4096, "k": 4096, "m": 10**6})
     beyond = query("h100_sxm", "prefill_attention", {"heads": 32, "kv_heads": 8, "tokens": 100, "past": 1000})
 
     assert "modelled" == beyond.source
-    assert 0.669 == half_width(beyond, PROFILE, H100)
+    assert 0.327 == half_width(beyond, PROFILE, H100)
+    assert ("modelled", 0.498) == (far.source, half_width(far, PROFILE, H100))
 
 
 def test_the_same_silicon_with_other_memory_has_the_tables_own_error() -> None:
