@@ -9,9 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from simserve.cli.collect import collect
 from simserve.errors import SpecError
 
-app = typer.Typer(help="Kernel tables: list, show, query, plot, validate, build.")
+app = typer.Typer(help="Kernel tables: list, show, query, plot, validate, build, collect.")
+app.command("collect")(collect)
 
 
 @app.command("list")

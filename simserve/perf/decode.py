@@ -24,7 +24,7 @@ from simserve.perf.curves import monotone
 from simserve.perf.priced import Source, worst
 from simserve.perf.roofline import NS, Floats
 from simserve.perf.shapes import Match, nearest
-from simserve.spec.hardware import GpuSpec
+from simserve.spec.hardware import GpuSpec, HostSpec
 
 # S up to 2^39 tokens: more than any memory holds, so that no query needs a bound check.
 EXPONENTS = 40
@@ -98,7 +98,7 @@ def without_batch(
 
 
 def _compiled(
-    source: GpuSpec, rows: tuple[Floats, Floats, Floats], token_bytes: float, window: int
+    source: GpuSpec | HostSpec, rows: tuple[Floats, Floats, Floats], token_bytes: float, window: int
 ) -> tuple[Floats, Floats]:
     """`_complete` of the rows (batch, context, ns) of one shape."""
     batch, context, time = rows
@@ -108,8 +108,8 @@ def _compiled(
 
 
 def decode_table(
-    gpu: GpuSpec,
-    source: GpuSpec,
+    gpu: GpuSpec | HostSpec,
+    source: GpuSpec | HostSpec,
     rows: tuple[Floats, Floats, Floats],
     token_bytes: float,
     match: Match,

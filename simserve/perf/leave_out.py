@@ -29,6 +29,7 @@ from simserve.perf.scattered import ScatteredGemms
 from simserve.perf.store import Columns
 from simserve.spec.hardware import GpuSpec, load_gpu
 
+ON_HOSTS = "cpu_decode_attention"
 ONE, BLOCK, MODEL = "leave_one_out", "leave_block_out", "leave_model_out"
 # Highest median of the absolute leave-block-out error that counts as good, per family.
 BARS = {
@@ -95,6 +96,7 @@ def _decoding(*keys: str) -> tuple[list[Line], list[Line]]:
 _SIZES = "two sizes in a row, a gap of eight times"
 _HEADS = ("part", "dtype", "kv_dtype", "heads")
 _KV = ("kv_dtype", "head_dim", "heads", "kv_heads", "window")
+_CPU = ("dtype", "head_dim", "heads", "kv_heads", "threads")
 _EXCHANGE = ("op", "method", "ranks")
 _MODEL_KEYS = ("dtype", "hidden", "inter", "experts", "topk")
 LINES: dict[str, tuple[list[Line], list[Line]]] = {
@@ -103,6 +105,10 @@ LINES: dict[str, tuple[list[Line], list[Line]]] = {
     "encoder_attention": _attention("dtype", "head_dim", "heads"),
     "decode_attention": _decoding(*_KV),
     "mla_decode": _decoding(*_HEADS),
+    "cpu_decode_attention": (
+        [Line((*_CPU, "batch"), "context", "one context")],
+        [Line((*_CPU, "context"), "batch", "one batch size at all contexts")],
+    ),
     "mla_bmm": (
         [Line(("op", "dtype", "heads"), "tokens", "one number of tokens")],
         [Line(("op", "dtype", "tokens"), "heads", "one number of heads", straight=True)],
@@ -135,7 +141,7 @@ LINES: dict[str, tuple[list[Line], list[Line]]] = {
 
 def errors(device: str, family: str) -> dict[str, Error]:
     """kind -> error of a table on disk; {} for a family without a rule, or a table too small for it."""
-    return errors_of(family, store.read_table(device, family), load_gpu(device))
+    return errors_of(family, store.read_table(device, family), None if family == ON_HOSTS else load_gpu(device))
 
 
 def validate(devices: Sequence[str] = (), families: Sequence[str] = ()) -> list[Validation]:
@@ -165,10 +171,10 @@ def _against_others(device: str, family: str) -> Iterator[tuple[str, Error]]:
             yield f"against {source}", error
 
 
-def errors_of(family: str, columns: Columns, gpu: GpuSpec) -> dict[str, Error]:
-    """kind -> error of the rows of one table of `gpu`."""
+def errors_of(family: str, columns: Columns, gpu: GpuSpec | None) -> dict[str, Error]:
+    """kind -> error of the rows of one table of `gpu`; None for tables of a host."""
     found: dict[str, Error | None] = {}
-    if family == "gemm":
+    if family == "gemm" and gpu is not None:
         one, block = _gemm(columns, gpu)
         found = {
             ONE: _summary(one, "one m of a shape"),
@@ -178,14 +184,14 @@ def errors_of(family: str, columns: Columns, gpu: GpuSpec) -> dict[str, Error]:
         for kind, lines in zip((ONE, BLOCK), LINES[family], strict=True):
             parts = [_line(columns, line) for line in lines]
             found[kind] = _summary(np.concatenate(parts), "; ".join(line.what for line in lines))
-    if family == "decode_attention":
+    if family == "decode_attention" and gpu is not None:
         found[BLOCK] = _summary(_decode_blocks(columns, gpu), "one batch size, from tables compiled without it")
-    if family == "moe":
+    if family == "moe" and gpu is not None:
         found[MODEL] = _summary(_models(columns, gpu), "one model, priced from the nearest other")
     return {kind: error for kind, error in found.items() if error is not None}
 
 
-def summary(family: str, columns: Columns, gpu: GpuSpec) -> dict[str, Any]:
+def summary(family: str, columns: Columns, gpu: GpuSpec | None) -> dict[str, Any]:
     """For provenance.json: the block error, and the other kinds inside it."""
     found = errors_of(family, columns, gpu)
     if BLOCK not in found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from simserve.arch.ops import AllReduce, Attention, Gemm
 from simserve.errors import SpecError, UnknownName
 from simserve.perf.collective import AllReduceCurve, measured_collective, roofline_collective
 from simserve.perf.compile import Formats, Tables, priced
+from simserve.perf.cpu_attention import cpu_attention
 from simserve.perf.encoder import measured_encoder, roofline_encoder
 from simserve.perf.gemm import Curve
 from simserve.perf.host_copy import copy
@@ -18,7 +20,7 @@ from simserve.perf.mla import measured_mla_decode, measured_mla_prefill, rooflin
 from simserve.perf.moe import MoeShape, MoeTable, roofline_moe
 from simserve.perf.prefill import PrefillTable, equivalent
 from simserve.perf.priced import Priced
-from simserve.spec.hardware import GpuSpec, load_gpu, load_link
+from simserve.spec.hardware import GpuSpec, HostSpec, load_gpu, load_host, load_link
 
 Value = int | str
 Values = Mapping[str, Value]
@@ -26,10 +28,11 @@ Values = Mapping[str, Value]
 
 @dataclass(frozen=True)
 class Family:
-    """What a query of one family needs: keys, with a default or None, and how it is answered."""
+    """What a query of one family needs: keys, with a default or None, how it is answered, and on which device."""
 
     keys: Mapping[str, Value | None]
-    price: Callable[[GpuSpec, Values], Priced]
+    price: Callable[[Any, Values], Priced]
+    device: Callable[[str], GpuSpec | HostSpec] = load_gpu
 
 
 def query(device: str, family: str, values: Values) -> Priced:
@@ -45,24 +48,24 @@ def query(device: str, family: str, values: Values) -> Priced:
     if missing:
         raise SpecError(f"{family} needs {', '.join(missing)}", key=missing[0])
     checked = {name: _checked(name, value) for name, value in whole.items() if value is not None}
-    return asked.price(load_gpu(device), checked)
+    return asked.price(asked.device(device), checked)
 
 
 def _checked(name: str, value: Value) -> Value:
-    """Numbers are at least 1 (a past may be 0)."""
+    """Numbers are at least 1 (a past may be 0; 0 threads are all cores)."""
     if name in _WORDS:
         return value
     try:
         number = int(value)
     except ValueError:
         raise SpecError("must be a whole number", key=name, value=value) from None
-    least = 0 if name == "past" else 1
+    least = 0 if name in ("past", "threads") else 1
     if number < least:
         raise SpecError(f"must be at least {least}", key=name, value=value)
     return number
 
 
-_WORDS = ("dtype", "kv_dtype", "op", "direction", "memory")
+_WORDS = ("dtype", "kv_dtype", "op", "direction", "memory", "kernel")
 
 
 def _tables(gpu: GpuSpec, *, dtype: str = "bf16", kv_dtype: str = "auto", tokens: int = 1, seqs: int = 1) -> Tables:
@@ -88,6 +91,13 @@ def _decode(gpu: GpuSpec, v: Values) -> Priced:
     batch, total = int(v["batch"]), int(v["batch"]) * int(v["context"])
     table, name = _tables(gpu, kv_dtype=str(v["kv_dtype"]), seqs=2 * batch).decode(_attention(v))
     return priced(table.time_ns(batch, total), table.source_at(batch, total), name, table.note)
+
+
+def _cpu_decode(host: HostSpec, v: Values) -> Priced:
+    batch, shape = int(v["batch"]), (int(v["heads"]), int(v["kv_heads"]), int(v["head_dim"]))
+    compiled = cpu_attention(host, *shape, threads=int(v["threads"]), dtype=str(v["dtype"]), kernel=str(v["kernel"]),
+                             max_batch=2 * batch)  # fmt: skip
+    return compiled.price(batch, batch * int(v["context"]))
 
 
 def _all_reduce(gpu: GpuSpec, v: Values) -> Priced:
@@ -170,5 +180,9 @@ QUERIES: dict[str, Family] = {
     "encoder_attention": Family({"heads": None, "head_dim": 64, "batch": 1, "tokens": None}, _encoder),
     "collective": Family({"op": None, "ranks": None, "bytes": None}, _collective),
     "host_copy": Family({"direction": "h2d", "memory": "pinned", "bytes": None, "pieces": 1}, _host_copy),
+    "cpu_decode_attention": Family({
+        "dtype": "bf16", "head_dim": 128, "heads": None, "kv_heads": None, "threads": 0, "batch": 1, "context": None,
+        "kernel": "",
+    }, _cpu_decode, load_host),
     "all_reduce": Family({"ranks": None, "bytes": None}, _all_reduce),
 }

@@ -38,6 +38,7 @@ MULTIPLIED = {
     "w4a8_mxfp4_mxfp8": "fp8",
 }
 ELEMENT_BYTES = {
+    "fp32": 4.0,
     "bf16": 2.0,
     "fp16": 2.0,
     "fp8": 1.0,

@@ -29,6 +29,7 @@ GPUS = [
     "ascend_910b1",
     "ascend_910b3",
     "ascend_910b4",
+    "ascend_910c",
     "b200_sxm",
     "b300_sxm",
     "gb200",
@@ -64,7 +65,7 @@ def test_the_shipped_hardware_is_complete() -> None:
         "pcie5_x16",
         "roce_400g",
     ]
-    assert host_names() == ["epyc_7r32", "xeon_8259cl", "xeon_gold_6130_x2", "xeon_gold_6342_x2"]
+    assert host_names() == ["epyc_2c", "epyc_7r32", "xeon_8259cl", "xeon_gold_6130_x2", "xeon_gold_6342_x2"]
 
 
 @pytest.mark.parametrize("name", GPUS)
