@@ -3,7 +3,8 @@
 A row is dropped when it beats max(FLOP / peak, bytes / bandwidth), each operand crossing the bus once. Two
 reasons are told apart. If the time beats FLOP / peak or (bytes - L2) / bandwidth, the row is impossible:
 wrong unit or wrong key. Otherwise the benchmark repeated one operation on data that stayed in the L2 cache:
-real, but serving never sees it, as the weights and KV of the other layers pass through the cache in between.
+real, but serving never sees it, as the weights and KV of the other layers pass through the cache in between
+(WARM: families for which it does).
 What is counted per family is in `simserve.perf.bounds`.
 """
 
@@ -21,10 +22,15 @@ from simserve.perf.roofline import Floats
 from simserve.spec.hardware import GpuSpec, LinkSpec
 from simserve.units import MIB
 
-# Level-2 cache per device: NVIDIA architecture white papers (A100, GA102, H100, Ada, RTX Blackwell); A30 as its
+# Level-2 cache per device: NVIDIA architecture white papers (A100, GA102, T4, H100, Ada, RTX Blackwell); A30 as its
 # product brief says; H20 60 MiB as public device queries print; H800 as H100; B200 as the driver reports it, and its
 # Ultra and Grace versions as the same [recalled].
 L2_BYTES = {
+    "t4": 4 * MIB,
+    "a10": 6 * MIB,
+    "a10g": 6 * MIB,
+    "l4": 48 * MIB,
+    "a100_sxm_40gb": 40 * MIB,
     "a30": 24 * MIB,
     "a40": 6 * MIB,
     "rtx_a6000": 6 * MIB,
@@ -42,6 +48,8 @@ L2_BYTES = {
     "gb300": 126 * MIB,
     "rtx_pro_6000": 128 * MIB,
 }
+# Passes that read in serving, too, what the kernel before them left in the cache.
+WARM = ("elementwise",)
 # GeForce cards run above the boost clock that their rated peak assumes: measured GEMMs reach 1.06 of it (RTX 3090).
 ABOVE_RATED = {"rtx_3090": 1.12, "rtx_4090": 1.12}
 Columns = dict[str, NDArray[np.generic]]
@@ -79,7 +87,7 @@ def drop_unphysical(
     bound, time = bound_ns(family, columns, gpu, link), columns["latency_ns"].astype(np.float64)
     broken = ~(time > 0)
     impossible = ~broken & (time < bound_ns(family, columns, gpu, link, l2_bytes(gpu)))
-    cached = ~broken & ~impossible & (time < bound)
+    cached = ~broken & ~impossible & (time < bound) & (family not in WARM)
     keep = ~(broken | impossible | cached)
     reasons = {
         "not positive": broken,

@@ -1,7 +1,8 @@
 """LLMServingSim's profiles of vLLM 0.19 on RTX 4090 and RTX PRO 6000 (MIT, CASYS Lab, KAIST).
 
 One layer of a model ran eagerly under vLLM's own profiler hooks; times are kernel times in microseconds.
-- dense.csv: the four projections of a layer by tokens, a GEMM each; per_sequence.csv: the LM head by rows;
+- dense.csv: the four projections of a layer by tokens, a GEMM each, and the passes between them (width: elements read
+  per token); per_sequence.csv: the LM head by rows, and the sampler (width: vocabulary);
 - attention.csv: one launch over a prefill chunk (after kv_prefill cached tokens) and n_decode requests of kv_decode
   tokens each. Rows of prefill alone and of decode alone become tables; mixed rows are left out, and are what
   `benchmarks/cross_source.py` checks the rule for mixed steps with.
@@ -33,6 +34,9 @@ MODELS = {
     "Qwen/Qwen3-32B": (5120, 25600, 64, 8, 128, 151936),
     "Qwen/Qwen3-30B-A3B-Instruct-2507": (2048, 0, 32, 4, 128, 151936),
 }
+# Name in dense.csv -> op: the norms add the residual stream, the activation is silu and mul.
+PASSES = {"embedding": "embedding", "layernorm": "add_rms_norm", "qk_norm": "qk_norm", "rotary_emb": "rotary",
+          "act_fn": "silu_and_mul"}  # fmt: skip
 ABOUT: dict[str, Any] = {
     "package": "LLMServingSim profiles", "package_version": "profiler 1.0.0", "licence": "MIT, CASYS Lab, KAIST",
     "built_by": "simserve perfdb build --from llmservingsim",
@@ -53,7 +57,9 @@ def build(devices: Sequence[str], out_dir: Path, package_dir: Path | None = None
 
 def read_device(package_dir: Path | None, device: str) -> dict[str, Read]:
     """family -> rows of one device."""
-    parts: dict[str, list[Columns]] = {"gemm": [], "prefill_attention": [], "decode_attention": []}
+    parts: dict[str, list[Columns]] = {
+        family: [] for family in ("gemm", "elementwise", "prefill_attention", "decode_attention")
+    }
     origins: dict[str, list[Origin]] = {family: [] for family in parts}
     unused: dict[str, int] = dict.fromkeys(parts, 0)
     pattern = rf"perf/{FOLDERS[device]}/(.+)/bf16/tp(\d+)/(dense|per_sequence|attention)\.csv$"
@@ -83,13 +89,24 @@ def _dense(data: Any, shape: tuple[int, ...], tp: int) -> dict[str, Columns]:
     for name, (n, k) in projections(shape, tp).items():
         part = data[data["layer"] == name]
         parts.append(rows(part["time_us"], NS_PER_US, dtype="bf16", n=n, k=k, m=part["tokens"]))
-    return {"gemm": join(parts)}
+    hidden, inter, heads, kv_heads, dim, _ = shape
+    query_key = (heads + kv_heads) * dim // tp
+    widths = {"embedding": hidden, "layernorm": hidden, "qk_norm": query_key, "rotary_emb": query_key,
+              "act_fn": 2 * inter // tp}  # fmt: skip
+    passes = [_pass(data[data["layer"] == name], PASSES[name], width, "tokens") for name, width in widths.items()]
+    return {"gemm": join(parts), "elementwise": join(passes)}
+
+
+def _pass(part: Any, op: str, width: int, by: str) -> Columns:
+    return rows(part["time_us"], NS_PER_US, op=op, dtype="bf16", width=width, tokens=part[by])
 
 
 def _per_sequence(data: Any, shape: tuple[int, ...], tp: int) -> dict[str, Columns]:
     part = data[data["layer"] == "lm_head"]
     n, k = shape[-1] // tp, shape[0]
-    return {"gemm": rows(part["time_us"], NS_PER_US, dtype="bf16", n=n, k=k, m=part["sequences"])}
+    sampler = _pass(data[data["layer"] == "sampler"], "sampler", shape[-1], "sequences")
+    return {"gemm": rows(part["time_us"], NS_PER_US, dtype="bf16", n=n, k=k, m=part["sequences"]),
+            "elementwise": sampler}  # fmt: skip
 
 
 def _attention(data: Any, shape: tuple[int, ...], tp: int) -> dict[str, Columns]:

@@ -61,10 +61,10 @@ def test_the_same_silicon_with_other_memory_has_the_tables_own_error() -> None:
 
 
 def test_the_host_constant_has_its_standard_error() -> None:
-    """1.645 x 249 us on 180 us."""
+    """1.645 x 248 us on 180 us."""
     host = Priced(180_000, "modelled", "engines/vllm")
 
-    assert 1.645 * 249 / 180 == pytest.approx(half_width(host, PROFILE, H100))
+    assert 1.645 * 248 / 180 == pytest.approx(half_width(host, PROFILE, H100))
 
 
 def test_what_nobody_knows_may_be_off_by_all_of_it() -> None:
