@@ -32,6 +32,8 @@ def deployment_cost(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) 
         model, gpu,
         tensor_parallel_size=deployment.tensor_parallel_size,
         dtype=deployment.dtype,
+        moe_dtype=deployment.moe_dtype or "",
+        expert_parallel=deployment.enable_expert_parallel,
         kv_cache_dtype=deployment.kv_cache_dtype,
         max_num_batched_tokens=deployment.max_num_batched_tokens,
         max_num_seqs=deployment.max_num_seqs,
@@ -46,6 +48,8 @@ def deployment_blocks(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec
         model, gpu,
         tp=deployment.tensor_parallel_size,
         dtype=deployment.dtype,
+        moe_dtype=deployment.moe_dtype or "",
+        expert_parallel=deployment.enable_expert_parallel,
         kv_cache_dtype=deployment.kv_cache_dtype,
         gpu_memory_utilization=deployment.gpu_memory_utilization,
         block_size=deployment.block_size,
@@ -72,12 +76,17 @@ def placed_bytes(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec, blo
     memory = Memory({"hbm": gpu.memory_bytes})
     activations = activation_bytes(model, deployment.max_num_batched_tokens, deployment.max_num_seqs, tp)
     for name, kind, size in (
-        ("weights", ObjectKind.WEIGHTS, weight_bytes(model, deployment.dtype, tp)),
+        ("weights", ObjectKind.WEIGHTS, _weights(model, deployment)),
         ("activations", ObjectKind.ACTIVATIONS, activations),
         ("kv_cache", ObjectKind.KV_CACHE, blocks * _block_bytes(model, deployment)),
     ):
         memory.place("hbm", MemoryObject(name, kind, size))
     return {str(o.name): o.size_bytes for o in memory.objects["hbm"].values()}
+
+
+def _weights(model: ModelSpec, d: DeploymentSpec) -> int:
+    return weight_bytes(model, d.dtype, d.tensor_parallel_size, moe_dtype=d.moe_dtype or "",
+                        expert_parallel=d.enable_expert_parallel)  # fmt: skip
 
 
 def build_scheduler(deployment: DeploymentSpec) -> Scheduler:

@@ -96,7 +96,7 @@ def tables(cost: TableCost, longest: int) -> dict[str, Table]:
 def _ms(cost: TableCost, step: Step, *, attention: bool) -> float:
     """Milliseconds per layer of a step's attention, or of all else."""
     ns = sum(price.ns for name, price in cost.explain(*step) if (name in ATTENTION) == attention)
-    return ns / cost.layers / NS_PER_MS
+    return ns / cost.ops.attentions[0].count / NS_PER_MS
 
 
 def _write_trace(load: RequestSet, path: Path) -> None:

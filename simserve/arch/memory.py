@@ -6,7 +6,7 @@ activation peak of the largest step, less what libraries hold, divided by the by
 
 from __future__ import annotations
 
-from simserve.arch.dtypes import ACTIVATION_BYTES, DTYPES, check_dtype, element_bytes
+from simserve.arch.dtypes import ACTIVATION_BYTES, DTYPES, check_dtype, element_bytes, weight_element_bytes
 from simserve.arch.shard import Shard, shard
 from simserve.errors import Infeasible
 from simserve.spec.hardware import GpuSpec
@@ -36,26 +36,41 @@ def parameter_count(model: ModelSpec) -> int:
     """Parameters of the whole model, biases and norms included; tied embeddings counted once."""
     whole = shard(model, 1)
     embeddings = model.vocab_size * model.hidden_size * (1 if model.tie_word_embeddings else 2)
-    return embeddings + _linear_parameters(model, whole) + _small_parameters(model, whole)
+    routers = _router_parameters(model) + _expert_biases(model)
+    return embeddings + _linear_parameters(model, whole) + _expert_parameters(model, 1) + routers + _small_parameters(
+        model, whole
+    )
 
 
-def weight_bytes(model: ModelSpec, dtype: str, tensor_parallel_size: int) -> int:
-    """Bytes of weights on one rank.
+def weight_bytes(
+    model: ModelSpec, dtype: str, tensor_parallel_size: int, *, moe_dtype: str = "", expert_parallel: bool = False
+) -> int:
+    """Bytes of weights on one rank. moe_dtype: of the experts, '' for dtype.
 
-    fp8 holds the linear layers in one byte; embeddings, LM head, norms and biases stay in two, as vLLM keeps
-    them. Scales are left out: one number a tensor, or 1/4096 of the weights with 128 x 128 blocks.
+    Quantised formats hold the linear layers; embeddings, LM head, routers, norms and biases stay in two bytes, as vLLM
+    keeps them. Scales of fp8 are left out: one number a tensor, or 1/4096 of the weights with 128 x 128 blocks.
     """
-    part = shard(model, tensor_parallel_size)
+    part = shard(model, tensor_parallel_size, expert_parallel)
     tables = 1 if model.tie_word_embeddings else 2
-    wide = tables * part.vocab_rows * model.hidden_size + _small_parameters(model, part)
-    return ACTIVATION_BYTES * wide + element_bytes(dtype) * _linear_parameters(model, part)
+    wide = tables * part.vocab_rows * model.hidden_size + _small_parameters(model, part) + _router_parameters(model)
+    wide += _expert_biases(model) // part.ranks
+    linear = weight_element_bytes(dtype) * _linear_parameters(model, part)
+    experts = weight_element_bytes(moe_dtype or dtype) * _expert_parameters(model, part.ranks)
+    return ACTIVATION_BYTES * wide + round(linear + experts)
 
 
 def kv_bytes_per_token(model: ModelSpec, kv_cache_dtype: str, tensor_parallel_size: int) -> int:
-    """Bytes of keys and values of one token, all layers, on one rank. 'auto' is two bytes an element."""
+    """Bytes that one token more takes on one rank, all layers. 'auto' is two bytes an element.
+
+    Latent attention caches one vector for all heads, on every rank. Layers with a sliding window stop growing at the
+    window, so they are left out (vLLM's hybrid KV cache gives such blocks back).
+    """
+    if model.latent is not None:
+        elements = model.num_hidden_layers * (model.latent.kv_lora_rank + model.latent.qk_rope_head_dim)
+        return elements * element_bytes(kv_cache_dtype)
     part = shard(model, tensor_parallel_size)
-    elements = 2 * model.num_hidden_layers * part.kv_heads * model.head_dim
-    return elements * element_bytes(kv_cache_dtype)
+    layers = model.num_hidden_layers - model.sliding_layers
+    return 2 * layers * part.kv_heads * model.head_dim * element_bytes(kv_cache_dtype)
 
 
 def activation_bytes(
@@ -63,13 +78,17 @@ def activation_bytes(
 ) -> int:
     """Peak of the largest step on one rank [derived], the larger of two moments.
 
-    In the MLP of a full step: the residual and one hidden row, gate and up, and their product. At the
-    sampler: logits of max_num_seqs rows in two bytes, their fp32 copy, and fp32 probabilities; the hidden
-    rows of the step still live.
+    In the MLP of a full step: the residual and one hidden row, gate and up, and their product; with experts, for each
+    of a token's experts. At the sampler: logits of max_num_seqs rows in two bytes, their fp32 copy, and fp32
+    probabilities; the hidden rows of the step still live.
     """
     part = shard(model, tensor_parallel_size)
     hidden_rows = 2 * ACTIVATION_BYTES * model.hidden_size
-    mlp_row = 3 * ACTIVATION_BYTES * part.intermediate_size
+    mlp_row = 3 * ACTIVATION_BYTES * part.intermediate_size if model.dense_layers else 0
+    if model.experts is not None:
+        inner = model.experts.moe_intermediate_size // part.moe_tp
+        expert_row = ACTIVATION_BYTES * model.experts.num_experts_per_tok * (max(2 * inner, model.hidden_size) + inner)
+        mlp_row = max(mlp_row, expert_row)
     attention_row = 2 * ACTIVATION_BYTES * (part.heads + part.kv_heads) * model.head_dim
     body = max_num_batched_tokens * (hidden_rows + max(mlp_row, attention_row))
     logits_row = model.vocab_size * (ACTIVATION_BYTES + 2 * FP32_BYTES)
@@ -94,14 +113,17 @@ def num_gpu_blocks(
     block_size: int,
     max_num_batched_tokens: int,
     max_num_seqs: int,
+    moe_dtype: str = "",
+    expert_parallel: bool = False,
 ) -> int:
     """KV blocks that fit on one rank, the null block that vLLM never hands out included.
 
     Raises Infeasible with the byte counts in words when fewer than two fit, or the dtype is not supported.
     """
     check_dtype(gpu, dtype)
+    check_dtype(gpu, moe_dtype or dtype)
     budget = int(gpu.memory_bytes * gpu_memory_utilization)
-    weights = weight_bytes(model, dtype, tp)
+    weights = weight_bytes(model, dtype, tp, moe_dtype=moe_dtype, expert_parallel=expert_parallel)
     step = activation_bytes(model, max_num_batched_tokens, max_num_seqs, tp)
     libraries = runtime_bytes(tp)
     left = budget - weights - step - libraries
@@ -118,10 +140,40 @@ def num_gpu_blocks(
 
 
 def _linear_parameters(model: ModelSpec, part: Shard) -> int:
-    """Weights of the projections of all layers on one rank."""
-    query, kv = part.heads * model.head_dim, part.kv_heads * model.head_dim
-    attention = model.hidden_size * (2 * query + 2 * kv)
-    return model.num_hidden_layers * (attention + 3 * model.hidden_size * part.intermediate_size)
+    """Weights of the projections, dense MLPs and shared experts of all layers on one rank."""
+    hidden, latent = model.hidden_size, model.latent
+    if latent is None:
+        attention = hidden * 2 * (part.heads + part.kv_heads) * model.head_dim
+    else:
+        down = hidden * (latent.q_lora_rank + latent.kv_lora_rank + latent.qk_rope_head_dim)
+        query = latent.q_lora_rank * (latent.qk_nope_head_dim + latent.qk_rope_head_dim)
+        expanded = latent.kv_lora_rank * (latent.qk_nope_head_dim + latent.v_head_dim)
+        attention = down + part.heads * (query + expanded + latent.v_head_dim * hidden)
+    mlp = 3 * hidden * (model.dense_layers * part.intermediate_size + model.expert_layers * part.shared_size)
+    return model.num_hidden_layers * attention + mlp
+
+
+def _expert_parameters(model: ModelSpec, ranks: int) -> int:
+    """Weights of the routed experts of all layers on one of `ranks` ranks, however they are split."""
+    e = model.experts
+    if e is None:
+        return 0
+    return model.expert_layers * e.num_experts * 3 * model.hidden_size * e.moe_intermediate_size // ranks
+
+
+def _router_parameters(model: ModelSpec) -> int:
+    """Routers and their corrections, on every rank."""
+    e = model.experts
+    if e is None:
+        return 0
+    return model.expert_layers * e.num_experts * (model.hidden_size + e.router_bias + e.biases)
+
+
+def _expert_biases(model: ModelSpec) -> int:
+    e = model.experts
+    if e is None or not e.biases:
+        return 0
+    return model.expert_layers * e.num_experts * (2 * e.moe_intermediate_size + model.hidden_size)
 
 
 def _small_parameters(model: ModelSpec, part: Shard) -> int:
@@ -129,11 +181,16 @@ def _small_parameters(model: ModelSpec, part: Shard) -> int:
     hidden, head_dim = model.hidden_size, model.head_dim
     layer = 2 * hidden
     if model.qk_norm:
-        layer += 2 * head_dim
+        layer += (part.heads + part.kv_heads) * head_dim if model.qk_norm_whole else 2 * head_dim
+    if model.latent is not None:
+        layer += model.latent.q_lora_rank + model.latent.kv_lora_rank
+    if model.attention_sinks:
+        layer += part.heads
     if model.attention_bias:
         layer += (part.heads + 2 * part.kv_heads) * head_dim
     if model.attention_output_bias:
         layer += hidden
+    total = model.num_hidden_layers * layer + hidden
     if model.mlp_bias:
-        layer += 2 * part.intermediate_size + hidden
-    return model.num_hidden_layers * layer + hidden
+        total += model.dense_layers * (2 * part.intermediate_size + hidden)
+    return total

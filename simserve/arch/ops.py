@@ -10,21 +10,50 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Gemm:
-    """[m, k] x [k, n], run `count` times a step; shapes per rank, after the tensor-parallel split."""
+    """[m, k] x [k, n], run `count` times a step; shapes per rank, after the tensor-parallel split.
+
+    dtype: the format that the weights keep whatever the deployment's is; '' for the deployment's.
+    """
 
     name: str
     n: int
     k: int
     count: int
+    dtype: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Softmax attention of `heads` query heads over `kv_heads` key/value heads, `count` layers; per rank."""
+    """Softmax attention of `heads` query heads over `kv_heads` key/value heads, `count` layers; per rank.
+
+    window: keys that a query sees, itself included; 0 for all before it.
+    """
 
     heads: int
     kv_heads: int
     head_dim: int
+    count: int
+    window: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LatentAttention:
+    """Multi-head latent attention of `heads` heads per rank, `count` layers; the cached vector is on every rank."""
+
+    heads: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """An expert layer, `count` times a step: sizes of the model, split by `tp` inside experts and `ep` over them."""
+
+    hidden: int
+    inter: int
+    experts: int
+    topk: int
+    tp: int
+    ep: int
     count: int
 
 
@@ -52,10 +81,13 @@ class StepOps:
 
     `all_reduces` is empty without tensor parallelism. The all-gather of the logits is not in the list: its
     size goes with the sampled rows, and at 2 x vocabulary / ranks bytes a row it is far below the others.
+    attentions: one entry per kind of layer; prefill_gemms: over the tokens of prompts alone.
     """
 
     gemms: tuple[Gemm, ...]
-    attention: Attention
+    attentions: tuple[Attention | LatentAttention, ...]
     all_reduces: tuple[AllReduce, ...]
     elementwise: tuple[Elementwise, ...]
     lm_head: Gemm
+    experts: Experts | None = None
+    prefill_gemms: tuple[Gemm, ...] = ()

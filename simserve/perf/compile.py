@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from simserve.arch.ops import AllReduce, Attention, Elementwise, Gemm, StepOps
+from simserve.arch.dtypes import QUANTISED
+from simserve.arch.ops import AllReduce, Attention, Elementwise, Experts, Gemm, LatentAttention, StepOps
 from simserve.perf import roofline, store
 from simserve.perf.collective import measured_all_reduce, roofline_all_reduce
-from simserve.perf.decode import DecodeTable, measured_decode, roofline_decode
+from simserve.perf.decode import DecodeTable, measured_decode, roofline_decode, within_window
 from simserve.perf.elementwise import elementwise_ns
 from simserve.perf.gemm import GemmTable, roofline_curve
+from simserve.perf.mla import (
+    measured_bmm,
+    measured_mla_decode,
+    measured_mla_prefill,
+    roofline_mla_decode,
+    roofline_mla_prefill,
+)
+from simserve.perf.moe import MoeShape, MoeTable, roofline_moe
 from simserve.perf.prefill import PrefillTable, measured_prefill, roofline_prefill
 from simserve.perf.priced import Priced, Source
 from simserve.perf.relatives import gemm_table, has_rows, rated, source_for
@@ -44,6 +53,7 @@ class Formats:
     kv_cache_dtype: str
     max_tokens: int
     max_num_seqs: int
+    moe_dtype: str = ""
 
     @property
     def kv_dtype(self) -> str:
@@ -99,24 +109,56 @@ class Tables:
         ns = _from_zero(elementwise_ns(self.gpu, size) * op.count)
         return TokenOp(op.name, ns, lambda m: "modelled", "roofline/elementwise", "bytes and launch floor")
 
-    def decode(self, a: Attention) -> tuple[DecodeTable, str]:
+    def decode(self, a: Attention | LatentAttention) -> tuple[DecodeTable, str]:
         """Decode attention of one layer, and the table's name."""
+        if isinstance(a, LatentAttention):
+            return self._latent_decode(a)
         batch, kv = self.formats.max_num_seqs, self.formats.kv_dtype
         pair = self.origin("decode_attention", "kv_dtype", kv)
         if pair is None:
             element = 1 if kv == "fp8" else 2
-            return roofline_decode(self.gpu, element, a.kv_heads, a.head_dim, batch), "roofline/decode_attention"
-        table = measured_decode(*pair, kv, a.heads, a.kv_heads, a.head_dim, batch)
-        return table, f"{pair[1].name}/decode_attention"
+            table = roofline_decode(self.gpu, element, a.kv_heads, a.head_dim, batch)
+            return within_window(table, a.window), "roofline/decode_attention"
+        name = f"{pair[1].name}/decode_attention"
+        if a.window and has_rows(pair[1].name, "decode_attention", "window", str(a.window)):
+            return measured_decode(*pair, kv, a.heads, a.kv_heads, a.head_dim, batch, a.window), name
+        return within_window(measured_decode(*pair, kv, a.heads, a.kv_heads, a.head_dim, batch), a.window), name
 
-    def prefill(self, a: Attention) -> tuple[PrefillTable, str]:
+    def prefill(self, a: Attention | LatentAttention) -> tuple[PrefillTable, str]:
         """Prefill attention of one layer, and the table's name."""
         kv = self.formats.kv_dtype
+        if isinstance(a, LatentAttention):
+            pair = self.origin("mla_prefill", "kv_dtype", kv)
+            latent = measured_mla_prefill(*pair, kv, a.heads) if pair else roofline_mla_prefill(self.gpu, a.heads)
+            return latent, f"{pair[1].name if pair else 'roofline'}/mla_prefill"
         pair = self.origin("prefill_attention", "kv_dtype", kv)
         if pair is None:
             return roofline_prefill(self.gpu, a.heads, a.head_dim), "roofline/prefill_attention"
-        table = measured_prefill(*pair, kv, a.heads, a.kv_heads, a.head_dim)
+        known = a.window and has_rows(pair[1].name, "prefill_attention", "window", str(a.window))
+        table = measured_prefill(*pair, kv, a.heads, a.kv_heads, a.head_dim, a.window if known else 0)
         return table, f"{pair[1].name}/prefill_attention"
+
+    def _latent_decode(self, a: LatentAttention) -> tuple[DecodeTable, str]:
+        """The kernel in the latent space, and the two batched GEMMs around it, one row per request."""
+        batch, kv = self.formats.max_num_seqs, self.formats.kv_dtype
+        pair, around = self.origin("mla_decode", "kv_dtype", kv), self.origin("mla_bmm")
+        table = (measured_mla_decode(*pair, kv, a.heads, batch) if pair
+                 else roofline_mla_decode(self.gpu, kv, a.heads, batch))  # fmt: skip
+        if around is not None:
+            rows = np.arange(1, batch + 1, dtype=np.float64)
+            both = sum((measured_bmm(*around, op, a.heads, rows).ns for op in ("pre", "post")), np.zeros(batch))
+            table = replace(table, ns=table.ns + _from_zero(both)[:, None])
+        return table, f"{pair[1].name if pair else 'roofline'}/mla_decode"
+
+    def experts(self, op: Experts) -> TokenOp:
+        """One expert layer over 1..max_tokens rows."""
+        shape = MoeShape(op.hidden, op.inter, op.experts, op.topk, tp=op.tp, ep=op.ep)
+        tokens = np.arange(1, self.formats.max_tokens + 1, dtype=np.float64)
+        dtype = self.formats.moe_dtype or self.formats.dtype
+        pair = self.origin("moe", "dtype", "bf16" if dtype == "fp16" else dtype)
+        curve = MoeTable(*pair, dtype).curve(shape, tokens) if pair else roofline_moe(self.gpu, dtype, shape, tokens)
+        name = f"{pair[1].name if pair else 'roofline'}/moe"
+        return TokenOp("experts", _from_zero(curve.ns * op.count), curve.source_at, name, curve.note)
 
 
 def priced(ns: float, source: Source, table: str, note: str) -> Priced:
@@ -128,18 +170,29 @@ def priced(ns: float, source: Source, table: str, note: str) -> Priced:
 
 def token_ops(ops: StepOps, tables: Tables) -> list[TokenOp]:
     """Everything that depends on the tokens of the step alone, in the order of the layer."""
-    dtype = tables.formats.dtype
     return [
-        *(tables.gemm(op, dtype) for op in ops.gemms),
+        *(tables.gemm(op, _format(op, tables)) for op in ops.gemms),
+        *([tables.experts(ops.experts)] if ops.experts else []),
         *(tables.all_reduce(op) for op in ops.all_reduces),
         *(tables.elementwise(op) for op in ops.elementwise),
     ]
 
 
+def prompt_ops(ops: StepOps, tables: Tables) -> list[TokenOp]:
+    """What depends on the tokens of prompts alone."""
+    return [tables.gemm(op, _format(op, tables)) for op in ops.prefill_gemms]
+
+
 def head_op(ops: StepOps, tables: Tables) -> TokenOp:
-    """The LM head over the sampled rows; it stays in 16 bits when the other weights are fp8."""
+    """The LM head over the sampled rows; it stays in 16 bits when the other weights are quantised."""
     dtype = tables.formats.dtype
-    return tables.gemm(ops.lm_head, "bf16" if dtype == "fp8" else dtype)
+    return tables.gemm(ops.lm_head, "bf16" if dtype in QUANTISED else dtype)
+
+
+def _format(op: Gemm, tables: Tables) -> str:
+    """The deployment's format, or the one that the weights keep; where that is 16 bit, the deployment's 16-bit one."""
+    dtype = tables.formats.dtype
+    return op.dtype if op.dtype and dtype != "fp16" else dtype
 
 
 def _from_zero(ns: Floats) -> Floats:

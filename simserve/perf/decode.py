@@ -14,7 +14,7 @@ batch b the mean context S / b says how much of the window is filled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -129,6 +129,16 @@ def decode_table(
     measured = frozenset(b for b in range(1, max_batch + 1) if b * match.batch_scale in set(batch.tolist()))
     hull = int(np.log2((batch * context).max() / match.batch_scale))
     return DecodeTable(ns, shape_source, note, measured, hull)
+
+
+def within_window(table: DecodeTable, window: int) -> DecodeTable:
+    """The same layer if each request attended at most `window` tokens: priced as at that context. 0: as it is."""
+    if not window:
+        return table
+    most = np.arange(len(table.ns)) * window
+    capped = [np.interp(np.minimum(_POWERS, most[b]), _POWERS, row) for b, row in enumerate(table.ns)]
+    note = f"full attention over the window; {table.note}".rstrip("; ")
+    return replace(table, ns=np.array(capped), shape_source=worst(table.shape_source, "modelled"), note=note)
 
 
 def roofline_decode(

@@ -11,19 +11,18 @@ handles a decoding request like a block of prompt tokens, `simserve.perf.prefill
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simserve.arch.dense import dense_ops
+from simserve.arch.decoder import decoder_ops
 from simserve.arch.dtypes import check_dtype
-from simserve.arch.ops import StepOps
+from simserve.arch.ops import Attention, LatentAttention, StepOps
 from simserve.errors import OutOfRange
 from simserve.perf import store
-from simserve.perf.compile import Formats, Tables, head_op, priced, token_ops
+from simserve.perf.compile import Formats, Tables, head_op, priced, prompt_ops, token_ops
 from simserve.perf.decode import segments
 from simserve.perf.host import EngineProfile, load_profile
 from simserve.perf.prefill import equivalent
@@ -32,17 +31,33 @@ from simserve.spec.hardware import GpuSpec
 from simserve.spec.model import ModelSpec
 
 
+class AttentionCost:
+    """One kind of attention layer, compiled: its decode and prefill tables, and how many layers are of it."""
+
+    def __init__(self, layers: int, tables: Tables, op: Attention | LatentAttention) -> None:
+        self.layers = layers
+        self.suffix = f"_window_{op.window}" if isinstance(op, Attention) and op.window else ""
+        self.decode, self.decode_name = tables.decode(op)
+        self.prefill, self.prefill_name = tables.prefill(op)
+
+    def one_launch_ns(self, prefill: Sequence[tuple[int, int]], decode_seqs: int, context: int) -> float:
+        """All these layers, prompts and decoding requests in one launch where there is one, else after one another."""
+        if not self.prefill.one_launch:
+            return (self.prefill.chunks_ns(prefill) + self.decode.time_ns(decode_seqs, context)) * self.layers
+        beside = self.prefill.beside_ns(decode_seqs, context)
+        return self.prefill.chunks_ns(prefill, beside, context / decode_seqs) * self.layers
+
+
 class TableCost:
-    """A `simserve.perf.cost.CostModel` of one replica: dense model, tensor parallelism, one device."""
+    """A `simserve.perf.cost.CostModel` of one replica: one model over the ranks of one node."""
 
     def __init__(self, ops: StepOps, gpu: GpuSpec, formats: Formats, profile: EngineProfile) -> None:
         self.ops, self.gpu, self.formats, self.profile = ops, gpu, formats, profile
         tables = Tables(gpu, formats)
-        self.layers = ops.attention.count
         self.token_ops = token_ops(ops, tables)
+        self.prompt_ops = prompt_ops(ops, tables)
         self.head = head_op(ops, tables)
-        self.decode, self.decode_name = tables.decode(ops.attention)
-        self.prefill, self.prefill_name = tables.prefill(ops.attention)
+        self.attentions = [AttentionCost(op.count, tables, op) for op in ops.attentions]
         self._compile()
 
     def _compile(self) -> None:
@@ -53,16 +68,20 @@ class TableCost:
         per_token = np.sum([op.ns for op in self.token_ops], axis=0)
         self._tokens_array = per_token[self._padded]
         self._tokens: list[float] = self._tokens_array.tolist()
+        prompts = np.sum([op.ns for op in self.prompt_ops], axis=0) if self.prompt_ops else np.zeros(1)
+        self._prompts: list[float] | None = prompts.tolist() if self.prompt_ops else None
         self._head: list[float] = self.head.ns.tolist()
         batch = np.arange(seqs + 1)
         host = self.profile.host_ns_per_step + self.profile.host_ns_per_seq * batch
         self._host: list[float] = host.astype(np.float64).tolist()
-        self._intercepts, self._slopes = segments(self.decode.ns * self.layers)
+        whole = np.sum([a.decode.ns * a.layers for a in self.attentions], axis=0)
+        self._intercepts, self._slopes = segments(whole)
         self._intercepts[0], self._slopes[0] = 0.0, 0.0
         self._a: list[list[float]] = self._intercepts.tolist()
         self._c: list[list[float]] = self._slopes.tolist()
         self._counts = np.arange(1024, dtype=np.float64)
-        self._launch = float(self.decode.ns[min(1, seqs), 0]) * self.layers
+        self._launch = float(whole[min(1, seqs), 0])
+        self._lone = self.attentions[0] if len(self.attentions) == 1 else None
 
     def step_ns(
         self, prefill: Sequence[tuple[int, int]], decode_seqs: int, decode_context_tokens: int, sampled: int
@@ -108,23 +127,27 @@ class TableCost:
         tokens = decode_seqs + (prefill[0][0] if len(prefill) == 1 else sum(chunk for chunk, _ in prefill))
         host = self._host[min(decode_seqs + len(prefill), self._top)]
         fixed = self._tokens[tokens] + self._head[sampled] + host
-        if decode_seqs and self.prefill.one_launch:
+        if self._prompts is not None:
+            fixed += self._prompts[tokens - decode_seqs]
+        if decode_seqs and self.attentions[0].prefill.one_launch:
             return int(fixed + self._one_launch_ns(prefill, decode_seqs, context) + 0.5)
         beside = decode_attention - self._launch
         return int(fixed + self._prefill_ns(prefill) + (beside if beside > 0.0 else 0.0) + 0.5)
 
     def _one_launch_ns(self, prefill: Sequence[tuple[int, int]], decode_seqs: int, context: int) -> float:
         """Attention of all layers where one kernel takes prompts and decoding requests together."""
-        beside = self.prefill.beside_ns(decode_seqs, context)
-        return self.prefill.chunks_ns(prefill, beside, context / decode_seqs) * self.layers
+        return sum(a.one_launch_ns(prefill, decode_seqs, context) for a in self.attentions)
 
     @property
     def _top(self) -> int:
         return len(self._host) - 1
 
     def _prefill_ns(self, prefill: Sequence[tuple[int, int]]) -> float:
-        ns = self.prefill.chunks_ns(prefill) * self.layers
-        if not self.prefill.chain_ns and any(past for _, past in prefill):
+        if self._lone is not None:
+            ns = self._lone.prefill.chunks_ns(prefill) * self._lone.layers
+        else:
+            ns = sum(a.prefill.chunks_ns(prefill) * a.layers for a in self.attentions)
+        if not self.attentions[0].prefill.chain_ns and any(past for _, past in prefill):
             context = sum(chunk + past for chunk, past in prefill)
             count, j = min(len(prefill), self._top), context.bit_length()
             ns = max(ns, self._a[count][j] + self._c[count][j] * context)
@@ -135,35 +158,47 @@ class TableCost:
     ) -> list[tuple[str, Priced]]:
         """Every operation of a step with its price; the prices add up to `step_ns` within 1 ns."""
         self.step_ns(prefill, decode_seqs, decode_context_tokens, sampled)
-        tokens = decode_seqs + sum(chunk for chunk, _ in prefill)
-        rows = [(op.name, op.price(self._padded[tokens])) for op in self.token_ops]
+        prompts = sum(chunk for chunk, _ in prefill)
+        rows = [(op.name, op.price(self._padded[decode_seqs + prompts])) for op in self.token_ops]
         if prefill:
-            rows.append(("prefill_attention", self._explain_prefill(prefill)))
+            rows += [(op.name, op.price(prompts)) for op in self.prompt_ops]
+            rows += self._explain_prefill(prefill)
         if decode_seqs:
-            j = decode_context_tokens.bit_length()
-            ns = self._a[decode_seqs][j] + self._c[decode_seqs][j] * decode_context_tokens
-            source = self.decode.source_at(decode_seqs, decode_context_tokens)
-            price = priced(ns, source, self.decode_name, self.decode.note)
-            rows.append(("decode_attention", self._explain_beside(price, prefill, decode_seqs, decode_context_tokens)))
+            rows += self._explain_decode(prefill, decode_seqs, decode_context_tokens)
         rows.append(("lm_head", self.head.price(sampled)))
         host = self._host[min(decode_seqs + len(prefill), self._top)]
         rows.append(("host", Priced(host, "modelled", f"engines/{self.profile.name}", "fitted constant")))
         return rows
 
-    def _explain_prefill(self, prefill: Sequence[tuple[int, int]]) -> Priced:
+    def _explain_prefill(self, prefill: Sequence[tuple[int, int]]) -> list[tuple[str, Priced]]:
+        """One price per kind of layer; what the floor of `_prefill_ns` adds is the first one's."""
+        parts = [a.prefill.chunks_ns(prefill) * a.layers for a in self.attentions]
+        parts[0] += self._prefill_ns(prefill) - sum(parts)
         work = equivalent(prefill)
-        return priced(self._prefill_ns(prefill), self.prefill.source_at(work), self.prefill_name, self.prefill.note)
+        return [
+            (f"prefill_attention{a.suffix}", priced(ns, a.prefill.source_at(work), a.prefill_name, a.prefill.note))
+            for a, ns in zip(self.attentions, parts, strict=True)
+        ]
 
-    def _explain_beside(
-        self, alone: Priced, prefill: Sequence[tuple[int, int]], decode_seqs: int, context: int
-    ) -> Priced:
-        """Decode attention in a step that has `prefill` as well."""
-        if not prefill:
-            return alone
-        if not self.prefill.one_launch:
-            return replace(alone, ns=max(alone.ns - self._launch, 0.0))
-        ns = self._one_launch_ns(prefill, decode_seqs, context) - self._prefill_ns(prefill)
-        return priced(ns, "modelled", self.prefill_name, "in one launch with the prompts")
+    def _explain_decode(
+        self, prefill: Sequence[tuple[int, int]], decode_seqs: int, context: int
+    ) -> list[tuple[str, Priced]]:
+        """Decode attention, one price per kind of layer; beside prompts as much less as they share."""
+        alone = self._a[decode_seqs][context.bit_length()] + self._c[decode_seqs][context.bit_length()] * context
+        whole = alone
+        if prefill and self.attentions[0].prefill.one_launch:
+            whole = self._one_launch_ns(prefill, decode_seqs, context) - self._prefill_ns(prefill)
+        elif prefill:
+            whole = max(alone - self._launch, 0.0)
+        rows = []
+        for a in self.attentions:
+            ns = a.decode.time_ns(decode_seqs, context) * a.layers * whole / alone
+            source = a.decode.source_at(decode_seqs, context)
+            price = priced(ns, source, a.decode_name, a.decode.note)
+            if prefill and a.prefill.one_launch:
+                price = priced(ns, "modelled", a.prefill_name, "in one launch with the prompts")
+            rows.append((f"decode_attention{a.suffix}", price))
+        return rows
 
     def provenance(self) -> dict[str, Any]:
         """Tables with versions and licence, and the engine profile."""
@@ -191,6 +226,8 @@ def build_cost(
     *,
     tensor_parallel_size: int = 1,
     dtype: str = "bf16",
+    moe_dtype: str = "",
+    expert_parallel: bool = False,
     kv_cache_dtype: str = "auto",
     max_num_batched_tokens: int = 8192,
     max_num_seqs: int = 256,
@@ -201,10 +238,12 @@ def build_cost(
     Raises Infeasible when the model does not split or the device lacks the dtype, UnknownName for a profile.
     """
     check_dtype(gpu, dtype)
+    check_dtype(gpu, moe_dtype or dtype)
     engine = load_profile(profile)
     largest = max(max_num_batched_tokens, *engine.capture_sizes(max_num_seqs))
-    formats = Formats(dtype, kv_cache_dtype, largest, max_num_seqs)
-    return TableCost(dense_ops(model, tensor_parallel_size, dtype), gpu, formats, engine)
+    formats = Formats(dtype, kv_cache_dtype, largest, max_num_seqs, moe_dtype)
+    ops = decoder_ops(model, tensor_parallel_size, dtype, expert_parallel=expert_parallel)
+    return TableCost(ops, gpu, formats, engine)
 
 
 def _table_entry(table: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from simserve.search.objective import Outcome
 
 FIRST_PORT, SIDE_PORT = 8000, 5600
-_TORCH_DTYPE = {"bf16": "bfloat16", "fp16": "float16", "fp8": "bfloat16"}
+_TORCH_DTYPE = {"fp16": "float16"}  # all others compute what is not quantised in bfloat16
 _NIXL = '{"kv_connector":"NixlConnector","kv_role":"kv_both"}'
 _PROXY = (
     "# in front of the pools a proxy that sends a request to a prefill port first and then to a decode port, e.g. "
@@ -96,10 +96,12 @@ def serve_command(model: Served, run: Outcome, *, port: int = FIRST_PORT) -> str
         "--max-num-seqs", d.max_num_seqs,
         "--gpu-memory-utilization", d.gpu_memory_utilization,
         "--block-size", d.block_size,
-        "--dtype", _TORCH_DTYPE.get(d.dtype, "auto"),
+        "--dtype", _TORCH_DTYPE.get(d.dtype, "bfloat16"),
     ]  # fmt: skip
     if d.dtype == "fp8" and not has_fp8_weights(model.target):
         words += ["--quantization", "fp8"]
+    if d.enable_expert_parallel:
+        words.append("--enable-expert-parallel")
     if d.kv_cache_dtype.startswith("fp8"):
         words += ["--kv-cache-dtype", "fp8"]
     if (longest := _max_model_len(model, run)) is not None:

@@ -85,13 +85,13 @@ def reasons(rejected: Sequence[Rejected]) -> list[tuple[str, int]]:
 @lru_cache(maxsize=65536)
 def _check_replica(model: ModelSpec, deployment: DeploymentSpec) -> int | str:
     """The block count, or the reason why there is none."""
-    from simserve.arch.dense import dense_ops
+    from simserve.arch.decoder import decoder_ops
     from simserve.arch.dtypes import check_dtype
     from simserve.build import deployment_blocks
     from simserve.spec.hardware import load_gpu
     from simserve.spec.model import has_fp8_weights
 
-    if has_fp8_weights(model.name) and deployment.dtype != "fp8":
+    if has_fp8_weights(model.name) and deployment.dtype not in ("fp8", "fp8_block"):
         return f"the weights of {model.name} are fp8: set dtype to fp8"
     gpu = load_gpu(deployment.gpu)
     tp, budget = deployment.tensor_parallel_size, deployment.max_num_batched_tokens
@@ -101,7 +101,7 @@ def _check_replica(model: ModelSpec, deployment: DeploymentSpec) -> int | str:
         return f"tensor_parallel_size {tp} spans nodes: a node has {gpu.gpus_per_node} x {gpu.name}"
     try:
         check_dtype(gpu, deployment.dtype)
-        dense_ops(model, tp)
+        decoder_ops(model, tp, expert_parallel=deployment.enable_expert_parallel)
         return deployment_blocks(model, deployment, gpu)
     except Infeasible as error:
         return str(error)

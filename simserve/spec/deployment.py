@@ -9,7 +9,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from simserve.spec.base import Spec
 
-Dtype = Literal["bf16", "fp16", "fp8"]
+Dtype = Literal["bf16", "fp16", "fp8", "fp8_block", "nvfp4"]
+MoeDtype = Literal[
+    "bf16", "fp16", "fp8", "fp8_block", "nvfp4", "int4_wo", "w4a16_mxfp4", "w4a8_mxfp4_mxfp8"
+]
 KvCacheDtype = Literal["auto", "bf16", "fp16", "fp8"]
 T = TypeVar("T")
 
@@ -75,10 +78,12 @@ class DeploymentSpec(Spec):
 
     num_gpu_blocks: KV blocks per replica, None for what the memory leaves; max_model_len: tokens a request
     may reach, None for what model and KV cache allow; scheduler_options, router_options: other knobs by name
-    (`simserve explain NAME` lists them); kv_cache_dtype "auto": 16 bit, as vLLM; swap_space_gib: host memory per GPU
-    for preempted requests, for schedulers that swap; snapshot_interval_ms: how old the router's view of the instances
-    may be; system, pools: a system with pools such as `distserve`, and what each pool has different; kv_link: the link
-    per GPU over which pools hand KV over, None for the GPUs' own within a node, else 400 Gb/s InfiniBand.
+    (`simserve explain NAME` lists them); moe_dtype: format of the experts, None for dtype; enable_expert_parallel:
+    whole experts on each rank instead of a part of every one; kv_cache_dtype "auto": 16 bit, as vLLM; swap_space_gib:
+    host memory per GPU for preempted requests, for schedulers that swap; snapshot_interval_ms: how old the router's
+    view of the instances may be; system, pools: a system with pools such as `distserve`, and what each pool has
+    different; kv_link: the link per GPU over which pools hand KV over, None for the GPUs' own within a node, else 400
+    Gb/s InfiniBand.
     """
 
     gpu: str = "h100_sxm"
@@ -89,6 +94,8 @@ class DeploymentSpec(Spec):
     max_num_batched_tokens: Tokens = 8192
     max_num_seqs: Seqs = 256
     dtype: Dtype = "bf16"
+    moe_dtype: MoeDtype | None = None
+    enable_expert_parallel: bool = False
     kv_cache_dtype: KvCacheDtype = "auto"
     gpu_memory_utilization: Utilization = 0.92
     block_size: int = Field(default=16, ge=1, le=1024)

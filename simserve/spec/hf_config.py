@@ -1,4 +1,8 @@
-"""`config.json` of a dense Hugging Face model -> ModelSpec; what cannot be represented exactly is refused."""
+"""`config.json` of a Hugging Face decoder -> ModelSpec; what cannot be represented exactly is refused.
+
+Dense llama, mistral, qwen2, qwen3; experts: mixtral, qwen3_moe, minimax_m2, gpt_oss; latent attention and experts:
+deepseek_v3, kimi_k2. Multi-token prediction layers are left out: nothing drafts with them here.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +14,25 @@ from typing import Any
 
 from simserve.errors import SpecError, nearest_name
 from simserve.spec.base import parse
-from simserve.spec.model import ModelSpec
+from simserve.spec.model import LatentSpec, ModelSpec
 
-# Fields that, when set to anything but null, false, 0 or [], mean: not a plain dense decoder.
+# Fields that, when set to anything but null, false, 0 or [], mean: no decoder of the kinds above.
 _REFUSED = {
-    "num_experts": "a mixture of experts is not a dense model",
-    "num_local_experts": "a mixture of experts is not a dense model",
-    "n_routed_experts": "a mixture of experts is not a dense model",
-    "kv_lora_rank": "multi-head latent attention is not supported",
     "text_config": "a multimodal or nested config is not supported",
     "vision_config": "a multimodal or nested config is not supported",
     "block_configs": "layers of different shapes are not supported",
     "hybrid_override_pattern": "hybrid (state-space) layers are not supported",
     "attn_logit_softcapping": "soft-capped attention is not supported",
     "is_encoder_decoder": "an encoder-decoder is not supported",
-    "num_nextn_predict_layers": "multi-token prediction layers are not supported",
+    "index_topk": "sparse attention is not supported",
+    "mlp_only_layers": "layers of different shapes are not supported",
+}
+# The same for dense model types.
+_NOT_DENSE = {
+    "num_experts": "a mixture of experts is not a dense model",
+    "num_local_experts": "a mixture of experts is not a dense model",
+    "n_routed_experts": "a mixture of experts is not a dense model",
+    "kv_lora_rank": "multi-head latent attention is not supported in this model type",
 }
 _COPIED = (
     "num_hidden_layers",
@@ -40,7 +48,8 @@ _COPIED = (
 class _Class:
     """What a Hugging Face model class assumes for keys that its config.json leaves out.
 
-    kv_heads: None means as many as attention heads; head_dim: None means hidden_size / heads.
+    kv_heads: None means as many as attention heads; head_dim: None means hidden_size / heads. experts: the key that
+    counts them, '' for a dense model; expert_size: the key of an expert's width; windowed: layers may have a window.
     """
 
     kv_heads: int | None
@@ -49,14 +58,25 @@ class _Class:
     reads_attention_bias: bool = True
     qk_norm: bool = False
     windowed_by_default: bool = False
+    experts: str = ""
+    expert_size: str = "moe_intermediate_size"
+    windowed: bool = False
+    qk_norm_whole: bool = False
 
 
-# Defaults of transformers 4.57: LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config.
+_MLP = "intermediate_size"
+# Defaults of transformers 4.57: LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config and those of the expert models.
 _CLASSES = {
     "llama": _Class(kv_heads=None),
     "mistral": _Class(kv_heads=8, reads_attention_bias=False, windowed_by_default=True),
     "qwen2": _Class(kv_heads=32, qkv_bias=True, reads_attention_bias=False),
     "qwen3": _Class(kv_heads=32, head_dim=128, qk_norm=True),
+    "mixtral": _Class(kv_heads=8, reads_attention_bias=False, experts="num_local_experts", expert_size=_MLP),
+    "qwen3_moe": _Class(kv_heads=4, qk_norm=True, experts="num_experts"),
+    "minimax_m2": _Class(kv_heads=8, qk_norm=True, qk_norm_whole=True, experts="num_local_experts", expert_size=_MLP),
+    "gpt_oss": _Class(kv_heads=8, head_dim=64, experts="num_local_experts", expert_size=_MLP, windowed=True),
+    "deepseek_v3": _Class(kv_heads=None, experts="n_routed_experts"),
+    "kimi_k2": _Class(kv_heads=None, experts="n_routed_experts"),
 }
 
 
@@ -69,6 +89,12 @@ def read_hf_config(path: Path, name: str | None = None) -> ModelSpec:
     family = _CLASSES[config["model_type"]]
     fields: dict[str, Any] = {key: _required(config, key, file) for key in _COPIED}
     fields |= _attention(config, family, file)
+    if family.experts:
+        fields["experts"] = _experts(config, family, file)
+    if config.get("kv_lora_rank"):
+        fields["latent"] = {key: _required(config, key, file) for key in LatentSpec.model_fields}
+    if family.windowed:
+        fields |= _windows(config, file)
     fields |= {
         "name": name or _name(path),
         "model_type": config["model_type"],
@@ -106,6 +132,9 @@ def _refuse(config: Mapping[str, Any], file: str) -> None:
         known = ", ".join(_CLASSES)
         problem = f"not a model type this can import; it imports {known}"
         raise SpecError(problem, file=file, key="model_type", value=kind)
+    for key, why in _NOT_DENSE.items():
+        if config.get(key) and not _CLASSES[kind].experts:
+            raise SpecError(why, file=file, key=key, value=config[key])
     if config.get("hidden_act", "silu") != "silu":
         raise SpecError(
             "only the gated silu MLP is supported", file=file, key="hidden_act", value=config["hidden_act"]
@@ -116,6 +145,8 @@ def _refuse(config: Mapping[str, Any], file: str) -> None:
 
 def _refuse_windows(config: Mapping[str, Any], file: str) -> None:
     """Sliding windows cap the KV cache and the attention of a request: not a plain dense model."""
+    if _CLASSES[config["model_type"]].windowed:
+        return
     layers = config.get("layer_types") or []
     if not isinstance(layers, list) or any(kind != "full_attention" for kind in layers):
         raise SpecError("only full-attention layers are supported", file=file, key="layer_types")
@@ -136,13 +167,44 @@ def _refuse_quantised(config: Mapping[str, Any], file: str) -> None:
     method = quantised
     if isinstance(quantised, dict):
         method = _first(quantised.get("quant_algo"), quantised.get("quant_method"))
-    if str(method).lower() != "fp8":
+    if str(method).lower() not in ("fp8", "mxfp4"):
         raise SpecError(
-            "only unquantised and fp8 checkpoints are supported",
+            "only unquantised, fp8 and mxfp4 checkpoints are supported",
             file=file,
             key="quantization_config",
             value=method,
         )
+
+
+def _experts(config: Mapping[str, Any], family: _Class, file: str) -> dict[str, Any]:
+    """The expert layers; every layer but the first `first_k_dense_replace` has them in all these models."""
+    inter = _required(config, family.expert_size, file)
+    shared = config.get("shared_intermediate_size") or (config.get("n_shared_experts") or 0) * inter
+    for key in ("decoder_sparse_step", "moe_layer_freq"):
+        if config.get(key, 1) != 1:
+            raise SpecError("experts must be in every layer", file=file, key=key, value=config[key])
+    return {
+        "num_experts": _required(config, family.experts, file),
+        "num_experts_per_tok": _required(config, "num_experts_per_tok", file),
+        "moe_intermediate_size": inter,
+        "shared_intermediate_size": shared,
+        "first_dense_layers": config.get("first_k_dense_replace") or 0,
+        "biases": config["model_type"] == "gpt_oss",
+        "router_bias": bool(config.get("use_routing_bias")) or config.get("topk_method") == "noaux_tc",
+    }
+
+
+def _windows(config: Mapping[str, Any], file: str) -> dict[str, Any]:
+    """Layers whose type is sliding_attention; gpt-oss also has a learned sink per head."""
+    layers = _required(config, "layer_types", file)
+    sliding = [kind for kind in layers if kind == "sliding_attention"]
+    if len(layers) != config.get("num_hidden_layers"):
+        raise SpecError("must name every layer", file=file, key="layer_types")
+    return {
+        "sliding_window": _required(config, "sliding_window", file) if sliding else None,
+        "sliding_layers": len(sliding),
+        "attention_sinks": True,
+    }
 
 
 def _attention(config: Mapping[str, Any], family: _Class, file: str) -> dict[str, Any]:
@@ -154,6 +216,7 @@ def _attention(config: Mapping[str, Any], family: _Class, file: str) -> dict[str
         "attention_bias": bias or family.qkv_bias,
         "attention_output_bias": bias,
         "qk_norm": family.qk_norm,
+        "qk_norm_whole": family.qk_norm_whole,
     }
 
 
@@ -171,6 +234,8 @@ def _first(*values: Any) -> Any:
 def _torch_dtype(config: Mapping[str, Any], file: str) -> Any:
     # transformers 5 writes `dtype`, earlier versions `torch_dtype`.
     key = "dtype" if config.get("dtype") is not None else "torch_dtype"
+    if config.get("quantization_config") and config.get(key) is None:
+        return "bfloat16"  # what the layers outside the quantised ones are held in
     return _required(config, key, file)
 
 
@@ -183,7 +248,12 @@ def _required(config: Mapping[str, Any], key: str, file: str) -> Any:
 
 def _sources(config: Mapping[str, Any], path: Path) -> list[str]:
     sources = [f"imported from {path.name}"]
-    if config.get("quantization_config"):
+    quantised = config.get("quantization_config")
+    if isinstance(quantised, dict) and quantised.get("quant_method") == "mxfp4":
+        sources.append("the experts are quantised to mxfp4: deploy it with dtype bf16 and moe_dtype w4a16_mxfp4")
+    elif isinstance(quantised, dict) and quantised.get("weight_block_size"):
+        sources.append("the checkpoint is quantised to fp8 in blocks: deploy it with dtype fp8_block")
+    elif quantised:
         sources.append("the checkpoint is quantised to fp8: deploy it with dtype fp8")
     return sources
 

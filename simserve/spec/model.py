@@ -1,4 +1,4 @@
-"""A dense decoder's architecture, in the vocabulary of Hugging Face `config.json`."""
+"""A decoder's architecture, dense or of experts, in the vocabulary of Hugging Face `config.json`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,51 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from simserve.spec.base import Spec
 from simserve.spec.catalogue import Catalogue, NamedSpec, fold
 
-ModelType = Literal["llama", "mistral", "qwen2", "qwen3"]
+ModelType = Literal[
+    "llama", "mistral", "qwen2", "qwen3",
+    "mixtral", "qwen3_moe", "minimax_m2", "gpt_oss", "deepseek_v3", "kimi_k2",
+]  # fmt: skip
+
+
+class ExpertsSpec(Spec):
+    """Expert layers: all but the first `first_dense_layers`, which have an MLP of the model's intermediate_size.
+
+    moe_intermediate_size: of one expert; shared_intermediate_size: of all experts that every token goes through.
+    biases: on router and experts (gpt-oss); router_bias: a correction of the router's scores alone (DeepSeek, MiniMax).
+    """
+
+    num_experts: PositiveInt
+    num_experts_per_tok: PositiveInt
+    moe_intermediate_size: PositiveInt
+    shared_intermediate_size: NonNegativeInt = 0
+    first_dense_layers: NonNegativeInt = 0
+    biases: bool = False
+    router_bias: bool = False
+
+
+class LatentSpec(Spec):
+    """Multi-head latent attention: one cached vector of kv_lora_rank + qk_rope_head_dim values a token."""
+
+    q_lora_rank: PositiveInt
+    kv_lora_rank: PositiveInt
+    qk_nope_head_dim: PositiveInt
+    qk_rope_head_dim: PositiveInt
+    v_head_dim: PositiveInt
 
 
 class ModelSpec(NamedSpec):
     """One model: sizes as in its config.json, plus what the config leaves to the model class.
 
     attention_bias: on the q, k and v projections; attention_output_bias: on o; qk_norm: an RMS norm over
-    each query and key head (Qwen3). The MLP is gated (gate, up, down). published_parameters: the count of
-    the published checkpoint, None where nobody stated one. aliases: checkpoints of the same architecture.
+    each query and key head (Qwen3), or over all of them (`qk_norm_whole`, MiniMax). The MLP is gated (gate, up, down).
+    published_parameters: the count of the published checkpoint, None where nobody stated one. aliases: checkpoints of
+    the same architecture. experts: expert layers, None for a dense model; latent: multi-head latent attention;
+    sliding_window: keys that a query sees in `sliding_layers` of the layers; attention_sinks: one value per query head.
     """
 
     model_type: ModelType
@@ -34,6 +66,12 @@ class ModelSpec(NamedSpec):
     attention_output_bias: bool = False
     mlp_bias: bool = False
     qk_norm: bool = False
+    qk_norm_whole: bool = False
+    experts: ExpertsSpec | None = None
+    latent: LatentSpec | None = None
+    sliding_window: PositiveInt | None = None
+    sliding_layers: NonNegativeInt = 0
+    attention_sinks: bool = False
     max_position_embeddings: PositiveInt
     torch_dtype: Literal["bfloat16", "float16", "float32"]
     published_parameters: PositiveInt | None = None
@@ -47,6 +85,16 @@ class ModelSpec(NamedSpec):
                 f"num_attention_heads {self.num_attention_heads}"
             )
         return self
+
+    @property
+    def dense_layers(self) -> int:
+        """Layers whose MLP is no expert layer."""
+        return self.experts.first_dense_layers if self.experts else self.num_hidden_layers
+
+    @property
+    def expert_layers(self) -> int:
+        """Layers with experts."""
+        return self.num_hidden_layers - self.dense_layers
 
 
 @cache
@@ -100,7 +148,7 @@ def to_yaml(model: ModelSpec) -> str:
     """The model as the text of a file in `models/`; call the file `yaml_file_name(model)`."""
     import yaml
 
-    fields = model.model_dump(mode="json", exclude_none=True)
+    fields = model.model_dump(mode="json", exclude_defaults=True)
     text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=110)
     return text
 

@@ -40,7 +40,8 @@ EXPECTED = {
     "trace_is_folder": "traces: is a folder, not a file",
     "trace_with_text": "text.csv, row 3: ContextTokens: not a whole number (got 'many')",
     "trace_without_column": "GeneratedTokens: the column is missing",
-    "unknown_dtype": ":11: search.space.dtype[0]: must be one of bf16, fp16, fp8 (got 'bf61'); did you mean 'bf16'?",
+    "unknown_dtype": ":11: search.space.dtype[0]: must be one of bf16, fp16, fp8, "
+    "fp8_block, nvfp4 (got 'bf61'); did you mean 'bf16'?",
     "unknown_gpu": ":11: search.space.gpu[0]: unknown GPU 'h10_sxm'; did you mean 'h100_sxm'?",
     "unknown_key": ":13: search.trails: unknown key; did you mean 'trials'?",
     "unknown_model": ":2: model: unknown model 'meta-llama/Llama-3.1-9B'; did you mean 'meta-llama/Llama-3.1-8B'?",

@@ -88,9 +88,9 @@ def test_vidur_gets_the_same_step_costs(tmp_path):
     cost = llama_cost()
     tables = {name: dict(rows) for name, rows in vidur.tables(cost, 1024).items()}
     decode = tables["mlp_up_proj"][(64,)] + tables["attn_decode"][(64, 512)]
-    assert decode * cost.layers * 1e6 == pytest.approx(cost.step_ns((), 64, 64 * 512, 64), abs=2)
+    assert decode * cost.ops.attentions[0].count * 1e6 == pytest.approx(cost.step_ns((), 64, 64 * 512, 64), abs=2)
     prompt = tables["mlp_up_proj"][(1024,)] + tables["attn_prefill"][(1024, 1024)]
-    assert prompt * cost.layers * 1e6 == pytest.approx(cost.step_ns(((1024, 0),), 0, 0, 1), abs=2)
+    assert prompt * cost.ops.attentions[0].count * 1e6 == pytest.approx(cost.step_ns(((1024, 0),), 0, 0, 1), abs=2)
 
 
 def test_vidur_gets_the_same_requests(tmp_path, monkeypatch):

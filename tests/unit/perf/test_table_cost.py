@@ -1,11 +1,13 @@
 """The compiled cost model: laws of the contract, sources, limits, physics."""
 
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simserve.arch.dtypes import weight_element_bytes
 from simserve.errors import Infeasible, OutOfRange
 from simserve.perf.model import TableCost, build_cost
 from simserve.spec.hardware import gpu_names, load_gpu
@@ -142,3 +144,50 @@ def test_provenance_names_tables() -> None:
     assert sorted(about["tables"]) == ["h100_sxm/decode_attention", "h100_sxm/gemm", "h100_sxm/prefill_attention"]
     assert about["tables"]["h100_sxm/gemm"]["licence"] == "Apache-2.0, NVIDIA"
     assert about["engine_profile"]["host_ns_per_step"]["value"] == 180_000
+
+
+EXPERT_RUNS = [
+    ("mistralai/Mixtral-8x7B-v0.1", "h100_sxm", {"tensor_parallel_size": 2}),
+    ("Qwen/Qwen3-30B-A3B", "rtx_pro_6000", {}),
+    ("Qwen/Qwen3-235B-A22B", "h200_sxm", {"tensor_parallel_size": 4, "dtype": "fp8", "expert_parallel": True}),
+    ("MiniMaxAI/MiniMax-M2.5", "b200_sxm", {"tensor_parallel_size": 2, "dtype": "nvfp4"}),
+    ("openai/gpt-oss-120b", "h100_sxm", {"moe_dtype": "w4a16_mxfp4"}),
+    ("deepseek-ai/DeepSeek-R1", "h200_sxm", {"tensor_parallel_size": 8, "dtype": "fp8_block"}),
+    ("moonshotai/Kimi-K2.5", "b200_sxm", {"tensor_parallel_size": 8, "moe_dtype": "int4_wo"}),
+]
+
+
+@pytest.mark.parametrize(("model", "gpu", "options"), EXPERT_RUNS)
+def test_expert_models_are_priced_from_their_tables(model: str, gpu: str, options: dict[str, Any]) -> None:
+    """Every operation adds up; experts come from a table; a step reads at least the experts that it needs."""
+    priced = cost(gpu, model, max_num_batched_tokens=4096, **options)
+    for step in (((), 16, 16_000, 16), ([(700, 0), (30, 500)], 16, 16_000, 18), ([(2000, 3000)], 0, 0, 1)):
+        rows = priced.explain(*step)
+        assert sum(price.ns for _, price in rows) == pytest.approx(priced.step_ns(*step), abs=2)
+        assert dict(rows)["experts"].table == f"{gpu}/moe"
+    alone = priced.step_ns((), 1, 1000, 1)
+    e = priced.ops.experts
+    assert e is not None
+    element = weight_element_bytes(options.get("moe_dtype") or options.get("dtype", "bf16"))
+    # One token needs its own experts, at the least the busiest rank's share of them.
+    least = e.count * 3 * e.hidden * e.inter * e.topk * element / e.tp / e.ep
+    assert alone > least / load_gpu(gpu).memory_bandwidth_bytes_per_s * 1e9
+
+
+def test_latent_attention_hardly_grows_with_the_context() -> None:
+    """576 values a token for 16 heads; keys and values of 8 heads of 128 would be four times that."""
+    deepseek = cost("h200_sxm", "deepseek-ai/DeepSeek-R1", tensor_parallel_size=8, dtype="fp8_block")
+    names = dict(deepseek.explain((), 64, 64 * 8000, 64))
+    assert names["decode_attention"].table == "h200_sxm/mla_decode"
+    prompt = dict(deepseek.explain([(1000, 0)], 0, 0, 1))
+    assert {"kv_b_proj", "prefill_attention"} <= set(prompt)
+    assert "kv_b_proj" not in names
+    assert names["decode_attention"].ns < 61 * 64 * 8000 * 2 * 8 * 128 * 2 / 4.8e12 * 1e9
+
+
+def test_a_window_bounds_decode_attention() -> None:
+    """gpt-oss: layers that see 128 keys cost the same at 1,000 and 100,000 tokens; the others grow."""
+    oss = cost(model="openai/gpt-oss-120b", moe_dtype="w4a16_mxfp4", tensor_parallel_size=2)
+    short, long = (dict(oss.explain((), 8, 8 * context, 8)) for context in (1000, 100_000))
+    assert long["decode_attention_window_128"].ns < 1.3 * short["decode_attention_window_128"].ns
+    assert long["decode_attention"].ns > 5 * short["decode_attention"].ns

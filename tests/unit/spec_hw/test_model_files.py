@@ -85,7 +85,7 @@ def test_a_wrong_name_gets_the_nearest(asked: str, nearest: str) -> None:
 
 def test_a_name_near_nothing_gets_the_list() -> None:
     """Without a proposal the known names follow."""
-    with pytest.raises(UnknownName, match="known: Qwen/Qwen3-14B"):
+    with pytest.raises(UnknownName, match="known: MiniMaxAI/MiniMax-M2"):
         load_model("zzzz")
 
 
@@ -163,19 +163,27 @@ def test_a_folder_stands_for_its_config(tmp_path: Path) -> None:
     assert load_model(str(tmp_path)) == load_model(str(path))
 
 
+EXPERTS: dict[str, Any] = {
+    "model_type": "qwen3_moe", "num_experts": 128, "num_local_experts": 128, "num_experts_per_tok": 8,
+    "moe_intermediate_size": 768,
+}  # fmt: skip
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"num_experts": 128}, "num_experts: a mixture of experts is not a dense model (got 128)"),
-    ({"num_local_experts": 8, "model_type": "mixtral"}, "num_local_experts: a mixture of experts"),
-    ({"kv_lora_rank": 512}, "kv_lora_rank: multi-head latent attention is not supported (got 512)"),
+    ({"num_local_experts": 8, "model_type": "mixtral"}, "num_experts_per_tok: missing in this config.json"),
+    ({"kv_lora_rank": 512}, "kv_lora_rank: multi-head latent attention is not supported in this model type (got 512)"),
+    ({**EXPERTS, "decoder_sparse_step": 2}, "decoder_sparse_step: experts must be in every layer (got 2)"),
+    ({**EXPERTS, "mlp_only_layers": [3]}, "mlp_only_layers: layers of different shapes"),
+    ({**EXPERTS, "kv_lora_rank": 512}, "q_lora_rank: missing in this config.json"),
+    ({**EXPERTS, "index_topk": 2048}, "index_topk: sparse attention is not supported"),
+    ({**EXPERTS, "model_type": "gpt_oss", "layer_types": ["full_attention"]}, "layer_types: must name every layer"),
     ({"text_config": {"hidden_size": 1}}, "text_config: a multimodal or nested config is not supported"),
-    ({"model_type": "gpt_neox"}, "it imports llama, mistral, qwen2, qwen3 (got 'gpt_neox')"),
+    ({"model_type": "gpt_neox"}, "it imports llama, mistral, qwen2, qwen3, mixtral"),
     ({"hidden_act": "gelu"}, "hidden_act: only the gated silu MLP is supported (got 'gelu')"),
     ({"sliding_window": 4096, "use_sliding_window": True}, "sliding_window: sliding-window attention"),
     ({"model_type": "mistral", "sliding_window": 4096, "use_sliding_window": None}, "sliding_window: "),
     ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types: only full-attention"),
     ({"quantization_config": {"quant_method": "awq"}}, "quantization_config: only unquantised"),
     ({"is_encoder_decoder": True}, "is_encoder_decoder: an encoder-decoder is not supported"),
-    ({"num_nextn_predict_layers": 1}, "num_nextn_predict_layers: multi-token prediction"),
     ({"model_type": ["llama"]}, "model_type: not a model type this can import"),
     ({"use_sliding_window": True, "sliding_window": "4096"}, "sliding_window: sliding-window attention"),
     ({"max_position_embeddings": None}, "max_position_embeddings: missing in this config.json"),
@@ -250,3 +258,27 @@ def test_of_two_models_with_one_last_part_the_users_wins(
 def test_models_are_hashable() -> None:
     """They are keys of cost-model caches."""
     assert hash(load_model("Qwen/Qwen3-8B")) == hash(load_model("qwen3-8b"))
+
+
+def test_expert_models_import_as_they_ship(tmp_path: Path) -> None:
+    """Qwen3-30B-A3B out of its config.json, with its published count; 16 GB of them in every 4-bit format."""
+    config = {**QWEN3_8B, **EXPERTS, "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 48,
+              "num_key_value_heads": 4}  # fmt: skip
+    imported = import_hf_config(_write(tmp_path, config), name="Qwen/Qwen3-30B-A3B")
+    shipped = load_model("Qwen/Qwen3-30B-A3B")
+    ignore = {"sources", "aliases", "published_parameters"}
+    assert shipped.model_dump(exclude=ignore) == imported.model_dump(exclude=ignore)
+
+
+def test_latent_attention_shared_experts_and_windows_are_read(tmp_path: Path) -> None:
+    """DeepSeek's first dense layers and shared expert; gpt-oss' alternating windows and sinks."""
+    deepseek, oss = load_model("deepseek-ai/DeepSeek-R1"), load_model("openai/gpt-oss-120b")
+    assert deepseek.experts is not None
+    assert deepseek.latent is not None
+    assert (deepseek.dense_layers, deepseek.expert_layers) == (3, 58)
+    assert (deepseek.experts.shared_intermediate_size, deepseek.latent.kv_lora_rank) == (2048, 512)
+    assert (oss.sliding_window, oss.sliding_layers, oss.attention_sinks) == (128, 18, True)
+    for name in ("deepseek-ai/DeepSeek-V3", "openai/gpt-oss-120b", "MiniMaxAI/MiniMax-M2.5"):
+        again = tmp_path / yaml_file_name(load_model(name))
+        again.write_text(to_yaml(load_model(name)))
+        assert load_model(str(again)) == load_model(name)

@@ -1,0 +1,151 @@
+"""A decoder as the operations of one step of one rank: attention of any published kind, MLP or experts."""
+
+from __future__ import annotations
+
+from simserve.arch.dtypes import ACTIVATION_BYTES, QUANTISED, quantised_bytes
+from simserve.arch.ops import AllReduce, Attention, Elementwise, Experts, Gemm, LatentAttention, StepOps
+from simserve.arch.shard import Shard, shard
+from simserve.spec.model import LatentSpec, ModelSpec
+
+ROUTER_DTYPE = "bf16"  # routers stay in 16 bits in every published checkpoint
+
+
+def decoder_ops(
+    model: ModelSpec, tensor_parallel_size: int, dtype: str = "bf16", *, expert_parallel: bool = False
+) -> StepOps:
+    """The operations of one step, per rank; projections fused as serving engines fuse them.
+
+    With fp8 or fp4 weights each GEMM's input is quantised in a pass of its own (dynamic, not fused with the norm before
+    it [derived]). Raises Infeasible when the model does not split over `tensor_parallel_size` ranks.
+    """
+    part = shard(model, tensor_parallel_size, expert_parallel)
+    return StepOps(
+        gemms=_gemms(model, part),
+        attentions=_attentions(model, part),
+        all_reduces=_all_reduces(model, part),
+        elementwise=_elementwise(model, part) + _quantisation(model, part, dtype),
+        lm_head=Gemm("lm_head", n=part.vocab_rows, k=model.hidden_size, count=1),
+        experts=_experts(model, part),
+        prefill_gemms=_prefill_gemms(model, part),
+    )
+
+
+def _gemms(model: ModelSpec, part: Shard) -> tuple[Gemm, ...]:
+    projections = _latent_gemms(model, model.latent, part) if model.latent else _attention_gemms(model, part)
+    return (*projections, *_mlp_gemms(model, part))
+
+
+def _attention_gemms(model: ModelSpec, part: Shard) -> tuple[Gemm, ...]:
+    layers, hidden = model.num_hidden_layers, model.hidden_size
+    query = part.heads * model.head_dim
+    return (
+        Gemm("qkv_proj", n=query + 2 * part.kv_heads * model.head_dim, k=hidden, count=layers),
+        Gemm("o_proj", n=hidden, k=query, count=layers),
+    )
+
+
+def _latent_gemms(model: ModelSpec, latent: LatentSpec, part: Shard) -> tuple[Gemm, ...]:
+    """The down-projections are fused and on every rank; K and V are expanded in prompts alone (`_prefill_gemms`)."""
+    layers, hidden = model.num_hidden_layers, model.hidden_size
+    down = latent.q_lora_rank + latent.kv_lora_rank + latent.qk_rope_head_dim
+    query = part.heads * (latent.qk_nope_head_dim + latent.qk_rope_head_dim)
+    return (
+        Gemm("qkv_a_proj", n=down, k=hidden, count=layers),
+        Gemm("q_b_proj", n=query, k=latent.q_lora_rank, count=layers),
+        Gemm("o_proj", n=hidden, k=part.heads * latent.v_head_dim, count=layers),
+    )
+
+
+def _prefill_gemms(model: ModelSpec, part: Shard) -> tuple[Gemm, ...]:
+    latent = model.latent
+    if latent is None:
+        return ()
+    width = part.heads * (latent.qk_nope_head_dim + latent.v_head_dim)
+    return (Gemm("kv_b_proj", n=width, k=latent.kv_lora_rank, count=model.num_hidden_layers),)
+
+
+def _mlp_gemms(model: ModelSpec, part: Shard) -> tuple[Gemm, ...]:
+    hidden, found = model.hidden_size, []
+    if model.dense_layers:
+        found += _gate_up_down("", part.intermediate_size, hidden, model.dense_layers)
+    if model.experts is not None:
+        router = Gemm("router", n=model.experts.num_experts, k=hidden, count=model.expert_layers, dtype=ROUTER_DTYPE)
+        found.append(router)
+        if part.shared_size:
+            found += _gate_up_down("shared_", part.shared_size, hidden, model.expert_layers)
+    return tuple(found)
+
+
+def _gate_up_down(prefix: str, columns: int, hidden: int, count: int) -> list[Gemm]:
+    return [
+        Gemm(f"{prefix}gate_up_proj", n=2 * columns, k=hidden, count=count),
+        Gemm(f"{prefix}down_proj", n=hidden, k=columns, count=count),
+    ]
+
+
+def _attentions(model: ModelSpec, part: Shard) -> tuple[Attention | LatentAttention, ...]:
+    layers, sliding = model.num_hidden_layers, model.sliding_layers
+    if model.latent is not None:
+        return (LatentAttention(part.heads, layers),)
+    found = [Attention(part.heads, part.kv_heads, model.head_dim, layers - sliding)]
+    if sliding:
+        found.append(Attention(part.heads, part.kv_heads, model.head_dim, sliding, model.sliding_window or 0))
+    return tuple(found)
+
+
+def _experts(model: ModelSpec, part: Shard) -> Experts | None:
+    e = model.experts
+    if e is None:
+        return None
+    return Experts(model.hidden_size, e.moe_intermediate_size, e.num_experts, e.num_experts_per_tok, part.moe_tp,
+                   part.moe_ep, model.expert_layers)  # fmt: skip
+
+
+def _all_reduces(model: ModelSpec, part: Shard) -> tuple[AllReduce, ...]:
+    """Two a layer (after attention and after MLP or experts), and one for the vocabulary-split embedding."""
+    if part.ranks == 1:
+        return ()
+    row = ACTIVATION_BYTES * model.hidden_size
+    return (AllReduce(row, count=2 * model.num_hidden_layers + 1, ranks=part.ranks),)
+
+
+def _elementwise(model: ModelSpec, part: Shard) -> tuple[Elementwise, ...]:
+    """HBM traffic of the passes between the GEMMs, each reading its inputs and writing its outputs once."""
+    layers, row = model.num_hidden_layers, ACTIVATION_BYTES * model.hidden_size
+    kv_row, query_key = _rows(model, part)
+    passes = [
+        Elementwise("embedding", 2 * row, 1),
+        # Reads and writes both the activations and the residual stream; the last one is the final norm.
+        Elementwise("add_rms_norm", 4 * row, 2 * layers + 1),
+        Elementwise("rotary", 2 * query_key, layers),
+        Elementwise("kv_write", 4 * kv_row, layers),
+    ]
+    if model.dense_layers:
+        passes.append(Elementwise("silu_and_mul", 3 * ACTIVATION_BYTES * part.intermediate_size, model.dense_layers))
+    if part.shared_size:
+        passes.append(Elementwise("shared_silu_and_mul", 3 * ACTIVATION_BYTES * part.shared_size, model.expert_layers))
+    if model.qk_norm:
+        passes.append(Elementwise("qk_norm", 2 * query_key, layers))
+    if model.latent is not None:
+        ranks = model.latent.q_lora_rank + model.latent.kv_lora_rank
+        passes.append(Elementwise("latent_norm", 2 * ACTIVATION_BYTES * ranks, layers))
+    return tuple(passes)
+
+
+def _rows(model: ModelSpec, part: Shard) -> tuple[int, int]:
+    """Bytes a token that one layer caches as keys (half of the KV), and of the queries and keys that are rotated."""
+    latent = model.latent
+    if latent is not None:
+        cached = ACTIVATION_BYTES * (latent.kv_lora_rank + latent.qk_rope_head_dim)
+        return cached // 2, ACTIVATION_BYTES * (part.heads + 1) * latent.qk_rope_head_dim
+    kv_row = ACTIVATION_BYTES * part.kv_heads * model.head_dim
+    return kv_row, ACTIVATION_BYTES * part.heads * model.head_dim + kv_row
+
+
+def _quantisation(model: ModelSpec, part: Shard, dtype: str) -> tuple[Elementwise, ...]:
+    """Read 16 bit, write 8 or 4, before each GEMM in the deployment's format."""
+    if dtype not in QUANTISED:
+        return ()
+    each = ACTIVATION_BYTES + quantised_bytes(dtype)
+    gemms = (gemm for gemm in _gemms(model, part) if not gemm.dtype)
+    return tuple(Elementwise(f"{gemm.name}_{dtype}_quant", round(each * gemm.k), gemm.count) for gemm in gemms)

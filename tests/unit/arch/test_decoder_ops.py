@@ -1,0 +1,161 @@
+"""A dense model as operations: shapes, splits over ranks, and the arithmetic that ties them to weights."""
+
+from __future__ import annotations
+
+import pytest
+
+from simserve.arch.decoder import decoder_ops
+from simserve.arch.memory import parameter_count
+from simserve.arch.ops import AllReduce, Attention, Elementwise, Experts, Gemm, LatentAttention
+from simserve.errors import Infeasible
+from simserve.spec.model import load_model, model_names
+
+LLAMA_8B = "meta-llama/Llama-3.1-8B"
+
+
+def test_gemms_of_llama_8b_on_one_gpu() -> None:
+    """Fused qkv, o, gate-up and down, once a layer, and the LM head on the vocabulary."""
+    ops = decoder_ops(load_model(LLAMA_8B), 1)
+    expected = (
+        Gemm("qkv_proj", n=6144, k=4096, count=32),
+        Gemm("o_proj", n=4096, k=4096, count=32),
+        Gemm("gate_up_proj", n=28672, k=4096, count=32),
+        Gemm("down_proj", n=4096, k=14336, count=32),
+    )
+    assert expected == ops.gemms
+    assert Gemm("lm_head", n=128256, k=4096, count=1) == ops.lm_head
+    assert Attention(heads=32, kv_heads=8, head_dim=128, count=32) == ops.attentions[0]
+    assert ops.all_reduces == ()
+
+
+def test_gemms_of_qwen_32b_over_eight_ranks() -> None:
+    """Columns of qkv and gate-up and rows of o and down are split; head size need not be hidden / heads."""
+    ops = decoder_ops(load_model("Qwen/Qwen3-32B"), 8)
+    expected = (
+        Gemm("qkv_proj", n=8 * 128 + 2 * 128, k=5120, count=64),
+        Gemm("o_proj", n=5120, k=8 * 128, count=64),
+        Gemm("gate_up_proj", n=2 * 3200, k=5120, count=64),
+        Gemm("down_proj", n=5120, k=3200, count=64),
+    )
+    assert expected == ops.gemms
+    assert Gemm("lm_head", n=151936 // 8, k=5120, count=1) == ops.lm_head
+    assert (AllReduce(bytes_per_token=10240, count=129, ranks=8),) == ops.all_reduces
+
+
+def test_key_value_heads_are_replicated_beyond_their_number() -> None:
+    """With 16 ranks and 8 key/value heads every rank holds one."""
+    attention = decoder_ops(load_model("meta-llama/Llama-3.1-70B"), 16).attentions[0]
+    assert Attention(heads=4, kv_heads=1, head_dim=128, count=80) == attention
+
+
+@pytest.mark.parametrize(
+    ("changes", "ranks", "problem"),
+    [
+        ({}, 3, "tensor_parallel_size 3 does not divide the 32 attention heads"),
+        ({}, 0, "tensor_parallel_size must be at least 1, not 0"),
+        ({"intermediate_size": 14337}, 2, "does not divide the 14337 MLP columns"),
+        ({"num_attention_heads": 36, "num_key_value_heads": 6}, 4, "does not divide the 6 key/value heads"),
+        ({"num_attention_heads": 24, "num_key_value_heads": 3}, 8, "not a multiple of the 3 key/value heads"),
+    ],
+)
+def test_a_split_that_does_not_come_out_is_infeasible(
+    changes: dict[str, int], ranks: int, problem: str
+) -> None:
+    """The message names the divisor and what it fails to divide."""
+    model = load_model(LLAMA_8B).model_copy(update=changes)
+    with pytest.raises(Infeasible, match=problem):
+        decoder_ops(model, ranks)
+
+
+@pytest.mark.parametrize("name", [name for name in model_names() if load_model(name).experts is None])
+@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
+def test_the_gemms_of_all_ranks_hold_all_matrix_weights(name: str, ranks: int) -> None:
+    """Up to 8 ranks nothing is replicated: n x k over layers and ranks, and the rest, make the model."""
+    model = load_model(name)
+    ops = decoder_ops(model, ranks)
+    matrices = ranks * sum(g.n * g.k * g.count for g in (*ops.gemms, ops.lm_head))
+    norms = model.num_hidden_layers * (2 * model.hidden_size + 2 * model.head_dim * model.qk_norm)
+    embedding = model.vocab_size * model.hidden_size
+    assert parameter_count(model) == matrices + norms + model.hidden_size + embedding
+
+
+def test_elementwise_traffic_of_llama_8b() -> None:
+    """Bytes a token, by hand: 8192-byte rows, 14336 MLP columns, 4096 query and 1024 key elements."""
+    expected = (
+        Elementwise("embedding", 16384, 1),
+        Elementwise("add_rms_norm", 32768, 65),
+        Elementwise("rotary", 2 * (8192 + 2048), 32),
+        Elementwise("kv_write", 8192, 32),
+        Elementwise("silu_and_mul", 86016, 32),
+    )
+    assert expected == decoder_ops(load_model(LLAMA_8B), 1).elementwise
+
+
+def test_qwen3_also_norms_queries_and_keys() -> None:
+    """One more pass over q and k a layer."""
+    last = decoder_ops(load_model("Qwen/Qwen3-8B"), 1).elementwise[-1]
+    assert Elementwise("qk_norm", 2 * (8192 + 2048), 36) == last
+
+
+REPLICATED = ("router", "qkv_a_proj")
+
+
+@pytest.mark.parametrize("name", [name for name in model_names() if load_model(name).experts is not None])
+@pytest.mark.parametrize(("ranks", "expert_parallel"), [(1, False), (2, False), (8, False), (8, True)])
+def test_gemms_and_experts_of_all_ranks_hold_the_model(name: str, ranks: int, expert_parallel: bool) -> None:
+    """n x k over layers and ranks, routers and down-projections once, and the experts; KV heads may be replicated."""
+    model = load_model(name)
+    if not expert_parallel and model.experts is not None and model.experts.moe_intermediate_size % ranks:
+        pytest.skip("the experts do not divide")
+    ops = decoder_ops(model, ranks, expert_parallel=expert_parallel)
+    gemms = (*ops.gemms, *ops.prefill_gemms, ops.lm_head)
+    matrices = sum(g.n * g.k * g.count * (1 if g.name in REPLICATED else ranks) for g in gemms)
+    e = ops.experts
+    assert e is not None
+    assert e.tp * e.ep == ranks
+    whole = matrices + 3 * e.hidden * e.inter * e.experts * e.count + model.vocab_size * model.hidden_size
+    padding = (ops.lm_head.n * ranks - model.vocab_size) * model.hidden_size
+    assert whole - padding == pytest.approx(parameter_count(model), rel=0.004)
+
+
+def test_deepseek_v3_by_hand() -> None:
+    """One of 8 ranks: 16 heads, three dense layers, a shared expert of 256 columns, experts split or shared out."""
+    ops = decoder_ops(load_model("deepseek-ai/DeepSeek-V3"), 8, "fp8_block")
+    shapes = {g.name: (g.n, g.k, g.count) for g in ops.gemms}
+    assert shapes == {
+        "qkv_a_proj": (1536 + 512 + 64, 7168, 61),
+        "q_b_proj": (16 * 192, 1536, 61),
+        "o_proj": (7168, 16 * 128, 61),
+        "gate_up_proj": (2 * 18432 // 8, 7168, 3),
+        "down_proj": (7168, 18432 // 8, 3),
+        "router": (256, 7168, 58),
+        "shared_gate_up_proj": (512, 7168, 58),
+        "shared_down_proj": (7168, 256, 58),
+    }
+    assert ops.prefill_gemms == (Gemm("kv_b_proj", n=16 * 256, k=512, count=61),)
+    assert ops.attentions == (LatentAttention(16, 61),)
+    assert ops.experts == Experts(7168, 2048, 256, 8, tp=8, ep=1, count=58)
+    parallel = decoder_ops(load_model("deepseek-ai/DeepSeek-V3"), 8, expert_parallel=True).experts
+    assert parallel == Experts(7168, 2048, 256, 8, tp=1, ep=8, count=58)
+    quantised = {e.name for e in ops.elementwise if e.name.endswith("_quant")}
+    assert "router_fp8_block_quant" not in quantised
+    assert "q_b_proj_fp8_block_quant" in quantised
+
+
+def test_gpt_oss_has_two_kinds_of_attention() -> None:
+    """Every second layer sees 128 keys."""
+    assert decoder_ops(load_model("openai/gpt-oss-120b"), 4).attentions == (
+        Attention(16, 2, 64, 18), Attention(16, 2, 64, 18, 128),
+    )  # fmt: skip
+
+
+def test_experts_that_cannot_be_split_are_infeasible() -> None:
+    """256 experts over 3 ranks, 768 columns over 512."""
+    deepseek = load_model("deepseek-ai/DeepSeek-V3")
+    with pytest.raises(Infeasible, match="does not divide"):
+        decoder_ops(deepseek.model_copy(update={"num_attention_heads": 129}), 3, expert_parallel=True)
+    qwen = load_model("Qwen/Qwen3-30B-A3B")
+    assert qwen.experts is not None
+    odd = qwen.experts.model_copy(update={"moe_intermediate_size": 766})
+    with pytest.raises(Infeasible, match="columns of an expert"):
+        decoder_ops(qwen.model_copy(update={"experts": odd}), 4)
