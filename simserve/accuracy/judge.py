@@ -1,0 +1,172 @@
+"""Points played in the simulator as they were measured, and how far off the predictions are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simserve.accuracy.points import Point
+from simserve.errors import SimserveError, SpecError
+from simserve.run import half_width, simulate
+from simserve.spec.base import parse
+from simserve.spec.deployment import DeploymentSpec
+from simserve.spec.model import load_model
+from simserve.units import NS_PER_MS, NS_PER_S
+from simserve.workload.requests import RequestSet
+
+Floats = NDArray[np.float64]
+BANDS = ((1, 8), (9, 32), (33, 128), (129, 1 << 30))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A point and its prediction; problem: why there is none. half_width: of the 90 % interval of step times."""
+
+    point: Point
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
+    tokens_per_s_per_gpu: float | None = None
+    half_width: float | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Errors of one metric over some points: relative, in size but for the signed median."""
+
+    metric: str
+    points: int
+    median: float
+    mape: float
+    p90: float
+    signed_median: float
+    spearman: float | None
+
+
+def predict(point: Point, seed: int = 0) -> Verdict:
+    """Play one point; a deployment that cannot be is a verdict with a problem, never an error."""
+    if point.obstacle:
+        return Verdict(point, problem=point.obstacle)
+    try:
+        run = simulate(load_model(point.model), deployment_of(point), requests_of(point, seed))
+    except SimserveError as error:
+        return Verdict(point, problem=str(error))
+    requests = run.trace.requests
+    first, last = requests["first_token_ns"], requests["finish_ns"]
+    ttft = (first - requests["arrival_ns"]) / NS_PER_MS
+    tpot = (last - first) / NS_PER_MS / np.maximum(requests["output_tokens"] - 1, 1)
+    rate = float(requests["output_tokens"].sum()) / (run.trace.end_ns / NS_PER_S) / run.num_gpus
+    return Verdict(point, float(ttft.mean()), float(tpot.mean()), rate, half_width(run))
+
+
+def deployment_of(point: Point) -> DeploymentSpec:
+    """The engine that the point was measured on."""
+    values = {
+        "gpu": point.gpu, "tensor_parallel_size": point.tensor_parallel_size, "dtype": point.dtype,
+        "moe_dtype": point.moe_dtype or None, "enable_expert_parallel": point.enable_expert_parallel,
+        "kv_cache_dtype": point.kv_cache_dtype, "max_num_batched_tokens": point.max_num_batched_tokens,
+        "max_num_seqs": point.max_num_seqs or max(256, point.concurrency),
+    }  # fmt: skip
+    return parse(DeploymentSpec, values, file=point.id or "point")
+
+
+def requests_of(point: Point, seed: int = 0) -> RequestSet:
+    """The closed loop's requests; equal points get equal lengths."""
+    count = point.requests or 10 * point.concurrency
+    draw = np.random.default_rng(seed)
+
+    def lengths(most: int) -> NDArray[np.int64]:
+        return draw.integers(max(1, int(point.least_share * most)), most + 1, count)
+
+    prompt, output = lengths(point.prompt_tokens), lengths(point.output_tokens)
+    start = np.zeros(count, dtype=np.int64)
+    return RequestSet(start, prompt, output, start, point.concurrency, {})
+
+
+def measured_rate(point: Point) -> float | None:
+    """Output tokens per second and GPU that the measured latencies imply (Little's law); None without both."""
+    if point.ttft_ms is None or point.tpot_ms is None:
+        return None
+    mean = (1 + point.least_share) / 2 * point.output_tokens
+    seconds = (point.ttft_ms + point.tpot_ms * (mean - 1)) / 1000
+    return point.concurrency * mean / seconds / point.tensor_parallel_size
+
+
+METRICS: dict[str, tuple[Callable[[Verdict], float | None], Callable[[Point], float | None]]] = {
+    "ttft": (lambda v: v.ttft_ms, lambda p: p.ttft_ms),
+    "tpot": (lambda v: v.tpot_ms, lambda p: p.tpot_ms),
+    "throughput": (lambda v: v.tokens_per_s_per_gpu, measured_rate),
+}
+
+
+def scores(verdicts: Iterable[Verdict]) -> list[Score]:
+    """One score per metric over the points that were predicted and measured."""
+    done = [v for v in verdicts if not v.problem]
+    found = []
+    for metric, (predicted, measured) in METRICS.items():
+        pairs = [(v, predicted(v), measured(v.point)) for v in done]
+        whole = [(v, p, m) for v, p, m in pairs if p is not None and m]
+        if whole:
+            found.append(_score(metric, whole))
+    return found
+
+
+def _score(metric: str, rows: Sequence[tuple[Verdict, float, float]]) -> Score:
+    error = np.array([predicted / measured - 1 for _, predicted, measured in rows])
+    size = np.abs(error)
+    return Score(
+        metric, len(rows), float(np.median(size)), float(size.mean()), float(np.quantile(size, 0.9)),
+        float(np.median(error)), _spearman(rows),
+    )  # fmt: skip
+
+
+def _spearman(rows: Sequence[tuple[Verdict, float, float]]) -> float | None:
+    """Mean rank correlation within scenarios of at least four points, weighted by their number."""
+    by_scenario: dict[object, list[tuple[float, float]]] = {}
+    for verdict, predicted, measured in rows:
+        by_scenario.setdefault(verdict.point.scenario, []).append((predicted, measured))
+    total = weight = 0.0
+    for pairs in by_scenario.values():
+        if len(pairs) >= 4:
+            x, y = (_ranks(np.array(values)) for values in zip(*pairs, strict=True))
+            spread = sqrt(float(((x - x.mean()) ** 2).sum() * ((y - y.mean()) ** 2).sum()))
+            if spread:
+                total += len(pairs) * float(((x - x.mean()) * (y - y.mean())).sum()) / spread
+                weight += len(pairs)
+    return total / weight if weight else None
+
+
+def _ranks(values: Floats) -> Floats:
+    """Ranks from 0, equal values sharing their mean rank."""
+    _, back, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts + 1) / 2)[back], dtype=np.float64)
+
+
+def band(point: Point) -> str:
+    """The concurrency band of a point: '9-32'."""
+    for low, high in BANDS:
+        if low <= point.concurrency <= high:
+            return f"{low}-{high}" if high < BANDS[-1][1] else f"{low}+"
+    raise SpecError("must be at least 1", key="concurrency", value=point.concurrency)
+
+
+REGIMES: dict[str, Callable[[Point], str]] = {
+    "framework": lambda p: p.framework,
+    "gpu": lambda p: p.gpu,
+    "model": lambda p: p.model,
+    "concurrency": band,
+}
+
+
+def by_regime(verdicts: Sequence[Verdict]) -> list[tuple[str, str, Score]]:
+    """(regime, value, score): all points, then by framework, GPU, model and concurrency band."""
+    rows = [("all", "", score) for score in scores(verdicts)]
+    for regime, of in REGIMES.items():
+        for value in sorted({of(v.point) for v in verdicts}):
+            rows += [(regime, value, score) for score in scores(v for v in verdicts if of(v.point) == value)]
+    return rows

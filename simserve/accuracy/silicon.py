@@ -1,0 +1,123 @@
+"""The measured points of aiconfigurator-core 0.12.0, `systems/silicon_sample.csv` (Apache-2.0, NVIDIA), cleaned.
+
+Left out, each with its reason and count:
+- repeats: rows that agree in everything but id and source, after the first;
+- inconsistent parallel mappings: expert models whose ranks of attention (tp x pp x dp) are not those of the experts
+  (moe_tp x moe_ep x pp), or where both moe_tp and moe_ep are above 1 over more ranks than a node has (the columns were
+  filled by the square root of the count); `flags` uses stored verdicts instead, for comparisons on the same rows;
+- rows without a version of the framework, set apart; disaggregated rows.
+Formats: an empty quantisation is bf16; int4 and mxfp4 are held by experts alone. gpt-oss keeps 16-bit attention.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from simserve.accuracy.points import Point
+from simserve.errors import MissingData, UnknownName
+from simserve.perf.importers.aiconfigurator import find_package
+from simserve.spec.hardware import load_gpu
+from simserve.spec.model import load_model
+
+FILE = Path("systems") / "silicon_sample.csv"
+_ALIASES = {"meta-llama/Llama-3.1-8B-Instruct": "meta-llama/Llama-3.1-8B",
+            "nvidia/Llama-3.1-8B-Instruct-FP8": "meta-llama/Llama-3.1-8B",
+            "nvidia/Qwen3-32B-NVFP4": "Qwen/Qwen3-32B"}  # fmt: skip
+_WEIGHT_ONLY = {"int4_wo"}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Points in the order of the file with their row numbers (from 0), and how many rows were left out, by reason."""
+
+    points: list[tuple[int, Point]]
+    left_out: dict[str, int]
+
+
+def silicon_points(package_dir: Path | None = None, flags: Path | None = None) -> Sample:
+    """The clean, unique, versioned, aggregated points; MissingData says how to get the package.
+
+    flags: a CSV with columns row, bad_par and unique_keep, whose verdicts replace this module's.
+    """
+    import pandas as pd
+
+    path = find_package(package_dir) / FILE
+    if not path.is_file():
+        raise MissingData(f"{path}: no such file; it comes with aiconfigurator-core 0.12.0")
+    frame = pd.read_csv(path)
+    same = [name for name in frame.columns if name not in ("id", "silicon_data_source")]
+    rows = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+    repeated, mapped = frame.duplicated(subset=same), [_consistent(row) for row in rows]
+    if flags is not None:
+        verdicts = pd.read_csv(flags).set_index("row")
+        repeated = verdicts["unique_keep"].reindex(frame.index).ne(1)
+        mapped = (~verdicts["bad_par"].reindex(frame.index).astype(bool)).tolist()
+    left_out: Counter[str] = Counter()
+    points: list[tuple[int, Point]] = []
+    for number, row in enumerate(rows):
+        reason = _reason(row, bool(repeated[number]), mapped[number])
+        if reason:
+            left_out[reason] += 1
+        else:
+            points.append((number, _point(row)))
+    return Sample(points, dict(left_out))
+
+
+def _reason(row: dict[str, Any], repeated: bool, mapped: bool) -> str:
+    if row["mode"] != "agg":
+        return "disaggregated"
+    if repeated:
+        return "repeats another row"
+    if not mapped:
+        return "inconsistent parallel mapping"
+    return "" if isinstance(row["backend_version"], str) else "no framework version"
+
+
+def _consistent(row: dict[str, Any]) -> bool:
+    """Whether attention and experts are spread over equally many ranks."""
+    names = ("tp", "pp", "attention_dp", "moe_tp", "moe_ep")
+    tp, pp, dp, moe_tp, moe_ep = (_number(row[f"{name}_size"]) for name in names)
+    if not isinstance(row["moe_quant_mode"], str) or (moe_tp, moe_ep) == (1, 1):
+        return tp * pp * dp <= 8 or dp == 1
+    square = moe_tp > 1 and moe_ep > 1 and moe_tp * moe_ep > 8
+    return tp * dp == moe_tp * moe_ep and not square
+
+
+def _number(value: Any) -> int:
+    """A size; empty and 0 mean one."""
+    return int(value) if value == value and value else 1
+
+
+def _point(row: dict[str, Any]) -> Point:
+    gemm, moe = (row[name] if isinstance(row[name], str) else "bf16" for name in ("gemm_quant_mode", "moe_quant_mode"))
+    model = str(row["model_path"])
+    point = Point(
+        model=_ALIASES.get(model, model), gpu=str(row["system"]), concurrency=_number(row["batch_size"]),
+        prompt_tokens=int(row["isl"]), output_tokens=int(row["osl"]), ttft_ms=float(row["silicon_ttft_ms"]),
+        tpot_ms=float(row["silicon_tpot_ms"]), id=str(row["id"]), framework=str(row["backend"]),
+        version=str(row["backend_version"]), tensor_parallel_size=_number(row["tp_size"]),
+        enable_expert_parallel=_number(row["moe_ep_size"]) > 1,
+        dtype="bf16" if gemm in _WEIGHT_ONLY else gemm, moe_dtype=moe if moe != gemm or gemm in _WEIGHT_ONLY else "",
+    )  # fmt: skip
+    if "gpt-oss" in model:
+        mxfp4 = "w4a16_mxfp4" if load_gpu(point.gpu).architecture == "hopper" else "w4a8_mxfp4_mxfp8"
+        point = replace(point, dtype="bf16", moe_dtype=mxfp4)
+    return replace(point, obstacle=_obstacle(point, row))
+
+
+def _obstacle(point: Point, row: dict[str, Any]) -> str:
+    """Why the simulator has no answer for this row, '' if it has."""
+    try:
+        model = load_model(point.model)
+    except UnknownName:
+        return f"model {point.model} is not described"
+    if _number(row["attention_dp_size"]) > 1:
+        return "data-parallel attention"
+    if _number(row["pp_size"]) > 1:
+        return "pipeline parallelism"
+    if model.experts is not None and _number(row["moe_tp_size"]) > 1 and _number(row["moe_ep_size"]) > 1:
+        return "experts split both ways"
+    return ""
