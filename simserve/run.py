@@ -23,6 +23,7 @@ from simserve.metrics import Metrics, compute
 from simserve.perf.sampled import SampledCost
 from simserve.perf.scaled import ScaledCost
 from simserve.sim.cluster import Cluster
+from simserve.sim.front import FrontEnd
 from simserve.sim.instance import Instance
 from simserve.sim.plan import Role
 from simserve.sim.pools import DisaggregatedCluster
@@ -76,8 +77,12 @@ class RunResult:
 def simulate(
     model: ModelSpec, deployment: DeploymentSpec, workload: RequestSet, *,
     slo: SloSpec | None = None, leap: bool = True, until_ns: int | None = None, cost_factor: float = 1.0,
+    client_side: bool = False,
 ) -> RunResult:  # fmt: skip
-    """Play `workload` on `deployment`; Infeasible if it does not fit. cost_factor: every step takes so many times."""
+    """Play `workload` on `deployment`; Infeasible if it does not fit. cost_factor: every step takes so many times.
+
+    client_side: times are those of a client of the API server, with HTTP and tokenizer (`EngineProfile.api_ns`).
+    """
     deployment = resolve_pools(deployment)
     engines = _engines(model, deployment)
     if deployment.system is None:
@@ -85,6 +90,8 @@ def simulate(
         _add(cluster, model, engines[0], cost_factor)
     else:
         cluster = _disaggregated(model, deployment, engines, leap, cost_factor)
+    if client_side:
+        cluster.front = _front_end(engines[0])
     trace = cluster.play(workload, until_ns=until_ns)
     return RunResult(
         trace=trace,
@@ -95,6 +102,11 @@ def simulate(
         engines=engines,
         cost_provenance=_provenance(engines, trace),
     )
+
+
+def _front_end(engine: Engine) -> FrontEnd:
+    profile = engine.cost.inner.profile
+    return FrontEnd(profile.api_ns, profile.api_ns_per_token)
 
 
 def _engines(model: ModelSpec, deployment: DeploymentSpec) -> tuple[Engine, ...]:

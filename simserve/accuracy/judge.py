@@ -15,10 +15,12 @@ from simserve.run import half_width, simulate
 from simserve.spec.base import parse
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.model import load_model
+from simserve.systems import SCHEDULERS
 from simserve.units import NS_PER_MS, NS_PER_S
 from simserve.workload.requests import RequestSet
 
 Floats = NDArray[np.float64]
+CALIBRATION_SHARE = 0.7
 BANDS = ((1, 8), (9, 32), (33, 128), (129, 1 << 30))
 
 
@@ -52,7 +54,7 @@ def predict(point: Point, seed: int = 0) -> Verdict:
     if point.obstacle:
         return Verdict(point, problem=point.obstacle)
     try:
-        run = simulate(load_model(point.model), deployment_of(point), requests_of(point, seed))
+        run = simulate(load_model(point.model), deployment_of(point), requests_of(point, seed), client_side=True)
     except SimserveError as error:
         return Verdict(point, problem=str(error))
     requests = run.trace.requests
@@ -63,10 +65,22 @@ def predict(point: Point, seed: int = 0) -> Verdict:
     return Verdict(point, float(ttft.mean()), float(tpot.mean()), rate, half_width(run))
 
 
+def split(points: Sequence[Point], part: str, seed: int = 0) -> list[Point]:
+    """The points of the 'calibration' scenarios, 70 % of them drawn by `seed`, or of the 'held-out' ones.
+
+    Whole scenarios go one way or the other; constants are fitted on the first part alone.
+    """
+    scenarios = sorted({point.scenario for point in points if not point.obstacle}, key=repr)
+    order = np.random.default_rng(seed).permutation(len(scenarios))
+    chosen = {scenarios[i] for i in order[: int(CALIBRATION_SHARE * len(scenarios))]}
+    return [point for point in points if (point.scenario in chosen) == (part == "calibration")]
+
+
 def deployment_of(point: Point) -> DeploymentSpec:
     """The engine that the point was measured on."""
     values = {
         "gpu": point.gpu, "tensor_parallel_size": point.tensor_parallel_size, "dtype": point.dtype,
+        "scheduler": point.framework if point.framework in SCHEDULERS.names() else "vllm",
         "moe_dtype": point.moe_dtype or None, "enable_expert_parallel": point.enable_expert_parallel,
         "kv_cache_dtype": point.kv_cache_dtype, "max_num_batched_tokens": point.max_num_batched_tokens,
         "max_num_seqs": point.max_num_seqs or max(256, point.concurrency),

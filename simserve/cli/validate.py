@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simserve.errors import SpecError
+from simserve.errors import SpecError, UnknownName
 
 if TYPE_CHECKING:
     from simserve.accuracy.judge import Verdict
     from simserve.accuracy.points import Point
+
+
+SPLITS = ("calibration", "held-out")
 
 
 def validate(
@@ -25,6 +28,9 @@ def validate(
     flags: Annotated[
         Path | None, typer.Option(help="CSV of stored cleaning verdicts: row, bad_par, unique_keep.")
     ] = None,
+    part: Annotated[
+        str, typer.Option("--split", help="calibration or held-out scenarios (70/30; default: all).")
+    ] = "",
     sample: Annotated[int, typer.Option(min=0, help="So many points, drawn evenly (default: all).")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of lengths and of the sample.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
@@ -39,11 +45,15 @@ def validate(
 
     simserve validate --records my_points.csv --csv judged.csv
     """
-    from simserve.accuracy.judge import by_regime
+    from simserve.accuracy.judge import by_regime, split
     from simserve.report.save import check_targets, to_json, write_atomic
 
     check_targets(None, json_out, csv_out)
     points, left_out = _points(records, package_dir, flags)
+    if part and part not in SPLITS:
+        raise UnknownName("split", part, SPLITS)
+    if part:
+        points = split(points, part)
     if sample and sample < len(points):
         points = _drawn(points, sample, seed)
     verdicts = _predict(points, seed, jobs)

@@ -20,8 +20,9 @@ class EngineProfile:
 
     host_ns_per_step: time of a step that no kernel accounts for (scheduling, launching, sampling, gaps
     between kernels); host_ns_per_seq: the same per running request; host_ns_sigma: standard deviation over
-    the runs it comes from, host_ns_stderr: standard error of host_ns_per_step; api_ns: HTTP and tokenizer time
-    that clients see in TTFT, not added to engine-side times; max_cudagraph_tokens: largest captured step; the
+    the runs it comes from, host_ns_stderr: standard error of host_ns_per_step; api_ns: HTTP time
+    that clients see in TTFT, api_ns_per_token: of the tokenizer, one prompt after the other; neither is in engine-side
+    times; max_cudagraph_tokens: largest captured step; the
     rest are the engine's default limits.
     """
 
@@ -32,6 +33,7 @@ class EngineProfile:
     host_ns_sigma: int
     host_ns_stderr: int
     api_ns: int
+    api_ns_per_token: int
     max_cudagraph_tokens: int
     max_num_batched_tokens: int
     max_num_seqs: int

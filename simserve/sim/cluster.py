@@ -9,7 +9,8 @@ import numpy as np
 
 from simserve.errors import LawBroken, SimserveError
 from simserve.perf.cost import CostModel
-from simserve.sim.clock import Clock
+from simserve.sim.clock import ARRIVAL, Clock
+from simserve.sim.front import FrontEnd
 from simserve.sim.instance import Instance, Observer
 from simserve.sim.kv import BlockLedger
 from simserve.sim.lanes import GpuLanes
@@ -29,10 +30,11 @@ class Cluster:
     """Instances behind one router.
 
     Build it, `add` instances, `play` a load. snapshot_interval_ns: the router reads instance views that are
-    refreshed at most that often (0: always fresh).
+    refreshed at most that often (0: always fresh). front: what requests pass before they are routed, None for nothing.
     """
 
     def __init__(self, router: Router, *, snapshot_interval_ns: int = 0, leap: bool = True) -> None:
+        self.front: FrontEnd | None = None
         self.clock, self.spans = Clock(), Spans()
         self.router = router
         self.instances: list[Instance] = []
@@ -79,7 +81,7 @@ class Cluster:
     def play(self, load: Load, *, until_ns: int | None = None) -> Trace:
         """Run `load` to its end, or up to `until_ns`; what is then in flight is UNFINISHED."""
         total = len(load.arrival_ns)
-        self._source = source(load, self.clock, self.arrive)
+        self._source = source(load, self.clock, self.arrive if self.front is None else self._receive)
         self._source.start()
         self.clock.run(until_ns)
         for request in list(self.in_flight.values()):
@@ -100,6 +102,13 @@ class Cluster:
         if until_ns is None and len(trace.requests["id"]) != total:
             raise LawBroken("conservation", f"{len(trace.requests['id'])} of {total} requests ended")
         return trace
+
+    def _receive(self, request: Request) -> None:
+        """Hand a request to the front end, which lets it arrive when it is through."""
+        assert self.front is not None
+        self.in_flight[request.id] = request
+        ready_ns = self.front.ready_ns(self.clock.now_ns, request.prompt_tokens)
+        self.clock.call_at(ready_ns, lambda: self.arrive(request), ARRIVAL)
 
     def arrive(self, request: Request) -> None:
         """Route a request that arrives now; REJECTED when every instance refuses it."""

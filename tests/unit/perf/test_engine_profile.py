@@ -25,9 +25,9 @@ def test_padding() -> None:
 
 
 def test_every_number_has_a_source() -> None:
-    """Ten numbers, each with a sentence."""
+    """Eleven numbers, each with a sentence."""
     profile = load_profile("vllm")
-    assert len(profile.sources) == 10
+    assert len(profile.sources) == 11
     assert all(len(why) > 10 for _, why in profile.sources)
 
 

@@ -1,0 +1,66 @@
+"""HTTP and tokenizer before the engine: worked out by hand, in integers."""
+
+import numpy as np
+import pytest
+
+from simserve.policies.routers import RoundRobin
+from simserve.run import simulate
+from simserve.sim.cluster import Cluster
+from simserve.sim.front import FrontEnd
+from simserve.sim.trace import Trace
+from simserve.spec.deployment import DeploymentSpec
+from simserve.spec.model import load_model
+from simserve.systems.vllm import Vllm
+from simserve.testing.builders import load
+from simserve.testing.toy import ToyCost
+
+# Every step takes 100 ns, whatever is in it.
+STEP = ToyCost(base_ns=100)
+
+
+def played(rows: list[tuple[int, int, int]], front: FrontEnd | None, concurrency: int | None = None) -> Trace:
+    """Requests through the front end into one engine."""
+    cluster = Cluster(RoundRobin())
+    cluster.front = front
+    cluster.add(Vllm(), STEP, num_gpu_blocks=1001, block_size=16)
+    return cluster.play(load(rows, concurrency=concurrency))
+
+
+def test_prompts_are_tokenized_one_after_the_other() -> None:
+    """10 and 20 tokens at 3 ns each and 50 ns of HTTP: at the engine at 80 and 140; a step of 100 ns for each."""
+    trace = played([(0, 10, 1), (0, 20, 1)], FrontEnd(50, 3))
+    assert trace.requests["arrival_ns"].tolist() == [0, 0]
+    assert trace.requests["first_scheduled_ns"].tolist() == [80, 180]
+    assert trace.requests["first_token_ns"].tolist() == [180, 280]
+
+
+def test_an_idle_tokenizer_starts_when_a_prompt_comes() -> None:
+    """The second prompt comes long after the first is through."""
+    trace = played([(0, 10, 1), (1000, 10, 1)], FrontEnd(50, 3))
+    assert trace.requests["first_token_ns"].tolist() == [180, 1180]
+
+
+def test_without_a_front_end_nothing_changes() -> None:
+    """And one that costs nothing is none."""
+    rows = [(0, 10, 3), (40, 20, 2), (90, 5, 4)]
+    plain, free = played(rows, None), played(rows, FrontEnd(0, 0))
+    for name, column in plain.requests.items():
+        assert column.tolist() == free.requests[name].tolist(), name
+
+
+def test_a_closed_loop_pays_at_every_turn() -> None:
+    """One client, three requests of one token: 80 ns of front end and 100 of engine each."""
+    trace = played([(0, 10, 1)] * 3, FrontEnd(50, 3), concurrency=1)
+    assert trace.requests["arrival_ns"].tolist() == [0, 180, 360]
+    assert trace.requests["finish_ns"].tolist() == [180, 360, 540]
+
+
+@pytest.mark.parametrize("system", [None, "distserve"])
+def test_clients_see_the_profiles_constants(system: str | None) -> None:
+    """15.6 ms and 8 us a token more than the engine's own TTFT, for a lone request; through pools as well."""
+    pools = {"system": system, "pools": {"prefill": {"replicas": 1}, "decode": {"replicas": 1}}} if system else {}
+    deployment = DeploymentSpec(**pools)  # type: ignore[arg-type]
+    model, one = load_model("meta-llama/Llama-3.1-8B"), load([(0, 1000, 5)])
+    engine, client = (simulate(model, deployment, one, client_side=seen).trace for seen in (False, True))
+    extra = client.requests["first_token_ns"] - engine.requests["first_token_ns"]
+    assert np.array_equal(extra, [15_600_000 + 8_000 * 1000])

@@ -1,0 +1,205 @@
+"""Measured points: reading, cleaning, splitting, playing, scoring, and the command."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simserve.accuracy.judge import Verdict, band, by_regime, measured_rate, predict, requests_of, scores, split
+from simserve.accuracy.points import Point, read_points
+from simserve.accuracy.silicon import silicon_points
+from simserve.cli.main import main
+from simserve.errors import MissingData, SpecError
+
+POINT = Point("meta-llama/Llama-3.1-8B", "h100_sxm", 4, 512, 64, ttft_ms=50.0, tpot_ms=7.0, framework="vllm")
+HEADER = "model,gpu,concurrency,prompt_tokens,output_tokens,ttft_ms,tpot_ms\n"
+ROW = "meta-llama/Llama-3.1-8B,h100_sxm,4,512,64,50,7\n"
+
+
+def csv(tmp_path: Path, text: str) -> Path:
+    """A file of points."""
+    path = tmp_path / "points.csv"
+    path.write_text(text)
+    return path
+
+
+def test_points_are_read_with_defaults(tmp_path: Path) -> None:
+    """Columns that are absent, and cells that are empty, keep the defaults; one metric is enough."""
+    more = HEADER.replace("tpot_ms", "tpot_ms,dtype,enable_expert_parallel") + ROW.replace("7\n", ",fp8,true\n")
+    assert read_points(csv(tmp_path, HEADER + ROW)) == [replace(POINT, framework="")]
+    (point,) = read_points(csv(tmp_path, more))
+    assert (point.tpot_ms, point.dtype, point.enable_expert_parallel) == (None, "fp8", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (HEADER.replace("gpu", "gpus") + ROW, "points.csv: gpus: unknown column"),
+        (HEADER.replace("gpu,", "") + ROW, "points.csv: gpu: this column is missing"),
+        (HEADER + ROW.replace(",4,", ",4.5,"), "points.csv:2: concurrency: must be a whole number above 0"),
+        (HEADER + ROW + ROW.replace(",512,", ",x,"), "points.csv:3: prompt_tokens: must be a number"),
+        (HEADER + ROW.replace("h100_sxm", ""), "points.csv:2: gpu: is empty"),
+        (HEADER + ROW.replace(",50,7", ",,"), "points.csv:2: needs ttft_ms or tpot_ms"),
+        (HEADER + ROW.replace(",50,", ",-3,"), "points.csv:2: ttft_ms: must be a number above 0"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, text: str, problem: str) -> None:
+    """File, line and column."""
+    with pytest.raises(SpecError) as raised:
+        read_points(csv(tmp_path, text))
+    assert problem in str(raised.value)
+
+
+COLUMNS = [
+    "id", "silicon_data_source", "backend", "backend_version", "model_path", "system", "precision", "mode", "isl",
+    "osl",
+    "gemm_quant_mode", "moe_quant_mode", "batch_size", "tp_size", "pp_size", "attention_dp_size", "moe_tp_size",
+    "moe_ep_size", "silicon_ttft_ms", "silicon_tpot_ms",
+]  # fmt: skip
+
+
+def sample(tmp_path: Path, *rows: dict[str, object]) -> Path:
+    """A package with a silicon sample of these changes to one good row."""
+    good = dict(zip(COLUMNS, (
+        "a", "x", "vllm", "0.19.0", "Qwen/Qwen3-235B-A22B-FP8", "h200_sxm", "fp8", "agg", 1024, 1024, "fp8", "fp8", 8.0,
+        4.0, 1.0, 1.0, 4.0, 1.0, 100.0, 20.0,
+    ), strict=True))  # fmt: skip
+    folder = tmp_path / "aiconfigurator_core" / "systems"
+    (folder / "data").mkdir(parents=True)
+    lines = [",".join(COLUMNS)]
+    for number, changes in enumerate(rows):
+        lines.append(",".join(str(value) for value in {**good, "id": f"r{number}", **changes}.values()))
+    (folder / "silicon_sample.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "aiconfigurator_core"
+
+
+def test_rows_are_cleaned_for_a_reason(tmp_path: Path) -> None:
+    """One good row; a repeat under another id; wrong mapping; no version; disaggregated."""
+    package = sample(
+        tmp_path, {}, {"id": "again"}, {"moe_tp_size": 8.0}, {"moe_tp_size": 4.0, "moe_ep_size": 4.0, "tp_size": 16.0},
+        {"backend_version": ""}, {"mode": "disagg"}, {"batch_size": 16.0, "moe_tp_size": 1.0, "moe_ep_size": 4.0},
+    )  # fmt: skip
+    found = silicon_points(package)
+    assert [number for number, _ in found.points] == [0, 6]
+    assert found.left_out == {
+        "repeats another row": 1, "inconsistent parallel mapping": 2, "no framework version": 1, "disaggregated": 1,
+    }  # fmt: skip
+    first, last = (point for _, point in found.points)
+    assert (first.dtype, first.moe_dtype, first.enable_expert_parallel, first.obstacle) == ("fp8", "", False, "")
+    assert (last.concurrency, last.enable_expert_parallel) == (16, True)
+
+
+def test_stored_verdicts_replace_the_rules(tmp_path: Path) -> None:
+    """For comparisons on the same rows as somebody else."""
+    package = sample(tmp_path, {}, {"moe_tp_size": 8.0}, {"batch_size": 2.0})
+    flags = tmp_path / "flags.csv"
+    flags.write_text("row,bad_par,unique_keep\n0,False,0\n1,False,1\n2,True,1\n")
+    assert [number for number, _ in silicon_points(package, flags).points] == [1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "formats", "obstacle"),
+    [
+        ({"gemm_quant_mode": "", "moe_quant_mode": ""}, ("bf16", ""), ""),
+        ({"gemm_quant_mode": "int4_wo", "moe_quant_mode": "int4_wo"}, ("bf16", "int4_wo"), ""),
+        ({"gemm_quant_mode": "fp8", "moe_quant_mode": "fp8_block"}, ("fp8", "fp8_block"), ""),
+        ({"model_path": "openai/gpt-oss-120b"}, ("bf16", "w4a16_mxfp4"), ""),
+        ({"model_path": "openai/gpt-oss-120b", "system": "b200_sxm"}, ("bf16", "w4a8_mxfp4_mxfp8"), ""),
+        ({"model_path": "who/Knows"}, ("fp8", ""), "model who/Knows is not described"),
+        ({"attention_dp_size": 2.0, "tp_size": 2.0}, ("fp8", ""), "data-parallel attention"),
+        ({"moe_tp_size": 2.0, "moe_ep_size": 2.0}, ("fp8", ""), "experts split both ways"),
+    ],
+)
+def test_formats_and_obstacles(
+    tmp_path: Path, changes: dict[str, object], formats: tuple[str, str], obstacle: str
+) -> None:
+    """What a row is deployed in, and why it may have no prediction."""
+    ((_, point),) = silicon_points(sample(tmp_path, changes)).points
+    assert ((point.dtype, point.moe_dtype), point.obstacle) == (formats, obstacle)
+
+
+def test_a_package_without_the_sample_is_named(tmp_path: Path) -> None:
+    """As is a folder that is no package."""
+    package = sample(tmp_path, {})
+    (package / "systems" / "silicon_sample.csv").unlink()
+    with pytest.raises(MissingData, match=r"silicon_sample\.csv: no such file"):
+        silicon_points(package)
+
+
+def test_requests_are_those_of_the_benchmark() -> None:
+    """Ten per client, from 80 % of the lengths to all of them, the same for the same seed."""
+    load = requests_of(POINT)
+    assert len(load.prompt_tokens) == 40
+    assert load.concurrency == 4
+    assert 409 <= load.prompt_tokens.min() <= load.prompt_tokens.max() <= 512
+    assert 51 <= load.output_tokens.min() <= load.output_tokens.max() <= 64
+    assert np.array_equal(load.prompt_tokens, requests_of(POINT).prompt_tokens)
+    assert not np.array_equal(load.prompt_tokens, requests_of(POINT, seed=1).prompt_tokens)
+    assert len(requests_of(replace(POINT, requests=7)).prompt_tokens) == 7
+
+
+def test_a_point_is_played_and_one_that_cannot_be_says_why() -> None:
+    """Throughput by Little's law within 5 % of the simulated one; no crash for what does not fit."""
+    verdict = predict(POINT)
+    assert verdict.problem == ""
+    assert verdict.ttft_ms is not None
+    assert verdict.tpot_ms is not None
+    assert verdict.ttft_ms > 15.6
+    same = replace(POINT, ttft_ms=verdict.ttft_ms, tpot_ms=verdict.tpot_ms)
+    assert verdict.tokens_per_s_per_gpu == pytest.approx(measured_rate(same), rel=0.05)
+    assert "does not fit" in predict(replace(POINT, model="meta-llama/Llama-3.1-70B")).problem
+    assert predict(replace(POINT, obstacle="why not")).problem == "why not"
+    assert "unknown GPU" in predict(replace(POINT, gpu="h1000")).problem
+
+
+def test_errors_are_counted_as_they_are() -> None:
+    """+10, -20, +50, and an unpredicted point: median 20, MAPE 26.7, bias +10 %."""
+    verdicts = [Verdict(replace(POINT, ttft_ms=100.0, tpot_ms=None), ttft_ms=value) for value in (110.0, 80.0, 150.0)]
+    (ttft,) = scores([*verdicts, Verdict(POINT, problem="no")])
+    assert (ttft.metric, ttft.points) == ("ttft", 3)
+    assert [ttft.median, ttft.mape, ttft.signed_median] == pytest.approx([0.2, 0.8 / 3, 0.1])
+    assert ttft.spearman is None
+
+
+def test_ranks_within_scenarios() -> None:
+    """One scenario in order, one in reverse, of four points each: 0; points of other scenarios do not mix."""
+    def ordered(gpu: str, sign: int) -> list[Verdict]:
+        return [Verdict(replace(POINT, gpu=gpu, ttft_ms=100.0 + i, tpot_ms=None), ttft_ms=200.0 + sign * i)
+                for i in range(4)]  # fmt: skip
+
+    assert scores(ordered("h100_sxm", 1))[0].spearman == pytest.approx(1)
+    both = [*ordered("h100_sxm", 1), *ordered("h200_sxm", -1)]
+    assert scores(both)[0].spearman == pytest.approx(0)
+    regimes = {(regime, value) for regime, value, _ in by_regime(both)}
+    assert {("all", ""), ("gpu", "h100_sxm"), ("gpu", "h200_sxm"), ("concurrency", "1-8")} <= regimes
+    assert [band(replace(POINT, concurrency=c)) for c in (8, 9, 128, 500)] == ["1-8", "9-32", "33-128", "129+"]
+
+
+def test_scenarios_are_split_whole() -> None:
+    """70 % and 30 %, nothing in both, nothing lost, the same every time."""
+    points = [replace(POINT, prompt_tokens=100 * i, concurrency=c) for i in range(1, 21) for c in (1, 2, 4)]
+    calibration, held_out = (split(points, part) for part in ("calibration", "held-out"))
+    assert len(calibration) == 14 * 3
+    assert len(held_out) == 6 * 3
+    assert not {p.scenario for p in calibration} & {p.scenario for p in held_out}
+    assert split(points, "calibration") == calibration != split(points, "calibration", seed=1)
+
+
+def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table; every point as CSV and JSON; errors in one line."""
+    records = csv(tmp_path, HEADER + ROW + ROW.replace("Llama-3.1-8B", "Llama-3.1-70B"))
+    out = tmp_path / "judged.csv"
+    words = ["validate", "--records", str(records), "--csv", str(out)]
+    assert main([*words, "--json", "-"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert (content["points"], content["predicted"]) == (2, 1)
+    assert {row["metric"] for row in content["scores"]} == {"ttft", "tpot", "throughput"}
+    assert len(out.read_text().splitlines()) == 3
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 2 points predicted" in printed
+    assert "not predicted: 1 points" in printed
+    assert main([*words, "--split", "helt-out"]) == 2
+    assert "did you mean 'held-out'" in capsys.readouterr().err
