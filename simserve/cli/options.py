@@ -63,11 +63,12 @@ Json = Annotated[
 OutDir = Annotated[Path | None, typer.Option("-o", "--out", help="Folder for results.", rich_help_panel=_OUT)]
 
 
-def weights_dtype(model: str | None) -> str:
-    """The dtype to assume for a model by its name: fp8 checkpoints say so."""
-    from simserve.spec.model import has_fp8_weights
+def weights_formats(model: str | None) -> tuple[str, str | None]:
+    """(dtype, moe_dtype) to assume for a model: those of its checkpoint."""
+    from simserve.spec.model import checkpoint_formats
 
-    return "fp8" if model is not None and has_fp8_weights(model) else "bf16"
+    dtype, moe_dtype = checkpoint_formats(model) if model is not None else ("bf16", "")
+    return dtype, moe_dtype or None
 
 
 @dataclass(frozen=True)

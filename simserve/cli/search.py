@@ -34,7 +34,7 @@ def search(
     gpus: Annotated[int | None, typer.Option(help="GPUs at most (default 8).", min=1, rich_help_panel=_SPACE)] = None,
     tp: Annotated[Words, typer.Option(help="Tensor-parallel sizes.", rich_help_panel=_SPACE)] = None,
     replicas: Annotated[Words, typer.Option(help="Numbers of replicas.", rich_help_panel=_SPACE)] = None,
-    dtype: Annotated[Words, typer.Option(help="bf16, fp16, fp8.", rich_help_panel=_SPACE)] = None,
+    dtype: Annotated[Words, typer.Option(help="bf16, fp16, fp8, fp8_block, nvfp4.", rich_help_panel=_SPACE)] = None,
     max_num_batched_tokens: Annotated[Words, typer.Option(help="Tokens per step.", rich_help_panel=_SPACE)] = None,
     max_num_seqs: Annotated[Words, typer.Option(help="Running requests.", rich_help_panel=_SPACE)] = None,
     router: Annotated[Words, typer.Option(help="Routers.", rich_help_panel=_SPACE)] = None,
@@ -158,7 +158,7 @@ def _sections(space_flags: dict[str, Any], trials: int | None, model: str | None
         "tensor_parallel_size": opt.integers(space_flags["--tp"], "--tp")
         or [size for size in (1, 2, 4, 8) if size <= most],
         "replicas": opt.integers(space_flags["--replicas"], "--replicas") or _replica_counts(most),
-        "dtype": opt.words(space_flags["--dtype"]) or [opt.weights_dtype(model)],
+        "dtype": opt.words(space_flags["--dtype"]) or [opt.weights_formats(model)[0]],
         "max_num_batched_tokens": opt.integers(space_flags["--max-num-batched-tokens"], "--max-num-batched-tokens")
         or _DEFAULT_TOKENS,
         "max_num_seqs": opt.integers(space_flags["--max-num-seqs"], "--max-num-seqs") or _DEFAULT_SEQS,
@@ -168,6 +168,7 @@ def _sections(space_flags: dict[str, Any], trials: int | None, model: str | None
         "gpu": gpu[0],
         "scheduler": space_flags["--scheduler"],
         "kv_cache_dtype": space_flags["--kv-cache-dtype"],
+        "moe_dtype": opt.weights_formats(model)[1],
     }
     asked: dict[str, Any] = {"space": space, "max_gpus": most}
     if trials is not None:

@@ -35,7 +35,9 @@ def simulate(
     gpu: Annotated[str | None, typer.Option(help="GPU type.", rich_help_panel=_DEPLOY)] = None,
     tp: Annotated[int | None, typer.Option(help="Tensor-parallel size.", rich_help_panel=_DEPLOY)] = None,
     replicas: Annotated[int | None, typer.Option(help="Number of replicas.", rich_help_panel=_DEPLOY)] = None,
-    dtype: Annotated[str | None, typer.Option(help="bf16, fp16, fp8.", rich_help_panel=_DEPLOY)] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="bf16, fp16, fp8, fp8_block, nvfp4.", rich_help_panel=_DEPLOY)
+    ] = None,
     max_num_batched_tokens: Annotated[
         int | None, typer.Option(help="Tokens per step.", rich_help_panel=_DEPLOY)
     ] = None,
@@ -74,9 +76,9 @@ def simulate(
     study = opt.study_file(study)
     given = locals()
     flags = opt.Flags(**{name: given[name] for name in opt.Flags.__dataclass_fields__})
-    assumed = dtype or (None if study is not None else opt.weights_dtype(model))
+    assumed, moe_dtype = (None, None) if study is not None else opt.weights_formats(model)
     deployment = {
-        "gpu": gpu, "tensor_parallel_size": tp, "replicas": replicas, "dtype": assumed,
+        "gpu": gpu, "tensor_parallel_size": tp, "replicas": replicas, "dtype": dtype or assumed, "moe_dtype": moe_dtype,
         "max_num_batched_tokens": max_num_batched_tokens, "max_num_seqs": max_num_seqs, "router": router,
         "scheduler": scheduler, "kv_cache_dtype": kv_cache_dtype,
     }  # fmt: skip

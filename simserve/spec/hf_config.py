@@ -95,13 +95,14 @@ def read_hf_config(path: Path, name: str | None = None) -> ModelSpec:
         fields["latent"] = {key: _required(config, key, file) for key in LatentSpec.model_fields}
     if family.windowed:
         fields |= _windows(config, file)
+    fields |= _formats(config)
     fields |= {
         "name": name or _name(path),
         "model_type": config["model_type"],
         "tie_word_embeddings": config.get("tie_word_embeddings", False),
         "mlp_bias": config.get("mlp_bias", False),
         "torch_dtype": _torch_dtype(config, file),
-        "sources": _sources(config, path),
+        "sources": [f"imported from {path.name}"],
     }
     return parse(ModelSpec, fields, file=file)
 
@@ -246,16 +247,15 @@ def _required(config: Mapping[str, Any], key: str, file: str) -> Any:
     return config[key]
 
 
-def _sources(config: Mapping[str, Any], path: Path) -> list[str]:
-    sources = [f"imported from {path.name}"]
+def _formats(config: Mapping[str, Any]) -> dict[str, str]:
+    """What the published weights are held in: fp8, fp8 in blocks of 128 x 128, or experts in mxfp4."""
     quantised = config.get("quantization_config")
+    if not quantised:
+        return {}
     if isinstance(quantised, dict) and quantised.get("quant_method") == "mxfp4":
-        sources.append("the experts are quantised to mxfp4: deploy it with dtype bf16 and moe_dtype w4a16_mxfp4")
-    elif isinstance(quantised, dict) and quantised.get("weight_block_size"):
-        sources.append("the checkpoint is quantised to fp8 in blocks: deploy it with dtype fp8_block")
-    elif quantised:
-        sources.append("the checkpoint is quantised to fp8: deploy it with dtype fp8")
-    return sources
+        return {"checkpoint_moe_dtype": "w4a16_mxfp4"}
+    blocks = isinstance(quantised, dict) and quantised.get("weight_block_size")
+    return {"checkpoint_dtype": "fp8_block" if blocks else "fp8"}
 
 
 def _name(path: Path) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from simserve.errors import SimserveError
 from simserve.spec.base import Spec
 from simserve.spec.catalogue import Catalogue, NamedSpec, fold
 
@@ -50,7 +51,8 @@ class ModelSpec(NamedSpec):
     each query and key head (Qwen3), or over all of them (`qk_norm_whole`, MiniMax). The MLP is gated (gate, up, down).
     published_parameters: the count of the published checkpoint, None where nobody stated one. aliases: checkpoints of
     the same architecture. experts: expert layers, None for a dense model; latent: multi-head latent attention;
-    sliding_window: keys that a query sees in `sliding_layers` of the layers; attention_sinks: one value per query head.
+    sliding_window: keys that a query sees in `sliding_layers` of the layers; attention_sinks: one value per query head;
+    checkpoint_dtype, checkpoint_moe_dtype: formats in which the published weights come, '' for 16 bit and for the same.
     """
 
     model_type: ModelType
@@ -74,6 +76,8 @@ class ModelSpec(NamedSpec):
     attention_sinks: bool = False
     max_position_embeddings: PositiveInt
     torch_dtype: Literal["bfloat16", "float16", "float32"]
+    checkpoint_dtype: str = ""
+    checkpoint_moe_dtype: str = ""
     published_parameters: PositiveInt | None = None
     sources: tuple[str, ...] = Field(min_length=1)
 
@@ -131,6 +135,17 @@ def _checkpoint(model: ModelSpec, asked: str) -> str:
 def has_fp8_weights(name: str) -> bool:
     """Whether a checkpoint's weights are fp8 already, by the Hugging Face convention of its name."""
     return name.upper().endswith(("-FP8", "-FP8-DYNAMIC"))
+
+
+def checkpoint_formats(name_or_path: str) -> tuple[str, str]:
+    """(dtype, moe_dtype or '') that a checkpoint is served in if nobody says otherwise; bf16 for unknown models."""
+    try:
+        model = load_model(name_or_path)
+    except SimserveError:
+        return "bf16", ""
+    if has_fp8_weights(name_or_path):
+        return "fp8", ""
+    return model.checkpoint_dtype or "bf16", model.checkpoint_moe_dtype
 
 
 def import_hf_config(path: str | Path, *, name: str | None = None) -> ModelSpec:

@@ -10,7 +10,14 @@ import pytest
 
 from simserve.arch.memory import parameter_count
 from simserve.errors import SpecError, UnknownName
-from simserve.spec.model import import_hf_config, load_model, model_names, to_yaml, yaml_file_name
+from simserve.spec.model import (
+    checkpoint_formats,
+    import_hf_config,
+    load_model,
+    model_names,
+    to_yaml,
+    yaml_file_name,
+)
 
 QWEN3_8B: dict[str, Any] = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -225,10 +232,10 @@ def test_a_missing_file_says_so(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("quantised", [{"quant_method": "fp8"}, {"quant_algo": "FP8"}])
-def test_an_fp8_checkpoint_imports_with_a_reminder(tmp_path: Path, quantised: dict[str, str]) -> None:
+def test_an_fp8_checkpoint_says_its_format(tmp_path: Path, quantised: dict[str, str]) -> None:
     """The architecture is the same; the number format is the deployment's."""
     model = import_hf_config(_write(tmp_path, {**QWEN3_8B, "quantization_config": quantised}))
-    assert "the checkpoint is quantised to fp8: deploy it with dtype fp8" in model.sources
+    assert "fp8" == model.checkpoint_dtype
 
 
 def test_an_imported_model_written_to_yaml_is_found_by_name(
@@ -282,3 +289,18 @@ def test_latent_attention_shared_experts_and_windows_are_read(tmp_path: Path) ->
         again = tmp_path / yaml_file_name(load_model(name))
         again.write_text(to_yaml(load_model(name)))
         assert load_model(str(again)) == load_model(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "formats"),
+    [
+        ("deepseek-ai/DeepSeek-R1", ("fp8_block", "")),
+        ("openai/gpt-oss-120b", ("bf16", "w4a16_mxfp4")),
+        ("Qwen/Qwen3-32B-FP8", ("fp8", "")),
+        ("Qwen/Qwen3-32B", ("bf16", "")),
+        ("nobody/knows", ("bf16", "")),
+    ],
+)
+def test_a_checkpoint_is_served_in_its_own_format(name: str, formats: tuple[str, str]) -> None:
+    """What the command line assumes where no --dtype is given."""
+    assert formats == checkpoint_formats(name)
