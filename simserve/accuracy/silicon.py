@@ -6,7 +6,8 @@ Left out, each with its reason and count:
   (moe_tp x moe_ep x pp), or where both moe_tp and moe_ep are above 1 over more ranks than a node has (the columns were
   filled by the square root of the count); `flags` uses stored verdicts instead, for comparisons on the same rows;
 - rows without a version of the framework, set apart; disaggregated rows.
-Formats: an empty quantisation is bf16; int4 and mxfp4 are held by experts alone. gpt-oss keeps 16-bit attention.
+Formats: an empty quantisation is bf16; int4 and mxfp4 are held by experts alone. gpt-oss keeps 16-bit attention. Where
+the published checkpoint is fp8 in blocks (DeepSeek, MiniMax, Kimi, Qwen), `fp8` means that.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from simserve.accuracy.points import Point
 from simserve.errors import MissingData, UnknownName
 from simserve.perf.importers.aiconfigurator import find_package
 from simserve.spec.hardware import load_gpu
-from simserve.spec.model import load_model
+from simserve.spec.model import checkpoint_formats, load_model
 
 FILE = Path("systems") / "silicon_sample.csv"
 _ALIASES = {"meta-llama/Llama-3.1-8B-Instruct": "meta-llama/Llama-3.1-8B",
@@ -94,6 +95,8 @@ def _number(value: Any) -> int:
 def _point(row: dict[str, Any]) -> Point:
     gemm, moe = (row[name] if isinstance(row[name], str) else "bf16" for name in ("gemm_quant_mode", "moe_quant_mode"))
     model = str(row["model_path"])
+    if checkpoint_formats(model)[0] == "fp8_block":
+        gemm, moe = ("fp8_block" if name == "fp8" else name for name in (gemm, moe))
     point = Point(
         model=_ALIASES.get(model, model), gpu=str(row["system"]), concurrency=_number(row["batch_size"]),
         prompt_tokens=int(row["isl"]), output_tokens=int(row["osl"]), ttft_ms=float(row["silicon_ttft_ms"]),

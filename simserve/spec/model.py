@@ -132,6 +132,10 @@ def _checkpoint(model: ModelSpec, asked: str) -> str:
     return next(matches, model.name)
 
 
+# Whose FP8 checkpoints have scales per block of 128 x 128, as their config.json says (weight_block_size).
+_BLOCK_FP8 = "Qwen/"
+
+
 def has_fp8_weights(name: str) -> bool:
     """Whether a checkpoint's weights are fp8 already, by the Hugging Face convention of its name."""
     return name.upper().endswith(("-FP8", "-FP8-DYNAMIC"))
@@ -139,12 +143,12 @@ def has_fp8_weights(name: str) -> bool:
 
 def checkpoint_formats(name_or_path: str) -> tuple[str, str]:
     """(dtype, moe_dtype or '') that a checkpoint is served in if nobody says otherwise; bf16 for unknown models."""
+    if has_fp8_weights(name_or_path):
+        return "fp8_block" if name_or_path.startswith(_BLOCK_FP8) else "fp8", ""
     try:
         model = load_model(name_or_path)
     except SimserveError:
         return "bf16", ""
-    if has_fp8_weights(name_or_path):
-        return "fp8", ""
     return model.checkpoint_dtype or "bf16", model.checkpoint_moe_dtype
 
 

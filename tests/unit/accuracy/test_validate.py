@@ -87,7 +87,7 @@ def test_rows_are_cleaned_for_a_reason(tmp_path: Path) -> None:
         "repeats another row": 1, "inconsistent parallel mapping": 2, "no framework version": 1, "disaggregated": 1,
     }  # fmt: skip
     first, last = (point for _, point in found.points)
-    assert (first.dtype, first.moe_dtype, first.enable_expert_parallel, first.obstacle) == ("fp8", "", False, "")
+    assert (first.dtype, first.moe_dtype, first.enable_expert_parallel, first.obstacle) == ("fp8_block", "", False, "")
     assert (last.concurrency, last.enable_expert_parallel) == (16, True)
 
 
@@ -104,12 +104,13 @@ def test_stored_verdicts_replace_the_rules(tmp_path: Path) -> None:
     [
         ({"gemm_quant_mode": "", "moe_quant_mode": ""}, ("bf16", ""), ""),
         ({"gemm_quant_mode": "int4_wo", "moe_quant_mode": "int4_wo"}, ("bf16", "int4_wo"), ""),
-        ({"gemm_quant_mode": "fp8", "moe_quant_mode": "fp8_block"}, ("fp8", "fp8_block"), ""),
+        ({"gemm_quant_mode": "fp8", "moe_quant_mode": "fp8_block"}, ("fp8_block", ""), ""),
+        ({"model_path": "meta-llama/Llama-3.1-8B-Instruct", "moe_quant_mode": ""}, ("fp8", "bf16"), ""),
         ({"model_path": "openai/gpt-oss-120b"}, ("bf16", "w4a16_mxfp4"), ""),
         ({"model_path": "openai/gpt-oss-120b", "system": "b200_sxm"}, ("bf16", "w4a8_mxfp4_mxfp8"), ""),
         ({"model_path": "who/Knows"}, ("fp8", ""), "model who/Knows is not described"),
-        ({"attention_dp_size": 2.0, "tp_size": 2.0}, ("fp8", ""), "data-parallel attention"),
-        ({"moe_tp_size": 2.0, "moe_ep_size": 2.0}, ("fp8", ""), "experts split both ways"),
+        ({"attention_dp_size": 2.0, "tp_size": 2.0}, ("fp8_block", ""), "data-parallel attention"),
+        ({"moe_tp_size": 2.0, "moe_ep_size": 2.0}, ("fp8_block", ""), "experts split both ways"),
     ],
 )
 def test_formats_and_obstacles(

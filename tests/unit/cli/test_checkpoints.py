@@ -31,7 +31,7 @@ def test_an_fp8_checkpoint_is_priced_and_launched_as_fp8(tmp_path: Path) -> None
     code, run = simulated("Qwen/Qwen3-32B-FP8", tmp_path)
     deployment, launch = run["deployment"], str(run["launch"])
 
-    assert (0, "fp8") == (code, deployment["dtype"])  # type: ignore[index]
+    assert (0, "fp8_block") == (code, deployment["dtype"])  # type: ignore[index]
     assert "vllm serve Qwen/Qwen3-32B-FP8 " in launch
     assert "--quantization" not in launch
 

@@ -296,7 +296,8 @@ def test_latent_attention_shared_experts_and_windows_are_read(tmp_path: Path) ->
     [
         ("deepseek-ai/DeepSeek-R1", ("fp8_block", "")),
         ("openai/gpt-oss-120b", ("bf16", "w4a16_mxfp4")),
-        ("Qwen/Qwen3-32B-FP8", ("fp8", "")),
+        ("Qwen/Qwen3-32B-FP8", ("fp8_block", "")),
+        ("nvidia/Llama-3.1-8B-Instruct-FP8", ("fp8", "")),
         ("Qwen/Qwen3-32B", ("bf16", "")),
         ("nobody/knows", ("bf16", "")),
     ],
