@@ -204,3 +204,19 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     assert "not predicted: 1 points" in printed
     assert main([*words, "--split", "helt-out"]) == 2
     assert "did you mean 'held-out'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "kv"),
+    [
+        ({}, "fp8"),
+        ({"backend": "trtllm"}, "fp8"),
+        ({"backend": "sglang"}, "auto"),
+        ({"gemm_quant_mode": "", "moe_quant_mode": ""}, "auto"),
+        ({"model_path": "openai/gpt-oss-120b"}, "auto"),
+    ],
+)
+def test_the_kv_cache_is_assumed_by_framework_and_weights(tmp_path: Path, changes: dict[str, object], kv: str) -> None:
+    """The file does not say."""
+    ((_, point),) = silicon_points(sample(tmp_path, changes)).points
+    assert point.kv_cache_dtype == kv
