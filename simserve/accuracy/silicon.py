@@ -7,9 +7,9 @@ Left out, each with its reason and count:
   filled by the square root of the count); `flags` uses stored verdicts instead, for comparisons on the same rows;
 - rows without a version of the framework, set apart; disaggregated rows.
 Formats: an empty quantisation is bf16; int4 and mxfp4 are held by experts alone. gpt-oss keeps 16-bit attention. Where
-the published checkpoint is fp8 in blocks (DeepSeek, MiniMax, Kimi, Qwen), `fp8` means that. The file does not say how KV
-was cached: fp8 is assumed beside quantised weights under TensorRT-LLM and vLLM, 16 bit elsewhere. That was decided on
-the calibration scenarios, where 16 bit lets requests queue for memory that the measured ones never queued for (mean
+the published checkpoint is fp8 in blocks (DeepSeek, MiniMax, Kimi, Qwen), `fp8` means that. The file does not say how
+KV was cached: fp8 is assumed beside quantised weights under TensorRT-LLM and vLLM, 16 bit elsewhere, as decided on the
+calibration scenarios, where 16 bit lets requests queue for memory that the measured ones never queued for (mean
 error of TTFT 50 against 42 % and 53 against 27 %; under SGLang it was not so).
 """
 
