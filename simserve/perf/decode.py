@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from simserve.errors import MissingData
 from simserve.perf import roofline, store
 from simserve.perf.checks import known_l2
 from simserve.perf.curves import monotone
@@ -35,7 +36,8 @@ _POWERS = 2.0 ** np.arange(EXPONENTS)
 class DecodeTable:
     """One layer's decode attention: ns[b, j] at batch b and sum of contexts 2^j; b from 0 to max_batch.
 
-    measured_batch: b that the table holds; hull: largest measured j per row of batch (-1 without a table).
+    measured_batch: b that the table holds; hull: largest measured j per row of batch (-1 without a table);
+    least_context: shortest measured context of a request.
     """
 
     ns: Floats
@@ -43,6 +45,7 @@ class DecodeTable:
     note: str
     measured_batch: frozenset[int]
     hull: int
+    least_context: float = 0.0
 
     def time_ns(self, batch: int, context_sum: int) -> float:
         """Time of `batch` requests with `context_sum` tokens in all."""
@@ -50,7 +53,8 @@ class DecodeTable:
 
     def source_at(self, batch: int, context_sum: int) -> Source:
         """How the time of `batch` requests with `context_sum` tokens in all came about."""
-        if context_sum > 2.0**self.hull or (self.measured_batch and batch > max(self.measured_batch)):
+        beyond = context_sum > 2.0**self.hull or (self.measured_batch and batch > max(self.measured_batch))
+        if beyond or context_sum < batch * self.least_context:
             return worst(self.shape_source, "modelled")
         on_knot = batch in self.measured_batch and context_sum & (context_sum - 1) == 0
         return self.shape_source if on_knot else worst(self.shape_source, "interpolated")
@@ -128,7 +132,12 @@ def decode_table(
         shape_source = worst(shape_source, "transferred")
     measured = frozenset(b for b in range(1, max_batch + 1) if b * match.batch_scale in set(batch.tolist()))
     hull = int(np.log2((batch * context).max() / match.batch_scale))
-    return DecodeTable(ns, shape_source, note, measured, hull)
+    return DecodeTable(ns, shape_source, note, measured, hull, _least_context(context))
+
+
+def _least_context(context: Floats) -> float:
+    """Contexts up to 16 tokens are as good as none: every table starts there or says where it starts."""
+    return float(context.min()) if context.min() > 16 else 0.0
 
 
 def within_window(table: DecodeTable, window: int) -> DecodeTable:
@@ -177,7 +186,8 @@ def _complete(
 ) -> tuple[Floats, Floats]:
     """(log2 of the measured batch sizes, their rows with every cell filled).
 
-    Flat below a row's first measurement, its last slope beyond the last, cubic between.
+    Below a row's first measurement its first slope goes on down to the table's fastest time, beyond the last its last
+    slope; cubic between.
     streamed_from: tokens read whose KV is too large for any cache; they tell the share of the bandwidth.
     """
     seen = np.tile(_POWERS, (len(grid), 1))
@@ -188,6 +198,8 @@ def _complete(
     cold = token_ns * seen / min(share, 1.0)
     steepest = 0.0 if window else cold[0, 0]
     rows = np.flatnonzero(np.isfinite(grid).sum(axis=1) >= 2)
+    if not len(rows):
+        raise MissingData("a decode table needs two contexts at one batch size; collect more points")
     out = np.empty((len(rows), EXPONENTS))
     exponents = np.arange(EXPONENTS, dtype=np.float64)
     for i, row in enumerate(grid[rows]):
@@ -196,6 +208,10 @@ def _complete(
         out[i, good] = row[good]
         last, before = good[-1], good[-2]
         slope = max((row[last] - row[before]) / (_POWERS[last] - _POWERS[before]), steepest)
+        first, second = good[0], good[1]
+        rise = max((row[second] - row[first]) / (_POWERS[second] - _POWERS[first]), 0.0)
+        below = np.arange(EXPONENTS) < first
+        out[i, below] = np.maximum(row[first] - rise * (_POWERS[first] - _POWERS[below]), np.nanmin(grid))
         beyond = np.arange(EXPONENTS) > last
         out[i, beyond] = row[last] + slope * (_POWERS[beyond] - _POWERS[last])
     # A longer context never takes less time; the benchmark's noise sometimes says so.

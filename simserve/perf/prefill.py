@@ -30,6 +30,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from simserve.errors import MissingData
 from simserve.perf import roofline, store
 from simserve.perf.curves import monotone
 from simserve.perf.priced import Source, worst
@@ -42,6 +43,7 @@ _PER_OCTAVE, _PER_GAP = 4, 6
 # Prompt lengths between which a lone head's time grows by its longest block of queries alone, on every measured device.
 _CHAIN = (1024, 4096)
 _LONG_PAST = 1024
+_SHORT = 32.0  # tokens below which every prompt is a launch
 # Architectures on which vLLM's attention is FlashAttention-2, one launch for prefill and decode.
 ONE_LAUNCH = ("ampere", "ada", "blackwell_rtx")
 TILE, CTA_NS, REREAD = 64, 3500.0, 0.6
@@ -105,6 +107,8 @@ class PrefillTable:
         window: int = 0,
         chain_ns: float = 0.0,
         reread_ns: float = 0.0,
+        pair_ns: float = 0.0,
+        first: float = 0.0,
     ) -> None:
         # Past the longest prompt time goes with the pairs: with the tokens under a window, else with their square.
         self._growth = 1.0 if window else 2.0
@@ -126,7 +130,8 @@ class PrefillTable:
         self.chain_ns, self.window = chain_ns, window
         longest = self.tokens[-1]
         pairs = windowed_pairs(longest, 0, window) if window else causal_pairs(longest, 0)
-        self._pair_ns: float = self.time_ns(1.0, longest) / pairs
+        self._pair_ns: float = pair_ns or self.time_ns(1.0, longest) / pairs
+        self._first = first  # shortest measured prompt
         # Of one token that a decoding request of the same launch attends to: computing, and reading; 0: own launch.
         self._tile_ns, self._reread_ns = TILE * self._pair_ns, reread_ns
         self.one_launch = bool(chain_ns and reread_ns and not window)
@@ -197,7 +202,8 @@ class PrefillTable:
     def source_at(self, work: Equivalent) -> Source:
         """How the time of `work` came about."""
         scaled = work.batch * self.batch_scale
-        if not work.exact or not 1 <= scaled <= 2.0**self._octaves or work.tokens > self.tokens[-1]:
+        inside = self._first <= work.tokens <= self.tokens[-1] or work.tokens <= _SHORT
+        if not work.exact or not 1 <= scaled <= 2.0**self._octaves or not inside:
             return worst(self.shape_source, "modelled")
         on_grid = scaled == 2.0 ** round(log2(scaled)) and work.tokens in self.tokens
         return self.shape_source if on_grid else worst(self.shape_source, "interpolated")
@@ -214,21 +220,28 @@ def measured_prefill(
     batch, tokens = (columns[c].astype(np.int64) for c in ("batch", "tokens"))
     time = columns["latency_ns"].astype(np.float64)
     alone = shape & (past == 0)
+    if not alone.any():
+        raise MissingData(f"{source.name}/prefill_attention has no prompts without cached context of these heads")
     grid, lengths = grid_of(batch[alone], tokens[alone], time[alone])
     lone = (batch == 1) & (dim == match.head_dim)
     chain_ns = _chain_of_past(tokens, past, time, lone & shape) or _chain_of_few_heads(h, tokens, time, lone)
-    grid, chain_ns = grid + log(match.time_scale), chain_ns * match.time_scale
+    pair_ns = _pair_of_past(tokens, past, time, lone & shape)
+    first = float(lengths[0])
+    grid, lengths = _down_to_launch(grid, lengths)
+    grid, chain_ns, pair_ns = grid + log(match.time_scale), chain_ns * match.time_scale, pair_ns * match.time_scale
     note, shape_source = match.note, match.source
     if gpu.name != source.name:
         ratio = roofline.peak_flops(source, "bf16") / roofline.peak_flops(gpu, "bf16")
-        grid, chain_ns = grid + log(ratio), chain_ns * ratio
+        grid, chain_ns, pair_ns = grid + log(ratio), chain_ns * ratio, pair_ns * ratio
         note = f"utilisation of {source.name}; {note}".rstrip("; ")
         shape_source = worst(shape_source, "transferred")
     reread_ns = 0.0
     if gpu.architecture in ONE_LAUNCH:
         size = roofline.kv_bytes(1, heads, head_dim, 1 if kv_dtype == "fp8" else 2)
         reread_ns = REREAD * size / gpu.memory_bandwidth_bytes_per_s * NS
-    return PrefillTable(grid, lengths, shape_source, note, heads / match.heads, window, chain_ns, reread_ns)
+    return PrefillTable(
+        grid, lengths, shape_source, note, heads / match.heads, window, chain_ns, reread_ns, pair_ns, first
+    )
 
 
 def _chain_of_past(tokens: _Numbers, past: _Numbers, time: Floats, rows: NDArray[np.bool_]) -> float:
@@ -241,6 +254,30 @@ def _chain_of_past(tokens: _Numbers, past: _Numbers, time: Floats, rows: NDArray
     fresh = float(np.interp(shortest, np.sort(tokens[alone]), time[alone][np.argsort(tokens[alone])]))
     long &= tokens == shortest
     return float(np.median((time[long] - fresh) / past[long]))
+
+
+def _pair_of_past(tokens: _Numbers, past: _Numbers, time: Floats, rows: NDArray[np.bool_]) -> float:
+    """ns per pair of a query and a cached token, from the longest chunk after much context; 0 without any."""
+    long = rows & (past >= _LONG_PAST)
+    if not long.any():
+        return 0.0
+    most = tokens[long].max()
+    alone = rows & (past == 0)
+    fresh = float(np.interp(most, np.sort(tokens[alone]), time[alone][np.argsort(tokens[alone])]))
+    long &= tokens == most
+    return float(np.median((time[long] - fresh) / (past[long] * most)))
+
+
+def _down_to_launch(grid: Floats, lengths: Floats) -> tuple[Floats, Floats]:
+    """Shorter prompts than were measured: a launch, and the work above it by pairs."""
+    if lengths[0] <= _SHORT:
+        return grid, lengths
+    shorter = _SHORT * 2.0 ** np.arange(int(np.ceil(np.log2(lengths[0] / _SHORT))))
+    launch = np.minimum(roofline.ATTENTION_FLOOR_NS, np.exp(grid[:, :1]))
+    share = shorter * (shorter + 1) / (lengths[0] * (lengths[0] + 1))
+    return np.concatenate([np.log(launch + (np.exp(grid[:, :1]) - launch) * share), grid], axis=1), np.concatenate(
+        [shorter, lengths]
+    )
 
 
 def _chain_of_few_heads(heads: _Numbers, tokens: _Numbers, time: Floats, rows: NDArray[np.bool_]) -> float:

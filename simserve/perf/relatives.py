@@ -60,8 +60,9 @@ def _relative(entry: dict[str, Any]) -> Relative:
 
 def source_for(device: str, family: str, key: str = "", value: str = "") -> str | None:
     """The relative whose table of `family` answers for `device`, with rows where key = value; None for none."""
-    relative, base = relatives().get(device), device.partition("/")[0]
-    names = relative.sources(family) if relative is not None else (base,) if base != device else ()
+    base = device.partition("/")[0]
+    relative = relatives().get(base)
+    names = (*((base,) if base != device else ()), *(relative.sources(family) if relative is not None else ()))
     return next((name for name in names if has_rows(name, family, key, value)), None)
 
 
@@ -80,8 +81,9 @@ def _values(device: str, family: str, key: str) -> frozenset[str]:
 @lru_cache(maxsize=32)
 def rated(gpu: GpuSpec, source: GpuSpec) -> GpuSpec:
     """`gpu` with its peaks scaled so that the utilisation of `source` gives what publications say of `gpu`."""
-    relative = relatives().get(gpu.name)
-    if relative is None:
+    base = gpu.name.partition("/")[0]
+    relative = relatives().get(base)
+    if relative is None or source.name.partition("/")[0] == base:
         return gpu
     compute = memory = 1.0
     if relative.gemm_utilisation is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from simserve.errors import MissingData
 from simserve.perf.collect.grid import Curve
 from simserve.perf.collect.machine import Machine, need_torch
 from simserve.perf.collect.task import Options, Task, powers, product
@@ -22,6 +23,8 @@ def tasks(machine: Machine, options: Options) -> list[Task]:
     """Two tables: prefill_attention (batch, past) over tokens, decode_attention (batch) over contexts."""
     torch = need_torch(machine, "measuring attention")
     longest, dtype = _LONGEST[machine.kind], options.dtype or "bf16"
+    if dtype not in ("bf16", "fp32"):
+        raise MissingData(f"no attention in {dtype} can be measured here; bf16 and fp32 can")
     heads = options.heads or (_HEADS if machine.kind == "cuda" else _HEADS[:1])
     shapes = [(("heads", h), ("kv_heads", kv), ("head_dim", dim), ("kv_dtype", dtype), ("window", 0))
               for h, kv, dim in heads]  # fmt: skip

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simserve.errors import MissingData
 from simserve.perf.collect.grid import Curve
 from simserve.perf.collect.machine import Machine
 from simserve.perf.collect.task import Options, Task, powers, product
@@ -32,6 +33,8 @@ def tasks(machine: Machine, options: Options) -> list[Task]:
     """One task: a curve over contexts per heads, threads and batch."""
     threads = options.threads or powers(1, int(machine.facts["cores"]))
     dtype = options.dtype or ("fp32" if machine.torch is None else "bf16")
+    if dtype != "fp32" and (machine.torch is None or dtype != "bf16"):
+        raise MissingData(f"no CPU attention in {dtype} can be measured here; NumPy does fp32, PyTorch bf16 as well")
     shapes = [(("heads", h), ("kv_heads", kv), ("head_dim", dim), ("dtype", dtype))
               for h, kv, dim in options.heads or _HEADS]  # fmt: skip
     fixed = product(threads=threads, batch=powers(1, _MOST_BATCH))
