@@ -3,7 +3,9 @@
     python benchmarks/cross_source.py ARCHIVES [--json OUT]
 
 ARCHIVES: the folder with vidur_mlp_network_a100_a40_h100.tgz, llmservingsim_v0_A6000_H100_RTX3090_TPU.tgz,
-blis_bench_data_h100.tgz and llmservingsim_perf_RTX4090_RTXPRO6000.tgz. Nothing here was used to fit anything.
+blis_bench_data_h100.tgz and llmservingsim_perf_RTX4090_RTXPRO6000.tgz. None of these rows were used to fit the
+H100 layers; of the mixed launches on RTX PRO 6000, Llama's rows gave the rule for cached context (prefill.py), Qwen's
+did not.
 
 Layer of a Llama-class model = its four projections and its attention, by tokens, tensor parallelism and context:
 - projections: as measured by Vidur (five models, split 1 to 8 ways) and by LLMServingSim v0 (Llama-3.1-8B, 70B);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,8 @@ def collect(
     from simserve.perf.collect.task import Options
 
     options = Options(dtype, tuple(threads or ()), tuple(_heads(word) for word in heads or ()), ranks)
+    if name and not re.fullmatch(r"[a-z0-9_]+(/[a-z0-9_]+)?", name):
+        raise SpecError("must be DEVICE or DEVICE/SOURCE in small letters, digits and _", key="--name", value=name)
     tasks_of = collector(family)
     machine = find_machine(device, name)
     folder = out or _data_folder()
@@ -77,7 +80,7 @@ def _one(
 
 def _heads(word: str) -> tuple[int, int, int]:
     parts = word.split(",")
-    if len(parts) != 3 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+    if len(parts) != 3 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise SpecError("must be query heads, KV heads and head size", key="--heads", value=word)
     query, kv, dim = (int(part) for part in parts)
     if query % kv:

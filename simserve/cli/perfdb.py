@@ -60,7 +60,13 @@ def build(
     from simserve.cli.options import words
     from simserve.perf.importers import importer
 
-    for path in importer(source)(words(device), out, package_dir):
+    if out.exists() and not out.is_dir():
+        raise SpecError("is no folder", key="--out", value=str(out))
+    try:
+        written = importer(source)(words(device), out, package_dir)
+    except (KeyError, AttributeError) as error:
+        raise SpecError(f"its files are not as expected: {error}", key="--from", value=source) from None
+    for path in written:
         typer.echo(f"wrote {path}")
 
 

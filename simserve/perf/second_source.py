@@ -38,7 +38,8 @@ def errors(device: str, source: str, family: str) -> Floats:
     keys, price = _PRICES[family]
     out: list[Floats] = [np.zeros(0)]
     for rows in store.groups(columns, keys):
-        if family != "gemm" or has_rows(device, family, "dtype", str(columns["dtype"][rows[0]])):
+        formats = [name for name in ("dtype", "kv_dtype") if name in columns]
+        if all(has_rows(device, family, name, str(columns[name][rows[0]])) for name in formats):
             part = {name: values[rows] for name, values in columns.items()}
             out.append(price(gpu, part) / part["latency_ns"].astype(np.float64) - 1)
     return np.concatenate(out)

@@ -32,7 +32,7 @@ def tasks(machine: Machine, options: Options) -> list[Task]:
     prefill = [Curve((*shape, *fixed), "tokens", powers(16, longest, 2)) for shape in shapes for fixed in prompts]
     decode = [Curve((*shape, *fixed), "context", powers(16, 4 * longest)) for shape in shapes
               for fixed in product(batch=powers(1, 256 if machine.kind == "cuda" else 16))]  # fmt: skip
-    clock: Clock = CudaClock(torch) if machine.kind == "cuda" else HostClock()
+    clock: Clock = CudaClock(torch, machine.cache_bytes) if machine.kind == "cuda" else HostClock()
 
     def task(family: str, curves: list[Curve]) -> Task:
         return Task(family, machine.name, curves, lambda point: _call(machine, point), clock,

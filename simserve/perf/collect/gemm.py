@@ -31,7 +31,7 @@ def tasks(machine: Machine, options: Options) -> list[Task]:
     shapes = dict.fromkeys([*((n, k) for n in wide for k in wide), *(_MODELS if machine.kind == "cuda" else ())])
     m = powers(1, _MOST_M[machine.kind], 2)
     curves = [Curve((("dtype", dtype), ("n", n), ("k", k)), "m", m) for n, k in shapes]
-    clock = CudaClock(machine.torch) if machine.kind == "cuda" else HostClock()
+    clock = CudaClock(machine.torch, machine.cache_bytes) if machine.kind == "cuda" else HostClock()
     make = _numpy if machine.torch is None else _scaled if dtype == "fp8" else _linear
     return [
         Task(

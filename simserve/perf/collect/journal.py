@@ -41,7 +41,11 @@ class Journal:
     def _entry(self, line: bytes, number: int) -> dict[str, Any]:
         try:
             entry: dict[str, Any] = json.loads(line)
-        except ValueError:
+            if number > 1:
+                _ = dict(entry["point"]), entry["ns"] + entry["repeats"] + entry["outliers"]
+            elif not isinstance(entry["settings"], dict):
+                raise TypeError
+        except (ValueError, TypeError, KeyError):
             problem = "is no line of a journal; --fresh starts anew"
             raise SpecError(problem, file=str(self.path), line=number) from None
         return entry

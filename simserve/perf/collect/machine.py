@@ -15,7 +15,6 @@ from typing import Any
 
 from simserve.errors import MissingData, UnknownName
 from simserve.perf.checks import known_l2
-from simserve.spec.hardware import load_gpu
 from simserve.units import MIB
 
 _UNKNOWN_CACHE = 128 * MIB
@@ -70,7 +69,7 @@ def _torch() -> Any:
 def _gpu(torch: Any, name: str) -> Machine:
     model = str(torch.cuda.get_device_name())
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
-    known = _known_gpu(model)
+    known = known_gpu(model)
     free, _ = torch.cuda.mem_get_info()
     cache = int(getattr(properties, "L2_cache_size", 0)) or known_l2(known, _UNKNOWN_CACHE)
     facts = {
@@ -97,15 +96,20 @@ def slug(model: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", model.lower().replace("(r)", "").replace("(tm)", "")).strip("_") or "unnamed"
 
 
-def _known_gpu(model: str) -> str:
+# CUDA's device names, exactly: an H100 PCIe or NVL is no H100 SXM.
+CUDA_NAMES = {
+    "A100-SXM4-80GB": "a100_sxm", "A30": "a30", "A40": "a40", "RTX A6000": "rtx_a6000", "L40S": "l40s",
+    "H100 80GB HBM3": "h100_sxm", "H200": "h200_sxm", "H800": "h800", "H20": "h20",
+    "B200": "b200_sxm", "B300 SXM6 AC": "b300_sxm", "GB200": "gb200", "GB300": "gb300",
+    "GeForce RTX 3090": "rtx_3090", "GeForce RTX 4090": "rtx_4090",
+    "RTX PRO 6000 Blackwell Server Edition": "rtx_pro_6000",
+    "RTX PRO 6000 Blackwell Workstation Edition": "rtx_pro_6000",
+}  # fmt: skip
+
+
+def known_gpu(model: str) -> str:
     """The GPU of hw_specs that a CUDA device name means, '' if none does."""
-    words = model.replace("NVIDIA", "").strip()
-    for candidate in (words, words.split(" ")[0], words.replace(" ", "_"), f"{words.split(' ')[0]}_sxm"):
-        try:
-            return load_gpu(candidate).name
-        except UnknownName:
-            continue
-    return ""
+    return CUDA_NAMES.get(model.removeprefix("NVIDIA").strip(), "")
 
 
 def _nvidia_smi(*fields: str) -> dict[str, str]:

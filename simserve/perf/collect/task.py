@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from simserve.errors import MissingData
 from simserve.perf.collect.grid import Curve, Point, next_point
 from simserve.perf.collect.journal import Journal
 from simserve.perf.collect.timer import Call, Clock, measure
@@ -43,12 +44,15 @@ class Task:
 
 
 def run(task: Task, journal: Journal, points: int, tolerance: float, report: Report) -> float:
-    """Measure until `points` are there or every gap is within `tolerance`; the largest error left."""
+    """Measure until `points` of the task's own are there or every gap is within `tolerance`; the largest error left."""
     curves = [fitting(curve, task.skip) for curve in task.curves]
     curves = [curve for curve in curves if curve.candidates]
+    if not curves:
+        raise MissingData(f"no point of {task.family} fits into the memory of this machine")
+    own = {curve.at(value) for curve in curves for value in curve.candidates}
     worst = 1.0
     while True:
-        ns = {point: sample.ns for point, sample in journal.samples.items()}
+        ns = {point: sample.ns for point, sample in journal.samples.items() if point in own}
         point, worst = next_point(curves, ns, tolerance)
         report(len(ns), points, describe(point) if point else "done")
         if point is None or len(ns) >= points:

@@ -1,7 +1,8 @@
 """The time of one operation: warmed up, on data that no cache holds, as the median of repeats.
 
 `call(i)` starts the operation on its i-th set of buffers; the sets rotate, and together they are larger than twice the
-last cache, so that operands come from memory as in serving. A sample is as many calls in a row as last long enough for
+last cache, so that operands come from memory as in serving; on a GPU the cache is overwritten before each sample, for a
+replayed graph starts with the same set again. A sample is as many calls in a row as last long enough for
 the clock. Outliers are samples farther from the median than three scaled median absolute deviations and 2 %.
 """
 
@@ -60,9 +61,10 @@ class CudaClock:
     A graph leaves out the host's launches, as a serving engine's captured steps do. `torch` is the imported module.
     """
 
-    def __init__(self, torch: Any) -> None:
+    def __init__(self, torch: Any, cache_bytes: int = 0) -> None:
         self.torch, self.captured = torch, True
-        self._graphs: dict[tuple[int, int], tuple[Any, Call]] = {}
+        self._graphs: dict[tuple[int, int], tuple[Callable[[], None], Call]] = {}
+        self._cache = torch.empty(2 * cache_bytes, dtype=torch.uint8, device="cuda") if cache_bytes else None
 
     def elapsed_ns(self, call: Call, times: int) -> float:
         """See Clock; the graph is captured once per call and number of times."""
@@ -70,6 +72,8 @@ class CudaClock:
         run = self._captured(call, times)
         start, end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
         cuda.synchronize()
+        if self._cache is not None:
+            self._cache.zero_()
         start.record()
         run()
         end.record()
@@ -81,21 +85,26 @@ class CudaClock:
             for i in range(times):
                 call(i)
 
-        if not self.captured:
-            return plain
         key = (id(call), times)
         if key not in self._graphs:
             call(0)  # libraries allocate their workspace outside the graph
             self.torch.cuda.synchronize()
-            graph = self.torch.cuda.CUDAGraph()
-            try:
-                with self.torch.cuda.graph(graph):
-                    plain()
-            except RuntimeError:  # an operation that synchronises cannot be captured
-                self.captured = False
-                return plain
-            self._graphs = {key: (graph, call)}  # the call is kept, so that its id stays its own
-        replay: Callable[[], None] = self._graphs[key][0].replay
+            self._graphs = {key: (self._graph(plain), call)}  # the call is kept, so that its id stays its own
+        return self._graphs[key][0]
+
+    def _graph(self, plain: Callable[[], None]) -> Callable[[], None]:
+        """The calls as one graph, or as they are where they cannot be captured; `captured` tells of the last one."""
+        graph = self.torch.cuda.CUDAGraph()
+        self.captured = True
+        try:
+            with self.torch.cuda.graph(graph):
+                plain()
+        except self.torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError:  # an operation that synchronises
+            self.captured = False
+            return plain
+        replay: Callable[[], None] = graph.replay
         return replay
 
 

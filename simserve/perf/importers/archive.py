@@ -6,13 +6,14 @@ import gzip
 import io
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simserve.errors import MissingData
+from simserve.errors import MissingData, SpecError
 from simserve.perf.importers.rows import Mask
 from simserve.perf.store import Columns
 
@@ -30,10 +31,16 @@ def tables(where: Path | None, archive: str, pattern: str) -> Iterator[tuple[re.
     """
     import pandas as pd
 
-    for path, data in sorted(_files(where, archive, pattern)):
+    found = sorted(_files(where, archive, pattern))
+    if not found:
+        raise MissingData(f"{where} holds neither {archive} nor its files")
+    for path, data in found:
         match = re.search(pattern, path)
         if match is not None:
-            yield match, pd.read_csv(io.BytesIO(data))
+            try:
+                yield match, pd.read_csv(io.BytesIO(data))
+            except ValueError as error:
+                raise SpecError(f"is no table: {error}", file=path) from None
 
 
 def _files(where: Path | None, archive: str, pattern: str) -> Iterator[tuple[str, bytes]]:
@@ -41,20 +48,25 @@ def _files(where: Path | None, archive: str, pattern: str) -> Iterator[tuple[str
         raise MissingData(f"name the folder that holds {archive} with --package-dir")
     packed = where / archive if where.is_dir() else where
     if packed.is_file() and packed.name == archive:
-        if archive.endswith(".csv.gz"):
-            yield archive, gzip.decompress(packed.read_bytes())
-            return
-        with tarfile.open(packed) as tar:
-            for member in tar:
-                content = tar.extractfile(member) if re.search(pattern, member.name) else None
-                if content is not None:
-                    yield member.name, content.read()
+        try:
+            yield from _packed(packed, pattern)
+        except (EOFError, OSError, tarfile.TarError, zlib.error) as error:
+            raise SpecError(f"cannot be unpacked: {error}", file=str(packed)) from None
+    elif where.is_dir():
+        for path in where.rglob("*.csv"):
+            if re.search(pattern, path.relative_to(where).as_posix()):
+                yield path.relative_to(where).as_posix(), path.read_bytes()
+
+
+def _packed(packed: Path, pattern: str) -> Iterator[tuple[str, bytes]]:
+    if packed.name.endswith(".csv.gz"):
+        yield packed.name, gzip.decompress(packed.read_bytes())
         return
-    found = [path for path in where.rglob("*.csv") if re.search(pattern, path.as_posix())] if where.is_dir() else []
-    if not found:
-        raise MissingData(f"{where} holds neither {archive} nor its files")
-    for path in found:
-        yield path.relative_to(where).as_posix(), path.read_bytes()
+    with tarfile.open(packed) as tar:
+        for member in tar:
+            content = tar.extractfile(member) if re.search(pattern, member.name) else None
+            if content is not None:
+                yield member.name, content.read()
 
 
 def rows(time: Any, unit_ns: float, **keys: Any) -> Columns:
@@ -69,7 +81,7 @@ def rows(time: Any, unit_ns: float, **keys: Any) -> Columns:
 
 
 def thinned(tokens: Any) -> Mask:
-    """Where numbers of tokens lie on a grid about as fine as kernels' tiles: all to 16, by 8 to 128, by 64 beyond."""
+    """Where tokens lie on a grid about as fine as tiles: all to 16, by 8 to 128, 32 to 512, 64 to 2,048, then 256."""
     t = np.asarray(tokens, dtype=np.int64)
     step = np.select([t <= 16, t <= 128, t <= 512, t <= 2048], [1, 8, 32, 64], default=256)
     return np.asarray(t % step == 0, dtype=np.bool_)

@@ -92,7 +92,7 @@ def _all_reduce(package_dir: Path | None, folder: str) -> Read | None:
 
 
 def _attention(package_dir: Path | None) -> dict[str, Read]:
-    ((_, data),) = tables(package_dir, A30_ARCHIVE, r"attention\.csv")
+    _, data = next(tables(package_dir, A30_ARCHIVE, r"attention\.csv"))
     origin = Origin(A30_ARCHIVE, "flashinfer", "", "a30", len(data))
     first = data.iloc[0]
     dim = int(first.n_embd // first.n_q_head)

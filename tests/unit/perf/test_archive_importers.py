@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from simserve.errors import MissingData, UnknownName
+from simserve.cli.main import main
+from simserve.errors import MissingData, SpecError, UnknownName
 from simserve.perf import store
 from simserve.perf.importers import blis, importer, importer_names, infersim, llmservingsim, llmservingsim_v0, vidur
 from simserve.perf.importers.archive import thinned
@@ -102,23 +103,28 @@ def test_vidur(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert listed("a100_sxm/vidur", "all_reduce", "ranks", "bytes", "latency_ns") == [(8, 2048, 37_000)]
 
 
-def test_infersim_with_a_file_without_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """GEMMs are fp8 in blocks; experts: both projections, tokens of the whole group; the headless row counts too."""
+def test_infersim_without_what_is_no_row_of_a_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GEMMs are fp8 in blocks; experts: both projections, tokens of the whole group, where its ranks hold all;
+    no kernel that reads the cache in one piece."""
     files = {
         "x/bench_data/gemm/h800/data.csv": "m,k,n,latency_us,mfu\n16,2048,6144,10.63,0.1\n",
-        "x/bench_data/mha/decode/h800/64-2-128.csv": "bf16,bf16,1,1024,25.5,0.009\nbf16,bf16,16,1024,30.5,0.1\n",
+        "x/bench_data/mha/decode/h20/64-2-128.csv": "bf16,bf16,1,1024,25.5,0.009\nbf16,bf16,16,1024,30.5,0.1\n",
+        "x/bench_data/mha/decode/h20/64-4-128.csv": "dtype,kv_dtype,batch_size,kv_len,latency_us,mfu\n"
+        "bf16,bf16,1,1024,25.5,0.009\n",
         "x/bench_data/grouped_gemm/decode/h800/data.csv": "num_experts,num_gpus,num_local_experts,topk,hidden_size,"
         "intermediate_size,batch_size_per_gpu,tokens_per_expert,up_proj_us,up_mfu,down_proj_us,down_mfu\n"
-        "256,8,32,8,7168,2048,32,8,1297.0,0.1,721.5,0.1\n",
+        "256,8,32,8,7168,2048,32,8,1297.0,0.1,721.5,0.1\n256,2,256,8,7168,2048,32,8,1297.0,0.1,721.5,0.1\n",
         "x/bench_data/gdn/decode/h800/4-16.csv": "batchsize,conv\n1,2\n",
     }
     pack(tmp_path, infersim.ARCHIVE, files)
     built(tmp_path, "infersim", "h800", monkeypatch)
+    built(tmp_path, "infersim", "h20", monkeypatch)
 
     assert listed("h800", "gemm", "dtype", "n", "k", "m", "latency_ns") == [("fp8_block", 6144, 2048, 16, 10_630)]
-    assert listed("h800", "decode_attention", "kv_dtype", "batch", "context", "latency_ns") == [
-        ("bf16", 1, 1024, 25_500), ("bf16", 16, 1024, 30_500),
-    ]  # fmt: skip
+    assert listed("h20", "decode_attention", "heads", "batch", "context", "latency_ns") == [(64, 1, 1024, 25_500)]
+    assert store.provenance("h20", "decode_attention")["rows_left_out"] == {
+        "of a kernel that does not split the cache": 1
+    }
     assert listed("h800", "moe", "ep", "tokens", "latency_ns") == [(8, 256, 2_018_500)]
 
 
@@ -149,6 +155,33 @@ def test_an_unpacked_archive_will_do(tmp_path: Path) -> None:
     path.mkdir(parents=True)
     (path / "data.csv").write_text("m,k,n,latency_us,mfu\n16,2048,6144,10.63,0.1\n")
     assert importer("blis")([], tmp_path / "out", tmp_path)[0].name == "gemm.parquet"
+
+
+@pytest.mark.parametrize("source", ["blis", "infersim", "vidur"])
+def test_a_broken_archive_is_named(source: str, tmp_path: Path) -> None:
+    """Cut off in the middle; and a folder one level below the one that was unpacked, which reads as nothing."""
+    name = {"blis": blis.ARCHIVE, "infersim": infersim.ARCHIVE, "vidur": vidur.ARCHIVE}[source]
+    text = "m,k,n,latency_us,mfu\n" + "".join(f"{i},2048,6144,{i * 7919 % 1000},0.1\n" for i in range(4000))
+    pack(tmp_path, name, {"x/bench_data/gemm/h100/data.csv": text})
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SpecError, match=rf"{name}: cannot be unpacked"):
+        importer(source)([], tmp_path / "out", tmp_path)
+    below = tmp_path / "bench_data" / "gemm" / "h100"
+    below.mkdir(parents=True)
+    (below / "data.csv").write_text(text)
+    with pytest.raises(MissingData, match="holds neither"):
+        importer(source)([], tmp_path / "out", below)
+
+
+def test_other_columns_than_expected_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """So is an output folder that is a file."""
+    pack(tmp_path, blis.ARCHIVE, {"x/bench_data/gemm/h100/data.csv": "m,k,n\n16,2048,6144\n"})
+    command = ["perfdb", "build", "--from", "blis", "--package-dir", str(tmp_path)]
+    assert main([*command, "-o", str(tmp_path / "out")]) == 2
+    assert "its files are not as expected: 'latency_us'" in capsys.readouterr().err
+    assert main([*command, "-o", str(tmp_path / blis.ARCHIVE)]) == 2
+    assert "is no folder" in capsys.readouterr().err
 
 
 def test_thinned_keeps_small_numbers_and_the_tile_edges() -> None:

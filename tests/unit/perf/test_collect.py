@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from math import log
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from simserve.perf.collect import collector, collector_names
 from simserve.perf.collect.cpu_attention import attend
 from simserve.perf.collect.grid import Curve, Point, next_point
 from simserve.perf.collect.journal import Journal
-from simserve.perf.collect.machine import Machine, find_machine, slug
+from simserve.perf.collect.machine import CUDA_NAMES, Machine, find_machine, known_gpu, slug
 from simserve.perf.collect.task import Options, Task, powers, run
 from simserve.perf.collect.timer import CudaClock, HostClock, Sample, buffer_sets, measure
+from simserve.spec.hardware import gpu_names
 
 
 class Replayed:
@@ -77,7 +79,18 @@ class FakeCuda:
     def __init__(self, kernel_ms: float, capturable: bool = True) -> None:
         self.kernel_ms, self.capturable = kernel_ms, capturable
         self.now, self.queue, self.recording = 0.0, [], None  # type: float, list[Any], list[float] | None
-        self.cuda = self
+        self.cuda, self.uint8, self.flushes = self, "uint8", 0
+        self.OutOfMemoryError = MemoryError
+
+    def empty(self, size: int, dtype: str, device: str) -> "FakeCuda":
+        assert (size, dtype, device) == (2 * 50, "uint8", "cuda")
+        return self
+
+    def zero_(self) -> None:
+        """Overwrites the cache: a kernel as any other."""
+        assert self.recording is None
+        self.flushes += 1
+        self.queue.append(100.0)
 
     def launch(self, i: int) -> None:
         """A kernel."""
@@ -151,10 +164,28 @@ def test_cuda_kernels_are_timed_between_events(capturable: bool) -> None:
         if not capturable:
             cuda.synchronize()
 
-    clock = CudaClock(cuda)
+    clock = CudaClock(cuda, cache_bytes=50)
     assert clock.elapsed_ns(call, 4) == pytest.approx(250_000)
     assert clock.elapsed_ns(call, 8) == pytest.approx(250_000)
     assert clock.captured == capturable
+    assert cuda.flushes == 2  # outside of what was timed
+
+
+def test_an_operation_that_cannot_be_captured_does_not_stop_others_from_it() -> None:
+    """Want of memory is no reason to measure launches: it is passed on."""
+    cuda = FakeCuda(0.25, capturable=False)
+    clock = CudaClock(cuda)
+    clock.elapsed_ns(lambda i: cuda.synchronize(), 1)
+    assert not clock.captured
+    assert clock.elapsed_ns(cuda.launch, 4) == pytest.approx(250_000)
+    assert clock.captured
+
+    def too_much(i: int) -> None:
+        if cuda.recording is not None:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        clock.elapsed_ns(too_much, 1)
 
 
 CURVE = Curve((("n", 1),), "m", powers(1, 4096, 4))
@@ -227,9 +258,11 @@ def test_points_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"kernel: was measured with 'x', now 'y'; --fresh"):
         Journal(path, {**SETTINGS, "kernel": "y"})
     assert Journal(path, {**SETTINGS, "kernel": "y"}, fresh=True).samples == {}
-    path.write_text(path.read_text() + "no json\n")
-    with pytest.raises(SpecError, match=r"j:2: is no line of a journal"):
-        Journal(path, {**SETTINGS, "kernel": "y"})
+    header = path.read_text()
+    for line in ("no json", "[1]", '{"point": {}}', '{"point": [1], "ns": 1, "repeats": 1, "outliers": 0}'):
+        path.write_text(header + line + "\n")
+        with pytest.raises(SpecError, match=r"j:2: is no line of a journal"):
+            Journal(path, {**SETTINGS, "kernel": "y"})
 
 
 def test_a_run_keeps_to_its_budget_and_skips_what_cannot_run(tmp_path: Path) -> None:
@@ -242,6 +275,12 @@ def test_a_run_keeps_to_its_budget_and_skips_what_cannot_run(tmp_path: Path) -> 
     assert max(dict(point)["m"] for point in journal.samples) <= 1000
     assert reports[0][:2] == (0, 7)
     assert reports[-1][0] == 7
+
+    other = Curve((("n", 2),), "m", powers(1, 64))
+    run(replace(task, curves=[other]), journal, 5, -1.0, lambda *what: None)
+    assert len(journal.samples) == 7 + 5  # points of other curves are not of this run's budget
+    with pytest.raises(MissingData, match="no point of gemm fits"):
+        run(replace(task, skip=lambda point: True), journal, 5, 0.0, lambda *what: None)
 
 
 def test_the_plain_cpu_kernel_is_attention() -> None:
@@ -301,6 +340,8 @@ def test_what_is_missing_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest
             collector(name)(machine, Options())
     assert main(["perfdb", "collect", "cpu-attention", "--heads", "3,2,64"]) == 2
     assert main(["perfdb", "collect", "cpu-attention", "--heads", "3"]) == 2
+    assert main(["perfdb", "collect", "cpu-attention", "--heads", "4,2,²"]) == 2
+    assert main(["perfdb", "collect", "cpu-attention", "--name", "../.."]) == 2
 
 
 def test_fp8_gemms_need_a_gpu() -> None:
@@ -312,6 +353,10 @@ def test_fp8_gemms_need_a_gpu() -> None:
 
 def test_names_of_machines() -> None:
     """As folders of perfdb."""
+    assert known_gpu("NVIDIA H100 80GB HBM3") == "h100_sxm"
+    assert known_gpu("NVIDIA H100 PCIe") == known_gpu("NVIDIA H100 NVL") == ""
+    assert known_gpu("NVIDIA RTX PRO 6000 Blackwell Server Edition") == "rtx_pro_6000"
+    assert set(CUDA_NAMES.values()) <= set(gpu_names())
     assert slug("Intel(R) Xeon(R) Gold 6130 CPU @ 2.10GHz") == "intel_xeon_gold_6130_cpu_2_10ghz"
 
 

@@ -106,6 +106,18 @@ def test_mla_kernels_come_back_and_lie_between_heads() -> None:
     assert mla.measured_mla_prefill(H100, H100, "bf16", 24).shape_source == "interpolated"
 
 
+def test_mla_of_fewer_heads_than_measured() -> None:
+    """H800 has 128 heads only: fewer cost less by FLOP, never less than the shortest time measured, and say so."""
+    h800 = load_gpu("h800")
+    whole, split = (mla.measured_mla_prefill(h800, h800, "bf16", heads) for heads in (128, 16))
+    assert split.shape_source == "modelled"
+    assert split.time_ns(1, 32768) == pytest.approx(whole.time_ns(1, 32768) / 8)
+    assert split.time_ns(1, 1024) == pytest.approx(whole.time_ns(1, 1024))  # the shortest prompt measured
+    many, few = (mla.measured_mla_decode(h800, h800, "bf16", heads, 64) for heads in (128, 16))
+    assert few.shape_source == "modelled"
+    assert many.ns.min() <= few.time_ns(64, 2**20) <= many.time_ns(64, 2**20)
+
+
 def test_mla_module_and_batched_gemm() -> None:
     """The block of DeepSeek-V3 costs more than its kernel; fp8 weights no more than bf16 ones at one request."""
     kernel = mla.measured_mla_decode(H100, H100, "bf16", 128, 8)
