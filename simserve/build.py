@@ -7,6 +7,7 @@ from typing import Any
 
 from simserve.arch.memory import activation_bytes, kv_bytes_per_token, num_gpu_blocks, weight_bytes
 from simserve.errors import Infeasible, SpecError, UnknownName
+from simserve.perf.host import EngineProfile, has_profile, load_profile
 from simserve.perf.host_copy import large_rate, piece_overhead_ns
 from simserve.perf.model import TableCost, build_cost
 from simserve.policies import EVICTIONS, ROUTERS
@@ -26,6 +27,12 @@ ACROSS_NODES = "ib_400g"
 BATCH_OF_PIECES = 10_000  # the smallest batch for which anybody has measured what a piece adds
 
 
+def engine_profile(deployment: DeploymentSpec) -> EngineProfile:
+    """The profile of the engine: as asked, or called like the scheduler, else vllm's."""
+    name = deployment.engine or (deployment.scheduler if has_profile(deployment.scheduler) else "vllm")
+    return load_profile(name, deployment.engine_version, calibrated=deployment.calibrated)
+
+
 def deployment_cost(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> TableCost:
     """The compiled cost model of one replica."""
     return build_cost(
@@ -37,6 +44,7 @@ def deployment_cost(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) 
         kv_cache_dtype=deployment.kv_cache_dtype,
         max_num_batched_tokens=deployment.max_num_batched_tokens,
         max_num_seqs=deployment.max_num_seqs,
+        profile=engine_profile(deployment),
     )  # fmt: skip
 
 
@@ -55,6 +63,7 @@ def deployment_blocks(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec
         block_size=deployment.block_size,
         max_num_batched_tokens=deployment.max_num_batched_tokens,
         max_num_seqs=deployment.max_num_seqs,
+        rule=engine_profile(deployment).memory_rule,
     )  # fmt: skip
 
 

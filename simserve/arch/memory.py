@@ -115,8 +115,12 @@ def num_gpu_blocks(
     max_num_seqs: int,
     moe_dtype: str = "",
     expert_parallel: bool = False,
+    rule: str = "utilization",
 ) -> int:
     """KV blocks that fit on one rank, the null block that vLLM never hands out included.
+
+    rule: what `gpu_memory_utilization` is a share of, one of `simserve.perf.host.MEMORY_RULES`: "static" is of what
+    libraries leave and holds weights and KV, "free" is of what weights, activations and libraries leave.
 
     Raises Infeasible with the byte counts in words when fewer than two fit, or the dtype is not supported.
     """
@@ -127,6 +131,10 @@ def num_gpu_blocks(
     step = activation_bytes(model, max_num_batched_tokens, max_num_seqs, tp)
     libraries = runtime_bytes(tp)
     left = budget - weights - step - libraries
+    if rule == "static":
+        left = int((gpu.memory_bytes - libraries) * gpu_memory_utilization) - weights
+    elif rule == "free":
+        left = int((gpu.memory_bytes - weights - step - libraries) * gpu_memory_utilization)
     blocks = left // (block_size * kv_bytes_per_token(model, kv_cache_dtype, tp))
     if blocks < 2:
         verdict = f"{format_bytes(left)} for KV" if left > 0 else f"{format_bytes(-left)} too little"

@@ -2,6 +2,8 @@
 
     step_ns = T[m] + H[sampled] + host(b) + D_a[b][j] + D_c[b][j] S + prefill attention      (rounded once)
 
+A step with prompts that is not captured in a CUDA graph takes at least as long as the host needs to launch it.
+
 m: tokens of the step, padded to the next captured CUDA-graph size; sampled: rows of the LM head; b: decoding
 requests; S: sum of their contexts; j = S.bit_length(). Decode attention is linear in S between powers of two.
 Prefill and decode share one variable-length attention launch, so a mixed step pays that launch once; where its kernel
@@ -11,6 +13,7 @@ handles a decoding request like a block of prompt tokens, `simserve.perf.prefill
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from functools import lru_cache
 from typing import Any
 
@@ -36,6 +39,7 @@ class AttentionCost:
 
     def __init__(self, layers: int, tables: Tables, op: Attention | LatentAttention) -> None:
         self.layers = layers
+        self.decode_layers = self.prefill_layers = float(layers)
         self.suffix = f"_window_{op.window}" if isinstance(op, Attention) and op.window else ""
         self.decode, self.decode_name = tables.decode(op)
         self.prefill, self.prefill_name = tables.prefill(op)
@@ -43,24 +47,48 @@ class AttentionCost:
     def one_launch_ns(self, prefill: Sequence[tuple[int, int]], decode_seqs: int, context: int) -> float:
         """All these layers, prompts and decoding requests in one launch where there is one, else after one another."""
         if not self.prefill.one_launch:
-            return (self.prefill.chunks_ns(prefill) + self.decode.time_ns(decode_seqs, context)) * self.layers
+            decode = self.decode.time_ns(decode_seqs, context) * self.decode_layers
+            return self.prefill.chunks_ns(prefill) * self.prefill_layers + decode
         beside = self.prefill.beside_ns(decode_seqs, context)
-        return self.prefill.chunks_ns(prefill, beside, context / decode_seqs) * self.layers
+        return self.prefill.chunks_ns(prefill, beside, context / decode_seqs) * self.prefill_layers
+
+    def under(self, profile: EngineProfile) -> AttentionCost:
+        """The same with the time factors of a profile, as layers that are so many."""
+        other = copy(self)
+        other.decode_layers = self.layers * profile.decode_attention_time_factor
+        other.prefill_layers = self.layers * profile.prefill_attention_time_factor
+        return other
 
 
 class TableCost:
     """A `simserve.perf.cost.CostModel` of one replica: one model over the ranks of one node."""
 
     def __init__(self, ops: StepOps, gpu: GpuSpec, formats: Formats, profile: EngineProfile) -> None:
-        self.ops, self.gpu, self.formats, self.profile = ops, gpu, formats, profile
+        self.ops, self.gpu, self.formats = ops, gpu, formats
         tables = Tables(gpu, formats)
-        self.token_ops = token_ops(ops, tables)
-        self.prompt_ops = prompt_ops(ops, tables)
-        self.head = head_op(ops, tables)
-        self.attentions = [AttentionCost(op.count, tables, op) for op in ops.attentions]
+        attentions = [AttentionCost(op.count, tables, op) for op in ops.attentions]
+        self._priced = (token_ops(ops, tables), prompt_ops(ops, tables), head_op(ops, tables), attentions)
+        self._adopt(profile)
+
+    def under(self, profile: EngineProfile) -> TableCost:
+        """The same tables under another profile: a few milliseconds, for fits and what-if questions."""
+        other = copy(self)
+        other._adopt(profile)
+        return other
+
+    def _adopt(self, profile: EngineProfile) -> None:
+        self.profile = profile
+        tokens, prompts, head, attentions = self._priced
+        factors = {"gemm": profile.gemm_time_factor, "moe": profile.moe_time_factor,
+                   "all_reduce": profile.all_reduce_time_factor}  # fmt: skip
+        self.token_ops, self.prompt_ops, (self.head,) = (
+            [op.times(factors.get(op.table.rpartition("/")[2], 1.0)) for op in ops] for ops in (tokens, prompts, [head])
+        )
+        self.attentions = [attention.under(profile) for attention in attentions]
         self._compile()
 
     def _compile(self) -> None:
+        self._launching = float(self.ops.launches * self.profile.eager_ns_per_op)
         seqs = self.formats.max_num_seqs
         sizes = [self.profile.padded_tokens(m, seqs) for m in range(self.formats.max_tokens + 1)]
         self._padded = [min(size, self.formats.max_tokens) for size in sizes]
@@ -74,7 +102,7 @@ class TableCost:
         batch = np.arange(seqs + 1)
         host = self.profile.host_ns_per_step + self.profile.host_ns_per_seq * batch
         self._host: list[float] = host.astype(np.float64).tolist()
-        whole = np.sum([a.decode.ns * a.layers for a in self.attentions], axis=0)
+        whole = np.sum([a.decode.ns * a.decode_layers for a in self.attentions], axis=0)
         self._intercepts, self._slopes = segments(whole)
         self._intercepts[0], self._slopes[0] = 0.0, 0.0
         self._a: list[list[float]] = self._intercepts.tolist()
@@ -125,14 +153,17 @@ class TableCost:
         self, prefill: Sequence[tuple[int, int]], decode_seqs: int, context: int, decode_attention: float, sampled: int
     ) -> int:
         tokens = decode_seqs + (prefill[0][0] if len(prefill) == 1 else sum(chunk for chunk, _ in prefill))
-        host = self._host[min(decode_seqs + len(prefill), self._top)]
-        fixed = self._tokens[tokens] + self._head[sampled] + host
+        kernels = self._tokens[tokens] + self._head[sampled]
         if self._prompts is not None:
-            fixed += self._prompts[tokens - decode_seqs]
+            kernels += self._prompts[tokens - decode_seqs]
         if decode_seqs and self.attentions[0].prefill.one_launch:
-            return int(fixed + self._one_launch_ns(prefill, decode_seqs, context) + 0.5)
-        beside = decode_attention - self._launch
-        return int(fixed + self._prefill_ns(prefill) + (beside if beside > 0.0 else 0.0) + 0.5)
+            kernels += self._one_launch_ns(prefill, decode_seqs, context)
+        else:
+            beside = decode_attention - self._launch
+            kernels += self._prefill_ns(prefill) + (beside if beside > 0.0 else 0.0)
+        if kernels < self._launching and tokens > self.profile.max_mixed_cudagraph_tokens:
+            kernels = self._launching
+        return int(kernels + self._host[min(decode_seqs + len(prefill), self._top)] + 0.5)
 
     def _one_launch_ns(self, prefill: Sequence[tuple[int, int]], decode_seqs: int, context: int) -> float:
         """Attention of all layers where one kernel takes prompts and decoding requests together."""
@@ -144,9 +175,9 @@ class TableCost:
 
     def _prefill_ns(self, prefill: Sequence[tuple[int, int]]) -> float:
         if self._lone is not None:
-            ns = self._lone.prefill.chunks_ns(prefill) * self._lone.layers
+            ns = self._lone.prefill.chunks_ns(prefill) * self._lone.prefill_layers
         else:
-            ns = sum(a.prefill.chunks_ns(prefill) * a.layers for a in self.attentions)
+            ns = sum(a.prefill.chunks_ns(prefill) * a.prefill_layers for a in self.attentions)
         if not self.attentions[0].prefill.chain_ns and any(past for _, past in prefill):
             context = sum(chunk + past for chunk, past in prefill)
             count, j = min(len(prefill), self._top), context.bit_length()
@@ -166,13 +197,17 @@ class TableCost:
         if decode_seqs:
             rows += self._explain_decode(prefill, decode_seqs, decode_context_tokens)
         rows.append(("lm_head", self.head.price(sampled)))
+        missing = self._launching - sum(price.ns for _, price in rows)
+        if prefill and missing > 0 and decode_seqs + prompts > self.profile.max_mixed_cudagraph_tokens:
+            note = "the host launches more slowly than the GPU computes"
+            rows.append(("launches", Priced(missing, "modelled", f"engines/{self.profile.name}", note)))
         host = self._host[min(decode_seqs + len(prefill), self._top)]
         rows.append(("host", Priced(host, "modelled", f"engines/{self.profile.name}", "fitted constant")))
         return rows
 
     def _explain_prefill(self, prefill: Sequence[tuple[int, int]]) -> list[tuple[str, Priced]]:
         """One price per kind of layer; what the floor of `_prefill_ns` adds is the first one's."""
-        parts = [a.prefill.chunks_ns(prefill) * a.layers for a in self.attentions]
+        parts = [a.prefill.chunks_ns(prefill) * a.prefill_layers for a in self.attentions]
         parts[0] += self._prefill_ns(prefill) - sum(parts)
         work = equivalent(prefill)
         return [
@@ -192,7 +227,7 @@ class TableCost:
             whole = max(alone - self._launch, 0.0)
         rows = []
         for a in self.attentions:
-            ns = a.decode.time_ns(decode_seqs, context) * a.layers * whole / alone
+            ns = a.decode.time_ns(decode_seqs, context) * a.decode_layers * whole / alone
             source = a.decode.source_at(decode_seqs, context)
             price = priced(ns, source, a.decode_name, a.decode.note)
             if prefill and a.prefill.one_launch:
@@ -231,15 +266,15 @@ def build_cost(
     kv_cache_dtype: str = "auto",
     max_num_batched_tokens: int = 8192,
     max_num_seqs: int = 256,
-    profile: str = "vllm",
+    profile: EngineProfile | None = None,
 ) -> TableCost:
-    """The compiled cost model of one replica.
+    """The compiled cost model of one replica, under vLLM's profile if none is given.
 
-    Raises Infeasible when the model does not split or the device lacks the dtype, UnknownName for a profile.
+    Raises Infeasible when the model does not split or the device lacks the dtype.
     """
     check_dtype(gpu, dtype)
     check_dtype(gpu, moe_dtype or dtype)
-    engine = load_profile(profile)
+    engine = profile or load_profile("vllm")
     largest = max(max_num_batched_tokens, *engine.capture_sizes(max_num_seqs))
     formats = Formats(dtype, kv_cache_dtype, largest, max_num_seqs, moe_dtype)
     ops = decoder_ops(model, tensor_parallel_size, dtype, expert_parallel=expert_parallel)

@@ -83,7 +83,8 @@ class DeploymentSpec(Spec):
     host memory per GPU for preempted requests, for schedulers that swap; snapshot_interval_ms: how old the router's
     view of the instances may be; system, pools: a system with pools such as `distserve`, and what each pool has
     different; kv_link: the link per GPU over which pools hand KV over, None for the GPUs' own within a node, else 400
-    Gb/s InfiniBand.
+    Gb/s InfiniBand; engine, engine_version: whose profile (`perfdb/engines`) prices what is not kernels, None for the
+    one called like the scheduler, else vllm's; calibrated: with what was fitted to measured runs.
     """
 
     gpu: str = "h100_sxm"
@@ -110,6 +111,9 @@ class DeploymentSpec(Spec):
     system: str | None = None
     pools: Pools = ()
     kv_link: str | None = None
+    engine: str | None = None
+    engine_version: str = ""
+    calibrated: bool = True
 
     @model_validator(mode="after")
     def _budget_holds_the_batch(self) -> DeploymentSpec:
