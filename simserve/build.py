@@ -9,7 +9,8 @@ from simserve.arch.memory import activation_bytes, kv_bytes_per_token, num_gpu_b
 from simserve.errors import Infeasible, SpecError, UnknownName
 from simserve.perf.host import EngineProfile, has_profile, load_profile
 from simserve.perf.host_copy import large_rate, piece_overhead_ns
-from simserve.perf.model import TableCost, build_cost
+from simserve.perf.model import NO_DRAFTS, TableCost, build_cost
+from simserve.perf.speculative import Drafts
 from simserve.policies import EVICTIONS, ROUTERS
 from simserve.sim.cluster import Cluster, OffloadOf
 from simserve.sim.memory import Memory, MemoryObject, ObjectKind
@@ -45,7 +46,14 @@ def deployment_cost(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) 
         max_num_batched_tokens=deployment.max_num_batched_tokens,
         max_num_seqs=deployment.max_num_seqs,
         profile=engine_profile(deployment),
+        drafts=_drafts(deployment),
     )  # fmt: skip
+
+
+def _drafts(deployment: DeploymentSpec) -> Drafts:
+    if not deployment.num_speculative_tokens:
+        return NO_DRAFTS
+    return Drafts(deployment.num_speculative_tokens, deployment.acceptance_rate)
 
 
 def deployment_blocks(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> int:

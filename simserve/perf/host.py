@@ -1,8 +1,8 @@
 """The engine profile, `perfdb/engines/<name>.yaml`: what an engine adds to its kernels, and its defaults.
 
-Every number of the file is a pair of value and source; `EngineProfile.sources` keeps the latter. A key that a file leaves
-out is taken from the profile that it names as `base`. `versions` changes numbers from a version of the engine on:
-`load_profile("vllm", "0.16.0")` takes those of the latest entry that is not newer. `calibrated` holds what
+Every number of the file is a pair of value and source; `EngineProfile.sources` keeps the latter. A key that a file
+leaves out is taken from the profile that it names as `base`. `versions` changes numbers from a version of the engine
+on: `load_profile("vllm", "0.16.0")` takes those of the latest entry that is not newer. `calibrated` holds what
 `simserve calibrate` fitted, in the same form; `load_profile(name, calibrated=False)` leaves that out.
 """
 

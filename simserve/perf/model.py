@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -30,8 +31,12 @@ from simserve.perf.decode import segments
 from simserve.perf.host import EngineProfile, load_profile
 from simserve.perf.prefill import equivalent
 from simserve.perf.priced import Priced
+from simserve.perf.roofline import Floats
+from simserve.perf.speculative import Drafts
 from simserve.spec.hardware import GpuSpec
 from simserve.spec.model import ModelSpec
+
+NO_DRAFTS = Drafts()
 
 
 class AttentionCost:
@@ -63,8 +68,10 @@ class AttentionCost:
 class TableCost:
     """A `simserve.perf.cost.CostModel` of one replica: one model over the ranks of one node."""
 
-    def __init__(self, ops: StepOps, gpu: GpuSpec, formats: Formats, profile: EngineProfile) -> None:
-        self.ops, self.gpu, self.formats = ops, gpu, formats
+    def __init__(
+        self, ops: StepOps, gpu: GpuSpec, formats: Formats, profile: EngineProfile, drafts: Drafts = NO_DRAFTS
+    ) -> None:
+        self.ops, self.gpu, self.formats, self.drafts = ops, gpu, formats, drafts
         tables = Tables(gpu, formats)
         attentions = [AttentionCost(op.count, tables, op) for op in ops.attentions]
         self._priced = (token_ops(ops, tables), prompt_ops(ops, tables), head_op(ops, tables), attentions)
@@ -103,6 +110,9 @@ class TableCost:
         host = self.profile.host_ns_per_step + self.profile.host_ns_per_seq * batch
         self._host: list[float] = host.astype(np.float64).tolist()
         whole = np.sum([a.decode.ns * a.decode_layers for a in self.attentions], axis=0)
+        self._alone = [t + h + host for t, h, host in zip(self._tokens, self._head, self._host, strict=False)]
+        if self.drafts.num_speculative_tokens:
+            whole = whole * self._speculate(host.astype(np.float64))
         self._intercepts, self._slopes = segments(whole)
         self._intercepts[0], self._slopes[0] = 0.0, 0.0
         self._a: list[list[float]] = self._intercepts.tolist()
@@ -110,6 +120,21 @@ class TableCost:
         self._counts = np.arange(1024, dtype=np.float64)
         self._launch = float(whole[min(1, seqs), 0])
         self._lone = self.attentions[0] if len(self.attentions) == 1 else None
+
+    def _speculate(self, host: Floats) -> float:
+        """Make `_alone` the price of a token with drafts; returns what attention takes of it, against no drafts.
+
+        Requests beyond what the tables hold rows for keep their price without drafts.
+        """
+        rows, gained, k = self.drafts.rows, self.drafts.tokens_per_step, self.drafts.num_speculative_tokens
+        layer = 1 / sum(attention.layers for attention in self.attentions)
+        fits = np.arange(min(self._top, (len(self._tokens) - 1)) // rows + 1)
+        head = self.head.ns
+        draft = k * (self._tokens_array[fits] * layer + head[fits])
+        self._alone[: len(fits)] = (
+            (self._tokens_array[fits * rows] + head[fits * rows] + draft + host[fits]) / gained
+        ).tolist()
+        return (1 + k * layer) / gained
 
     def step_ns(
         self, prefill: Sequence[tuple[int, int]], decode_seqs: int, decode_context_tokens: int, sampled: int
@@ -119,7 +144,9 @@ class TableCost:
             j = decode_context_tokens.bit_length()
             attention = self._a[decode_seqs][j] + self._c[decode_seqs][j] * decode_context_tokens
             if not prefill:
-                fixed = self._tokens[decode_seqs] + self._head[sampled] + self._host[decode_seqs]
+                fixed = self._alone[decode_seqs]
+                if sampled != decode_seqs:
+                    fixed += self._head[sampled] - self._head[decode_seqs]
                 return int(fixed + attention + 0.5)
             return self._mixed_ns(prefill, decode_seqs, decode_context_tokens, attention, sampled)
         except IndexError:
@@ -128,7 +155,7 @@ class TableCost:
     def decode_run_ns(self, decode_seqs: int, decode_context_tokens: int, steps: int) -> NDArray[np.int64]:
         """See `simserve.perf.cost.CostModel`."""
         try:
-            fixed = self._tokens[decode_seqs] + self._head[decode_seqs] + self._host[decode_seqs]
+            fixed = self._alone[decode_seqs]
         except IndexError:
             raise self._out_of_range((), decode_seqs, decode_seqs) from None
         first, last = decode_context_tokens, decode_context_tokens + decode_seqs * (steps - 1)
@@ -203,6 +230,10 @@ class TableCost:
             rows.append(("launches", Priced(missing, "modelled", f"engines/{self.profile.name}", note)))
         host = self._host[min(decode_seqs + len(prefill), self._top)]
         rows.append(("host", Priced(host, "modelled", f"engines/{self.profile.name}", "fitted constant")))
+        if self.drafts.num_speculative_tokens and not prefill:
+            whole = self.step_ns((), decode_seqs, decode_context_tokens, sampled)
+            share = whole / sum(price.ns for _, price in rows)
+            rows = [(name, replace(price, ns=price.ns * share, source="modelled")) for name, price in rows]
         return rows
 
     def _explain_prefill(self, prefill: Sequence[tuple[int, int]]) -> list[tuple[str, Priced]]:
@@ -267,6 +298,7 @@ def build_cost(
     max_num_batched_tokens: int = 8192,
     max_num_seqs: int = 256,
     profile: EngineProfile | None = None,
+    drafts: Drafts = NO_DRAFTS,
 ) -> TableCost:
     """The compiled cost model of one replica, under vLLM's profile if none is given.
 
@@ -276,9 +308,9 @@ def build_cost(
     check_dtype(gpu, moe_dtype or dtype)
     engine = profile or load_profile("vllm")
     largest = max(max_num_batched_tokens, *engine.capture_sizes(max_num_seqs))
-    formats = Formats(dtype, kv_cache_dtype, largest, max_num_seqs, moe_dtype)
+    formats = Formats(dtype, kv_cache_dtype, largest, max_num_seqs * drafts.rows, moe_dtype)
     ops = decoder_ops(model, tensor_parallel_size, dtype, expert_parallel=expert_parallel)
-    return TableCost(ops, gpu, formats, engine)
+    return TableCost(ops, gpu, formats, engine, drafts)
 
 
 def _table_entry(table: str) -> dict[str, Any]:

@@ -84,7 +84,9 @@ class DeploymentSpec(Spec):
     view of the instances may be; system, pools: a system with pools such as `distserve`, and what each pool has
     different; kv_link: the link per GPU over which pools hand KV over, None for the GPUs' own within a node, else 400
     Gb/s InfiniBand; engine, engine_version: whose profile (`perfdb/engines`) prices what is not kernels, None for the
-    one called like the scheduler, else vllm's; calibrated: with what was fitted to measured runs.
+    one called like the scheduler, else vllm's; calibrated: with what was fitted to measured runs;
+    num_speculative_tokens: drafted by the model's own next-token layer in every decode step (MTP, EAGLE), each accepted
+    with acceptance_rate if all before it were.
     """
 
     gpu: str = "h100_sxm"
@@ -114,6 +116,8 @@ class DeploymentSpec(Spec):
     engine: str | None = None
     engine_version: str = ""
     calibrated: bool = True
+    num_speculative_tokens: int = Field(default=0, ge=0, le=16)
+    acceptance_rate: float = Field(default=0.7, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _budget_holds_the_batch(self) -> DeploymentSpec:

@@ -18,7 +18,7 @@ def cost(**changes: object) -> TableCost:
 
 
 def test_a_step_of_prompts_is_no_faster_than_its_launches() -> None:
-    """1 + 32 x (4 GEMMs, attention) + the passes between them, 100 us each; decodes and captured steps are not held up."""
+    """1 + 32 x (4 GEMMs, attention) + the passes between them, 100 us each; captured steps are not held up."""
     plain, slow = cost(), cost(eager_ns_per_op=100_000)
     launches = slow.ops.launches
     assert launches == 1 + 32 * 5 + sum(op.count for op in slow.ops.elementwise)
