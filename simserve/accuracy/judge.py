@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from simserve.accuracy.points import Point
 from simserve.errors import SimserveError, SpecError
-from simserve.perf.host import load_profile
+from simserve.perf.host import EngineProfile, load_profile
 from simserve.run import half_width, simulate
 from simserve.sim.plan import knobs
 from simserve.spec.base import parse
@@ -51,16 +51,19 @@ class Score:
     spearman: float | None
 
 
-def predict(point: Point, seed: int = 0, *, calibrated: bool = True) -> Verdict:
+def predict(
+    point: Point, seed: int = 0, *, calibrated: bool = True, profile: EngineProfile | None = None
+) -> Verdict:
     """Play one point; a deployment that cannot be is a verdict with a problem, never an error.
 
-    calibrated: with the constants of the engine profiles that were fitted to such points.
+    calibrated: with the constants of the engine profiles that were fitted to such points; profile: instead of them.
     """
     if point.obstacle:
         return Verdict(point, problem=point.obstacle)
     try:
         deployment = deployment_of(point, calibrated=calibrated)
-        run = simulate(load_model(point.model), deployment, requests_of(point, seed), client_side=True)
+        load = requests_of(point, seed)
+        run = simulate(load_model(point.model), deployment, load, client_side=True, profile=profile)
     except SimserveError as error:
         return Verdict(point, problem=str(error))
     requests = run.trace.requests
