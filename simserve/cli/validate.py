@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simserve.cli.console import make_console
 from simserve.errors import SpecError, UnknownName
 
 if TYPE_CHECKING:
@@ -99,13 +100,12 @@ def _drawn(points: list[Point], count: int, seed: int) -> list[Point]:
 def _predict(points: Sequence[Point], seed: int, jobs: int) -> list[Verdict]:
     """All verdicts in the order of the points; those of one model and GPU go to one process, which keeps its tables."""
     from joblib import Parallel, delayed
-    from rich.console import Console
     from rich.progress import track
 
     from simserve.accuracy.judge import predict
 
     order = sorted(range(len(points)), key=lambda i: (points[i].model, points[i].gpu, points[i].dtype))
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     work = Parallel(n_jobs=jobs, return_as="generator", batch_size=16 if jobs > 1 else 1)(
         delayed(predict)(points[i], seed) for i in order
     )
@@ -131,10 +131,9 @@ def _csv(verdicts: Sequence[Verdict]) -> str:
 
 def _print(content: dict[str, Any]) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = make_console()
     shown = Table(box=SIMPLE_HEAD)
     for header in ("", "metric", "points", "median %", "MAPE %", "p90 %", "bias %", "Spearman"):
         shown.add_column(header, no_wrap=True, justify="left" if header in ("", "metric") else "right")
