@@ -20,13 +20,14 @@ from simserve.accuracy.table import Kind
 from simserve.errors import SimserveError, SpecError
 from simserve.run import half_width, simulate
 from simserve.sim.request import Outcome
-from simserve.sim.trace import Columns
+from simserve.sim.trace import Columns, Trace
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.model import load_model
 from simserve.units import NS_PER_MS, NS_PER_S
 from simserve.workload.requests import RequestSet
 
 Floats = NDArray[np.float64]
+TOO_LONG = "needs more tokens than the context or the KV cache has"
 METRICS = {"ttft": "ttft_ms", "tpot": "tpot_ms", "e2e": "e2e_ms"}
 
 
@@ -89,11 +90,11 @@ def judge_requests(
         run = simulate(load_model(model), deployment, workload, client_side=client_side)
     except SimserveError as error:
         return [replace(record, problem=str(error)) for record in [*_measured(ordered), _whole(ordered, None, name)]]
-    times, done = latencies_ms(run.trace.requests), finished(run.trace.requests)
+    times, done = latencies_ms(run.trace.requests), complete(run.trace, workload)
     width = half_width(run)
     found = [
         replace(record, predicted={metric: float(times[metric][i]) for metric in METRICS}, half_width=width)
-        if done[i] else replace(record, problem="rejected: it needs more tokens than the context or the KV cache has")
+        if done[i] else replace(record, problem=TOO_LONG)
         for i, record in enumerate(_measured(ordered))
     ]  # fmt: skip
     return [*found, replace(_whole(ordered, times if done.all() else None, name), half_width=width)]
@@ -109,9 +110,11 @@ def latencies_ms(requests: Columns) -> dict[str, Floats]:
     return {"ttft": (first - arrival) / NS_PER_MS, "tpot": decode / NS_PER_MS, "e2e": (last - arrival) / NS_PER_MS}
 
 
-def finished(requests: Columns) -> NDArray[np.bool_]:
-    """Whether each request of a trace got all of its tokens, by its number."""
-    return np.asarray(requests["outcome"][np.argsort(requests["id"])] == Outcome.FINISHED)
+def complete(trace: Trace, workload: RequestSet) -> NDArray[np.bool_]:
+    """Whether each request got all of its tokens: a prompt may be too long, an output cut at max_model_len."""
+    requests, order = trace.requests, np.argsort(trace.requests["id"])
+    whole = requests["output_tokens"][order] == workload.output_tokens
+    return np.asarray(whole & (requests["outcome"][order] == Outcome.FINISHED))
 
 
 def _measured(rows: Sequence[Request]) -> list[Judged]:

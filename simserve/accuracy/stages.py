@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.accuracy.judged import ALL, Judged
-from simserve.accuracy.requests import Floats, finished, latencies_ms
+from simserve.accuracy.requests import TOO_LONG, Floats, complete, latencies_ms
 from simserve.accuracy.table import Kind
 from simserve.errors import SimserveError, SpecError
 from simserve.run import half_width, simulate
@@ -163,10 +163,11 @@ def judge_run(
         engine = deployment_of(rows[0], deployment)
         if any(row.model != rows[0].model or deployment_of(row, deployment) != engine for row in rows):
             raise SpecError("the rows of this run differ in model or engine")
-        run = simulate(load_model(rows[0].model), engine, load_of(stages, seed), client_side=client_side)
+        load = load_of(stages, seed)
+        run = simulate(load_model(rows[0].model), engine, load, client_side=client_side)
     except SimserveError as error:
         return [replace(record, problem=str(error)) for record in records]
-    done, times = finished(run.trace.requests), latencies_ms(run.trace.requests)
+    done, times = complete(run.trace, load), latencies_ms(run.trace.requests)
     ends = np.cumsum([stage.requests for stage in stages])
     parts = {id(s): slice(int(end) - s.requests, int(end)) for s, end in zip(stages, ends, strict=True)}
     width = half_width(run)
@@ -190,7 +191,7 @@ def _predicted(
     record: Judged, times: dict[str, Floats], done: NDArray[np.bool_], part: slice, width: float
 ) -> Judged:
     if not done[part].all():
-        return replace(record, problem="requests need more tokens than the context or the KV cache has")
+        return replace(record, problem=f"a request {TOO_LONG}")
     predicted: dict[str, float] = {}
     for metric in record.measured:
         name, statistic = metric.split()
