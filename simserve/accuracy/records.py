@@ -89,7 +89,7 @@ class Work:
 
 
 def records_file(given: Path) -> Path | None:
-    """The records file that is meant: a YAML file, or one that comes with simserve by name; None for a CSV of points."""
+    """The records file that is meant: YAML, or the name of one that comes with simserve; None for a CSV of points."""
     if given.suffix in (".yaml", ".yml"):
         return given
     if given.exists() or given.suffix or len(given.parts) != 1:

@@ -12,7 +12,7 @@ from simserve.accuracy.records import read_records, records_file, work_of
 from simserve.accuracy.requests import Request, judge_requests, replayed
 from simserve.accuracy.stages import DRAIN_S, Stage, deployment_of, judge_run, load_of
 from simserve.cli.main import main
-from simserve.errors import SimserveError, SpecError, UnknownName
+from simserve.errors import SpecError, UnknownName
 from simserve.run import simulate
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.model import load_model
@@ -21,7 +21,9 @@ from simserve.workload.requests import RequestSet, prompt_content
 MODEL = "meta-llama/Llama-3.1-8B"
 GPU = DeploymentSpec(gpu="h100_sxm", max_num_seqs=8)
 ROWS = [Request(5.0 + 0.25 * i, 100 + i, 20, ttft_ms=10.0, tpot_ms=5.0, e2e_ms=100.0) for i in range(12)]
-STAGE = Stage("a", MODEL, 64, 8, "0", rate_rps=2.0, duration_s=10.0, gpu="h100_sxm", ttft_mean_ms=30.0, e2e_mean_ms=90.0)
+STAGE = Stage(
+    "a", MODEL, 64, 8, "0", rate_rps=2.0, duration_s=10.0, gpu="h100_sxm", ttft_mean_ms=30.0, e2e_mean_ms=90.0
+)  # fmt: skip
 REQUESTS_YAML = f"""
 kind: requests
 csv: run.csv
@@ -115,8 +117,10 @@ def test_latencies_belong_together_and_to_a_clock() -> None:
 
 
 def test_what_cannot_be_predicted_says_why() -> None:
-    """An unknown model, a deployment that does not fit, a request longer than the context."""
-    assert {r.problem for r in judge_requests(ROWS, "who/Knows", GPU, client_side=False)} != {""}
+    """An unknown model, a deployment that does not fit, a request longer than the context; a bug is no such reason."""
+    assert all("'who/Knows'" in r.problem for r in judge_requests(ROWS, "who/Knows", GPU, client_side=False))
+    with pytest.raises(AttributeError):
+        judge_requests(ROWS, MODEL, None, client_side=False)  # type: ignore[arg-type]
     big = judge_requests(ROWS, "meta-llama/Llama-3.1-70B", GPU, client_side=False)
     assert all("does not fit" in record.problem for record in big)
     short = judge_requests(ROWS, MODEL, GPU.model_copy(update={"max_model_len": 125}), client_side=False)
@@ -146,7 +150,7 @@ def test_prompts_are_sent_in_turn() -> None:
     shared = replace(STAGE, prompt_groups=2, prompts_per_group=2, system_prompt_tokens=16, arrivals="constant")
     content = load_of([shared]).content
     assert content is not None
-    assert {pieces for pieces in content[:4]} == {((g, 16), (2 + 2 * g + p, 48)) for g in (0, 1) for p in (0, 1)}
+    assert set(content[:4]) == {((g, 16), (2 + 2 * g + p, 48)) for g in (0, 1) for p in (0, 1)}
     assert content[4:8] == content[:4]
     run = simulate(
         load_model(MODEL), DeploymentSpec(enable_prefix_caching=True, max_num_seqs=8), load_of([shared])
@@ -321,10 +325,3 @@ def test_the_training_runs_of_blis(shared: Path) -> None:
     scores = {score.metric: score for regime, _, score in by_regime(records) if regime == "all"}
     assert scores["e2e mean"].points == 15
     assert scores["e2e mean"].median < 0.12
-
-
-def test_errors_of_the_project_alone_become_problems() -> None:
-    """A bug is no missing prediction."""
-    assert issubclass(SpecError, SimserveError)
-    with pytest.raises(AttributeError):
-        judge_requests(ROWS, MODEL, None, client_side=False)  # type: ignore[arg-type]
