@@ -14,9 +14,9 @@ What such a file leaves open, and what is simulated:
   begin with the same `system_prompt_tokens` [known of inference-perf's shared_prefix]. 0: every prompt is its own.
 
 `studies/records/blis_vllm.yaml`: 10 groups of 10 prompts [known of four runs whose settings are public, guessed of the
-others]. What its training rows say to it: median error of mean TTFT 16 % so, 34 % with shared system prompts alone, 48 %
-with nothing shared; and where 100 prompts do not fit into the KV cache beside the running requests (Llama-2-7B, 1,034
-tokens), TTFT is twice as long, measured as simulated. Mean E2E is off by 7, 3 and 8 %. Equal gaps change neither.
+others]. What its training rows say to it: the median error of mean TTFT is 16 %, with shared system prompts alone 34 %,
+with nothing shared 48 %; and where 100 prompts do not fit into the KV cache beside the running requests (Llama-2-7B,
+1,034 tokens), TTFT is twice as long, measured as simulated. Mean E2E is off by 7, 3 and 8 %. Equal gaps change neither.
 """
 
 from __future__ import annotations
