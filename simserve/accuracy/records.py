@@ -30,9 +30,10 @@ from simserve.accuracy.stages import KIND as STAGES
 from simserve.accuracy.stages import judge_run, runs_of
 from simserve.accuracy.table import Kind, Layout, Rows, read_rows
 from simserve.errors import SpecError, UnknownName, nearest_name
-from simserve.paths import find_data
+from simserve.paths import data_files
 from simserve.spec.base import load
 from simserve.spec.deployment import DeploymentSpec
+from simserve.spec.hardware import load_gpu
 from simserve.spec.workload import TraceSpec
 from simserve.workload.blocks import FORMATS, read_blocks
 from simserve.workload.files import resolve
@@ -94,7 +95,10 @@ def records_file(given: Path) -> Path | None:
         return given
     if given.exists() or given.suffix or len(given.parts) != 1:
         return None
-    return find_data("studies", str(given))
+    known = {path.stem: path for path in reversed(list(data_files("studies"))) if path.parent.name == "records"}
+    if str(given) not in known:
+        raise UnknownName("records", str(given), known)
+    return known[str(given)]
 
 
 def read_records(path: Path) -> RecordsSpec:
@@ -111,10 +115,14 @@ def work_of(spec: RecordsSpec, folder: Path, *, gpu: str = "", split: str = "", 
     """What to judge for a file of requests or stages; gpu: instead of the file's; split: these rows alone."""
     path = resolve(spec.csv, folder)
     deployment = spec.deployment or DeploymentSpec()
+    if gpu:
+        load_gpu(gpu)
     if spec.kind == "requests":
         rows = read_rows(path, REQUESTS, spec)
         if split:
             raise SpecError("requests have no splits", key="split", value=split)
+        if not rows.rows:
+            raise SpecError("no row is left to judge", file=str(path))
         if gpu:
             deployment = deployment.model_copy(update={"gpu": gpu})
         asked = spec.trace
@@ -125,6 +133,8 @@ def work_of(spec: RecordsSpec, folder: Path, *, gpu: str = "", split: str = "", 
         )  # fmt: skip
         return Work([judge], rows.left_out)
     stages = read_rows(path, STAGES, spec)
+    if not stages.rows:
+        raise SpecError("no row is left to judge", file=str(path))
     kept = [replace(row, gpu=gpu or row.gpu) for row in stages.rows if split in ("", row.split)]
     if not kept:
         raise UnknownName("split", split, {row.split for row in stages.rows if row.split})

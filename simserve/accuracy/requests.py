@@ -50,8 +50,6 @@ KIND = Kind(Request, NEEDED, NEEDED[1:], tuple(METRICS.values()))
 
 def replayed(rows: Sequence[Request], trace: RequestSet | None = None) -> RequestSet:
     """The run as a workload, in the order of the rows, which must be that of arrival; trace: says what is shared."""
-    if not rows:
-        raise SpecError("there are no requests")
     seconds = np.array([row.arrival_s for row in rows])
     prompt, output = (np.array([getattr(row, name) for row in rows]) for name in NEEDED[1:])
     if trace is not None:

@@ -51,7 +51,7 @@ def validate(
         str | None, typer.Option("--json", metavar="OUT", help="Write scores and points to OUT; '-' prints them.")
     ] = None,
 ) -> None:
-    """Play measured points as they were measured and report how far off TTFT, TPOT and throughput are, by regime.
+    """Play measured points as they were measured and report how far off TTFT, TPOT, E2E and throughput are, by regime.
 
     simserve validate --sample 200 --jobs 2
 
@@ -65,12 +65,12 @@ def validate(
     check_targets(None, json_out, csv_out)
     described = None if records is None else records_file(records)
     if described is not None:
-        content = _judged(described, Other(data, gpu, part, sample, seed, jobs))
+        content = _judged(described, Asked(data, gpu, part, sample, seed, jobs))
     else:
         if data is not None or gpu is not None:
             raise SpecError("is for a records file (YAML)", file=COMMAND_LINE, key="--data" if data else "--gpu")
         points, left_out = _points(records, package_dir, flags)
-        content = _played(points, left_out, Other(None, None, part, sample, seed, jobs))
+        content = _played(points, left_out, Asked(None, None, part, sample, seed, jobs))
     if csv_out is not None:
         write_atomic(csv_out, _csv(content["verdicts"]))
     if json_out is not None and json_out != "-":
@@ -82,7 +82,7 @@ def validate(
 
 
 @dataclass(frozen=True)
-class Other:
+class Asked:
     """The options that are not about files, as given."""
 
     data: Path | None
@@ -93,7 +93,7 @@ class Other:
     jobs: int
 
 
-def _played(points: list[Point], left_out: dict[str, int], asked: Other) -> dict[str, Any]:
+def _played(points: list[Point], left_out: dict[str, int], asked: Asked) -> dict[str, Any]:
     """The report on points."""
     from simserve.accuracy.judge import by_regime, split
 
@@ -107,7 +107,7 @@ def _played(points: list[Point], left_out: dict[str, int], asked: Other) -> dict
     return _content([_flat(v) for v in verdicts], by_regime(verdicts), left_out, asked.seed)
 
 
-def _judged(path: Path, asked: Other) -> dict[str, Any]:
+def _judged(path: Path, asked: Asked) -> dict[str, Any]:
     """The report on what a records file describes: points, requests, or stages."""
     from joblib import Parallel, delayed
 

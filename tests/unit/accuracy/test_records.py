@@ -212,6 +212,7 @@ def test_what_is_wrong_in_a_records_file_is_named(tmp_path: Path, change: tuple[
         (("hardware", "gpus"), "stages.csv: hardware: this column is missing"),
         (("kept", "keep"), "stages.csv: kept: this column is missing; did you mean 'keep'"),
         (("H100,64,8,all", "H100,64,,all"), "stages.csv:2: output_tokens: is empty"),
+        ((STAGES_CSV.partition("\n")[2], ""), "stages.csv: no row is left to judge"),
     ],
 )
 def test_what_is_wrong_in_the_csv_is_named(tmp_path: Path, change: tuple[str, str], problem: str) -> None:
@@ -274,8 +275,9 @@ def test_the_command_judges_requests(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert predicted[1] > 1.5 * predicted[0]
     assert main([*words, "--data", str(data), "--split", "train"]) == 2
     assert main([*words, "--data", str(data), "--sample", "3"]) == 2
+    assert main([*words, "--data", str(data), "--gpu", "l400s"]) == 2
     assert main(["validate", "--records", str(data / "run.csv"), "--gpu", "l40s"]) == 2
-    assert capsys.readouterr().err.count("\n") == 3
+    assert capsys.readouterr().err.count("\n") == 4
 
 
 def test_points_may_be_described_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
