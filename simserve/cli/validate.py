@@ -116,6 +116,8 @@ def _judged(path: Path, asked: Asked) -> dict[str, Any]:
 
     spec, folder = read_records(path), asked.data or path.parent
     if spec.kind == "points":
+        if asked.gpu is not None:
+            raise SpecError("is for requests and stages", file=COMMAND_LINE, key="--gpu")
         rows = points_of(spec, folder)
         return _played(rows.rows, rows.left_out, asked)
     if asked.sample:

@@ -289,6 +289,8 @@ def test_points_may_be_described_too(tmp_path: Path, capsys: pytest.CaptureFixtu
     ((score,), (verdict,)) = content["scores"][:1], content["verdicts"]
     assert (score["regime"], score["metric"]) == ("all", "e2e")
     assert verdict["predicted_e2e_ms"] > verdict["predicted_ttft_ms"] + 50 * verdict["predicted_tpot_ms"]
+    assert main(["validate", "--records", str(where / "mine.yaml"), "--gpu", "l40s"]) == 2
+    assert "--gpu: is for requests and stages" in capsys.readouterr().err
 
 
 def test_records_come_with_simserve() -> None:
