@@ -137,6 +137,7 @@ def _add(cluster: Cluster, model: ModelSpec, engine: Engine, cost_factor: float)
             build_scheduler(own), cost, num_gpu_blocks=engine.num_gpu_blocks, block_size=own.block_size,
             max_model_len=max_model_len(model, own, engine.num_gpu_blocks),
             enable_prefix_caching=own.enable_prefix_caching, swap=build_swap(model, own, gpu),
+            async_scheduling=own.async_scheduling,
             offload=build_offload(cluster, f"instance {index}", model, own, gpu),
         )
         for index in engine.instances

@@ -113,7 +113,7 @@ def serve_command(model: Served, run: Outcome, *, port: int = FIRST_PORT) -> str
         words += ["--kv-offloading-backend", "native", "--kv-offloading-size", f"{d.offload.dram_gib:g}"]
     if run.pools:
         words += ["--kv-transfer-config", _NIXL]
-    words += ["--no-async-scheduling", "--port", port]
+    words += ["--async-scheduling" if d.async_scheduling else "--no-async-scheduling", "--port", port]
     return shlex.join(["vllm", "serve", model.target, *map(str, words)])
 
 

@@ -50,7 +50,7 @@ class Cluster:
         self, scheduler: Scheduler, cost: CostModel, *, num_gpu_blocks: int, block_size: int,
         enable_prefix_caching: bool = False, max_model_len: int | None = None,
         observer: Observer | None = None, gpu: GpuLanes | None = None, swap: SwapSpace | None = None,
-        offload: OffloadOf | None = None,
+        offload: OffloadOf | None = None, async_scheduling: bool = False,
     ) -> Instance:  # fmt: skip
         """One more instance; its index is the order of adding.
 
@@ -62,7 +62,7 @@ class Cluster:
         instance = Instance(
             len(self.instances), self.clock, scheduler, ledger, cost,
             on_end=self._end, max_model_len=max_model_len, leap=self._leap, observer=observer,
-            gpu=gpu, swap=swap, spans=self.spans,
+            gpu=gpu, swap=swap, spans=self.spans, async_scheduling=async_scheduling,
             offload=offload(ledger) if offload is not None and isinstance(ledger, PrefixLedger) else None,
         )  # fmt: skip
         self.instances.append(instance)

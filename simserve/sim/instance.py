@@ -34,7 +34,8 @@ class Instance:
     output is cut there, as vLLM does. on_end: called with each request that ends, at that time.
     gpu: the lanes that this engine shares with others; None: it has its GPU to itself. observer: called as
     (start_ns, duration_ns, plan, free blocks) for every step (duration 0 for a step on lanes, whose end is not
-    known yet); it switches leap off.
+    known yet); it switches leap off. async_scheduling: the plan of a step is made while the one before it runs, so a
+    request that arrives during a step is not in the next one.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Instance:
         on_end: Callable[[Request, Outcome], None], max_model_len: int | None = None,
         leap: bool = True, observer: Observer | None = None, gpu: GpuLanes | None = None,
         swap: SwapSpace | None = None, offload: OffloadTiers | None = None,
-        spans: Spans | None = None,
+        spans: Spans | None = None, async_scheduling: bool = False,
     ) -> None:  # fmt: skip
         self.clock, self.scheduler, self.ledger, self.cost = clock, scheduler, ledger, cost
         capacity = ledger.total * ledger.block_size
@@ -63,6 +64,7 @@ class Instance:
         if offload is not None:
             offload.changed = lambda: self.wake(always=True)
         self._gpu, self._own_gpu = gpu, gpu or GpuLanes(clock)
+        self._async = async_scheduling
         self._stopped: dict[int, Step] = {}
         self._stops = 0
         self._commit = COMMIT + index
@@ -78,7 +80,8 @@ class Instance:
             request.final_tokens = self.max_model_len
             self.truncated += 1
         request.instance = self.view.index
-        self.queues.waiting[request.id] = request
+        queue = self.queues.late if self._async and self._step is not None else self.queues.waiting
+        queue[request.id] = request
         self.view.num_waiting += 1
         self.wake()
         return True
@@ -102,7 +105,7 @@ class Instance:
         """
         step = self._step
         if step is not None:
-            if step.count > 1 and (always or step.arrival_breaks):
+            if step.count > 1 and (always or step.arrival_breaks or self.queues.late):
                 self._cut(step)
             if step.run is not None and step.plan.interruptible:
                 step.run.stop()
@@ -114,13 +117,15 @@ class Instance:
         now = self._seen.now_ns = self.clock.now_ns
         self._timer = None
         plan = self.scheduler.plan(self._seen)
+        late = self.queues.admit_late()
+        plan.repeats = plan.repeats and not late
         if plan.admitted or plan.preempted or plan.fetched or plan.swapped_out or plan.swapped_in:
             self._move(plan, now)
         if plan.resume is not None:
             self._resume(plan.resume, now)
             return
         if not plan.tokens:
-            if plan.preempted or plan.swapped_out:  # their blocks are free now: an engine schedules again at once
+            if plan.preempted or plan.swapped_out or late:  # blocks are free or requests there: schedule again at once
                 self._form()
             return
         step = self._step = Step(now, plan)

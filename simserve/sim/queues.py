@@ -13,7 +13,8 @@ class Queues:
     """Requests by id.
 
     loading: their KV is on the way here, into blocks that they hold; loaded: it has arrived; swapped: it lies on the
-    host; suspended: plans that were interrupted, by the key that resumes them.
+    host; late: they arrived when the next step was planned already; suspended: plans that were interrupted, by the key
+    that resumes them.
     """
 
     def __init__(self) -> None:
@@ -23,17 +24,26 @@ class Queues:
         self.loading: dict[int, Request] = {}
         self.loaded: dict[int, Request] = {}
         self.swapped: dict[int, Request] = {}
+        self.late: dict[int, Request] = {}
         self.suspended: dict[int, Plan] = {}
 
     @property
     def num_waiting(self) -> int:
         """Requests that do not run."""
-        return len(self.waiting) + len(self.preempted) + len(self.loading) + len(self.loaded) + len(self.swapped)
+        queued = len(self.waiting) + len(self.late) + len(self.preempted)
+        return queued + len(self.loading) + len(self.loaded) + len(self.swapped)
 
     @property
     def can_go_on(self) -> bool:
         """Whether a plan may find work without an arrival."""
         return bool(self.running or self.suspended or self.num_waiting)
+
+    def admit_late(self) -> bool:
+        """Let those wait who arrived after a plan was made; whether there were any."""
+        found = bool(self.late)
+        self.waiting.update(self.late)
+        self.late.clear()
+        return found
 
     def move(self, plan: Plan, now_ns: int) -> list[Request]:
         """Apply a plan; returns the requests whose KV is to be fetched now."""

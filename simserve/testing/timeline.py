@@ -25,7 +25,7 @@ class StepRow:
 
 def steps_of(
     rows: Sequence[tuple[int, int, int]], scheduler: Scheduler, *, num_gpu_blocks: int = 1001, block_size: int = 16,
-    content: Sequence[Content] | None = None,
+    content: Sequence[Content] | None = None, async_scheduling: bool = False,
 ) -> tuple[Trace, list[StepRow]]:  # fmt: skip
     """Play (arrival_ns, prompt, output) rows; a step costs 100 ns and 10 ns a token. content: turns caching on."""
     steps: list[StepRow] = []
@@ -37,6 +37,6 @@ def steps_of(
     trace, _ = play(
         load(rows, content=content), [scheduler], RoundRobin(), ToyCost(base_ns=100, per_token_ns=10),
         num_gpu_blocks=num_gpu_blocks, block_size=block_size, enable_prefix_caching=content is not None,
-        observer=observe,
+        observer=observe, async_scheduling=async_scheduling,
     )  # fmt: skip
     return trace, steps

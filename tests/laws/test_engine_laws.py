@@ -66,11 +66,12 @@ def test_own_knobs_keep_the_laws(
     knobs = {key: data.draw(choice, label=key) for key, choice in OWN_KNOBS[name].items()}
     knobs["max_num_batched_tokens"] = data.draw(st.sampled_from([8, 33, 2048]))
     knobs["max_num_seqs"] = data.draw(st.sampled_from([1, 3, 8]))
+    ahead = data.draw(st.booleans(), label="async_scheduling")
     traces = []
     for leap in (True, False):
         trace, cluster = play(
             requests, [SCHEDULERS.get(name)(**knobs)], RoundRobin(), COST, num_gpu_blocks=blocks, block_size=4,
-            enable_prefix_caching=caching, leap=leap,
+            enable_prefix_caching=caching, leap=leap, async_scheduling=ahead,
         )  # fmt: skip
         assert cluster.instances[0].ledger.used == 0
         laws.check(trace)

@@ -5,6 +5,7 @@ from simserve.sim.plan import Plan
 from simserve.sim.trace import Trace
 from simserve.systems.vllm import Vllm
 from simserve.testing.builders import load, play
+from simserve.testing.timeline import steps_of
 from simserve.testing.toy import ToyCost
 
 COST = ToyCost(base_ns=100, per_token_ns=10)
@@ -119,3 +120,20 @@ def test_routers_spread_requests() -> None:
     assert least.requests["instance"].tolist() == [0, 1, 0, 1]
     busy, _ = play(load([(0, 10, 50), (900, 10, 1), (2000, 10, 1)]), [Vllm(), Vllm()], LeastLoaded(), COST)
     assert busy.requests["instance"].tolist() == [0, 1, 1]
+
+
+def test_scheduling_ahead_leaves_an_arrival_one_step_more() -> None:
+    """Request 1 arrives at 160, in the step of 150 to 260: the plan of 260 is made already, so it starts at 370."""
+    rows = [(0, 5, 6), (160, 5, 1), (2000, 5, 1)]
+    _, steps = steps_of(rows, Vllm())
+    _, ahead = steps_of(rows, Vllm(), async_scheduling=True)
+
+    assert [next(s.start_ns for s in steps if i in s.tokens) for i in (1, 2)] == [260, 2000]
+    assert [next(s.start_ns for s in ahead if i in s.tokens) for i in (1, 2)] == [370, 2000]
+
+
+def test_an_engine_that_runs_empty_takes_late_arrivals_at_once() -> None:
+    """Request 1 arrives in the only step of request 0: nothing was planned for its end."""
+    _, steps = steps_of([(0, 5, 1), (10, 5, 1)], Vllm(), async_scheduling=True)
+
+    assert [(s.start_ns, s.tokens) for s in steps] == [(0, {0: 5}), (150, {1: 5})]
