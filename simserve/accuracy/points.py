@@ -35,13 +35,20 @@ class Point:
     requests: int = 0
     least_share: float = 0.8
     tensor_parallel_size: int = 1
+    data_parallel_size: int = 1
     enable_expert_parallel: bool = False
+    moe_tensor_parallel_size: int = 0
     dtype: str = "bf16"
     moe_dtype: str = ""
     kv_cache_dtype: str = "auto"
     max_num_batched_tokens: int = 8192
     max_num_seqs: int = 0
     obstacle: str = ""
+
+    @property
+    def num_gpus(self) -> int:
+        """GPUs of the server."""
+        return self.tensor_parallel_size * self.data_parallel_size
 
     @property
     def scenario(self) -> tuple[str, str, str, int, int]:

@@ -49,11 +49,13 @@ class AttentionCost:
 
 
 class TableCost:
-    """A `simserve.perf.cost.CostModel` of one replica: one model over the ranks of one node."""
+    """A `simserve.perf.cost.CostModel` of one replica: one model over its tensor-parallel ranks."""
 
-    def __init__(self, ops: StepOps, gpu: GpuSpec, formats: Formats, profile: EngineProfile) -> None:
+    def __init__(
+        self, ops: StepOps, gpu: GpuSpec, formats: Formats, profile: EngineProfile, tables: Tables | None = None
+    ) -> None:
         self.ops, self.gpu, self.formats, self.profile = ops, gpu, formats, profile
-        tables = Tables(gpu, formats)
+        tables = tables or Tables(gpu, formats)
         self.token_ops = token_ops(ops, tables)
         self.prompt_ops = prompt_ops(ops, tables)
         self.head = head_op(ops, tables)
@@ -231,6 +233,7 @@ def build_cost(
     kv_cache_dtype: str = "auto",
     max_num_batched_tokens: int = 8192,
     max_num_seqs: int = 256,
+    inter_node_link: str = "",
     profile: str = "vllm",
 ) -> TableCost:
     """The compiled cost model of one replica.
@@ -241,7 +244,7 @@ def build_cost(
     check_dtype(gpu, moe_dtype or dtype)
     engine = load_profile(profile)
     largest = max(max_num_batched_tokens, *engine.capture_sizes(max_num_seqs))
-    formats = Formats(dtype, kv_cache_dtype, largest, max_num_seqs, moe_dtype)
+    formats = Formats(dtype, kv_cache_dtype, largest, max_num_seqs, moe_dtype, inter_node_link)
     ops = decoder_ops(model, tensor_parallel_size, dtype, expert_parallel=expert_parallel)
     return TableCost(ops, gpu, formats, engine)
 

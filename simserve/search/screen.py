@@ -49,7 +49,7 @@ def estimate(
     columns = np.full((4, len(deployments)), np.nan)
     kinds: dict[tuple[object, ...], list[int]] = {}
     for index, d in enumerate(deployments):
-        kind = (d.gpu, d.tensor_parallel_size, d.dtype, d.kv_cache_dtype)
+        kind = (d.gpu, d.split, d.dtype, d.kv_cache_dtype)
         kinds.setdefault(kind, []).append(index)
     for members in kinds.values():
         group = [deployments[i] for i in members]
@@ -73,7 +73,7 @@ def order(screen: Screen, deployments: Sequence[DeploymentSpec], slo: SloSpec | 
     places: dict[int, tuple[bool, int, int]] = {}
     for place, index in enumerate(by_merit):
         d = deployments[index]
-        layout = (d.gpu, d.tensor_parallel_size, d.replicas, d.dtype)
+        layout = (d.gpu, d.split, d.replicas, d.dtype)
         variant = variants[layout] = variants.get(layout, -1) + 1
         hopeful = bool(promising[index])
         places[index] = (not hopeful, variant if hopeful else 0, place)
@@ -85,8 +85,8 @@ def estimate_group(cost: CostModel, group: Sequence[DeploymentSpec], num_gpu_blo
     replicas = np.array([d.replicas for d in group], dtype=np.float64)
     gpus = np.array([d.num_gpus for d in group], dtype=np.float64)
     tokens = load.prompt_tokens + load.output_tokens
-    slots = num_gpu_blocks * np.array([d.block_size for d in group])
-    most = np.maximum(1.0, np.minimum([d.max_num_seqs for d in group], slots / tokens))
+    slots = num_gpu_blocks * np.array([d.kv_block_tokens for d in group])
+    most = np.maximum(1.0, np.minimum([d.max_num_seqs * d.data_parallel_size for d in group], slots / tokens))
     sizes, step_s = _decode_curve(cost, load, int(np.ceil(most.max())))
     prefill_s = np.array([_prefill_s(cost, load, d.max_num_batched_tokens) for d in group])
     service_s = prefill_s + load.output_tokens * np.interp(most, sizes, step_s) / most
