@@ -97,17 +97,24 @@ def _number(value: Any) -> int:
     return int(value) if value == value and value else 1
 
 
+def _split(row: dict[str, Any]) -> tuple[int, int, int, int]:
+    """(tp, attention dp, moe_tp, moe_ep) of a row; one that counts its data-parallel ranks twice has tp 1."""
+    tp, dp, moe_tp, moe_ep = (_number(row[f"{name}_size"]) for name in ("tp", "attention_dp", "moe_tp", "moe_ep"))
+    twice = row["backend"] == "vllm" and tp == dp > 1 and moe_ep == tp * dp
+    return (1, dp, moe_tp, dp) if twice else (tp, dp, moe_tp, moe_ep)
+
+
 def _point(row: dict[str, Any]) -> Point:
     gemm, moe = (row[name] if isinstance(row[name], str) else "bf16" for name in ("gemm_quant_mode", "moe_quant_mode"))
     model = str(row["model_path"])
     if checkpoint_formats(model)[0] == "fp8_block":
         gemm, moe = ("fp8_block" if name == "fp8" else name for name in (gemm, moe))
-    dp, moe_tp, moe_ep = (_number(row[f"{name}_size"]) for name in ("attention_dp", "moe_tp", "moe_ep"))
+    tp, dp, moe_tp, moe_ep = _split(row)
     point = Point(
         model=_ALIASES.get(model, model), gpu=str(row["system"]), concurrency=_number(row["batch_size"]) * dp,
         prompt_tokens=int(row["isl"]), output_tokens=int(row["osl"]), ttft_ms=float(row["silicon_ttft_ms"]),
         tpot_ms=float(row["silicon_tpot_ms"]), id=str(row["id"]), framework=str(row["backend"]),
-        version=str(row["backend_version"]), tensor_parallel_size=_number(row["tp_size"]),
+        version=str(row["backend_version"]), tensor_parallel_size=tp,
         data_parallel_size=dp, enable_expert_parallel=moe_ep > 1,
         moe_tensor_parallel_size=moe_tp if moe_tp > 1 and moe_ep > 1 else 0,
         dtype="bf16" if gemm in _WEIGHT_ONLY else gemm, moe_dtype=moe if moe != gemm or gemm in _WEIGHT_ONLY else "",
