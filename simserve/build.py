@@ -9,8 +9,11 @@ from simserve.arch.layout import Layout
 from simserve.arch.replica import Engine, block_bytes, rank_blocks, stage_weight_bytes, step_bytes
 from simserve.errors import Infeasible, SpecError, UnknownName
 from simserve.perf.cost import PricedCost
+from simserve.perf.host import EngineProfile, has_profile, load_profile
 from simserve.perf.host_copy import large_rate, piece_overhead_ns
+from simserve.perf.model import NO_DRAFTS
 from simserve.perf.replica import build_replica
+from simserve.perf.speculative import Drafts
 from simserve.policies import EVICTIONS, ROUTERS
 from simserve.sim.cluster import Cluster, OffloadOf
 from simserve.sim.memory import Memory, MemoryObject, ObjectKind
@@ -40,6 +43,12 @@ def layout_of(deployment: DeploymentSpec) -> Layout:
     )  # fmt: skip
 
 
+def engine_profile(deployment: DeploymentSpec) -> EngineProfile:
+    """The profile of the engine: as asked, or called like the scheduler, else vllm's."""
+    name = deployment.engine or (deployment.scheduler if has_profile(deployment.scheduler) else "vllm")
+    return load_profile(name, deployment.engine_version, calibrated=deployment.calibrated)
+
+
 def deployment_cost(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> PricedCost:
     """The compiled cost model of one replica."""
     return build_replica(
@@ -51,7 +60,15 @@ def deployment_cost(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) 
         max_num_seqs=deployment.max_num_seqs,
         all2all_backend=deployment.all2all_backend,
         inter_node_link=deployment.inter_node_link or "",
+        profile=engine_profile(deployment),
+        drafts=_drafts(deployment),
     )  # fmt: skip
+
+
+def _drafts(deployment: DeploymentSpec) -> Drafts:
+    if not deployment.num_speculative_tokens:
+        return NO_DRAFTS
+    return Drafts(deployment.num_speculative_tokens, deployment.acceptance_rate)
 
 
 def deployment_blocks(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> int:
@@ -61,6 +78,7 @@ def deployment_blocks(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec
     own = deployment.num_gpu_blocks or rank_blocks(
         model, gpu, layout, _engine(deployment), gpu_memory_utilization=deployment.gpu_memory_utilization,
         block_size=deployment.block_size,
+        rule=engine_profile(deployment).memory_rule,
     )  # fmt: skip
     return layout.dp * (own - 1) + 1
 

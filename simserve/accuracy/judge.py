@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from simserve.accuracy.points import Point
 from simserve.errors import SimserveError, SpecError
+from simserve.perf.host import load_profile
 from simserve.run import half_width, simulate
+from simserve.sim.plan import knobs
 from simserve.spec.base import parse
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.model import load_model
@@ -49,12 +51,16 @@ class Score:
     spearman: float | None
 
 
-def predict(point: Point, seed: int = 0) -> Verdict:
-    """Play one point; a deployment that cannot be is a verdict with a problem, never an error."""
+def predict(point: Point, seed: int = 0, *, calibrated: bool = True) -> Verdict:
+    """Play one point; a deployment that cannot be is a verdict with a problem, never an error.
+
+    calibrated: with the constants of the engine profiles that were fitted to such points.
+    """
     if point.obstacle:
         return Verdict(point, problem=point.obstacle)
     try:
-        run = simulate(load_model(point.model), deployment_of(point), requests_of(point, seed), client_side=True)
+        deployment = deployment_of(point, calibrated=calibrated)
+        run = simulate(load_model(point.model), deployment, requests_of(point, seed), client_side=True)
     except SimserveError as error:
         return Verdict(point, problem=str(error))
     requests = run.trace.requests
@@ -76,18 +82,40 @@ def split(points: Sequence[Point], part: str, seed: int = 0) -> list[Point]:
     return [point for point in points if (point.scenario in chosen) == (part == "calibration")]
 
 
-def deployment_of(point: Point) -> DeploymentSpec:
+def deployment_of(point: Point, *, calibrated: bool = True) -> DeploymentSpec:
     """The engine that the point was measured on."""
+    scheduler = point.framework if point.framework in SCHEDULERS.names() else "vllm"
     values = {
         "gpu": point.gpu, "tensor_parallel_size": point.tensor_parallel_size, "dtype": point.dtype,
-        "scheduler": point.framework if point.framework in SCHEDULERS.names() else "vllm",
+        "scheduler": scheduler, "engine_version": point.version, "calibrated": calibrated,
         "data_parallel_size": point.data_parallel_size,
         "moe_tensor_parallel_size": point.moe_tensor_parallel_size or None,
         "moe_dtype": point.moe_dtype or None, "enable_expert_parallel": point.enable_expert_parallel,
         "kv_cache_dtype": point.kv_cache_dtype, "max_num_batched_tokens": point.max_num_batched_tokens,
         "max_num_seqs": point.max_num_seqs or max(256, point.concurrency),
+        "scheduler_options": _declared(scheduler, point) | options_of(point),
+        "num_speculative_tokens": point.num_speculative_tokens,
     }  # fmt: skip
+    own = load_profile(scheduler, point.version).gpu_memory_utilization
+    values["gpu_memory_utilization"] = point.gpu_memory_utilization or own
     return parse(DeploymentSpec, values, file=point.id or "point")
+
+
+def _declared(scheduler: str, point: Point) -> dict[str, int]:
+    """Clients state the length that they ask for; schedulers that plan with it are told."""
+    return {"max_new_tokens": point.output_tokens} if "max_new_tokens" in knobs(SCHEDULERS.get(scheduler)) else {}
+
+
+def options_of(point: Point) -> dict[str, int | float | str]:
+    """The knobs of `scheduler_options`; SpecError for what is no name=value."""
+    found: dict[str, int | float | str] = {}
+    for part in filter(None, (text.strip() for text in point.scheduler_options.split(";"))):
+        name, equals, text = (piece.strip() for piece in part.partition("="))
+        if not equals:
+            raise SpecError("must be name=value pairs, parted by ;", key="scheduler_options", value=part)
+        number = float(text) if text.replace(".", "", 1).isdigit() else None
+        found[name] = text if number is None else int(number) if number == int(number) else number
+    return found
 
 
 def requests_of(point: Point, seed: int = 0) -> RequestSet:

@@ -3,6 +3,8 @@
 Needed: model, gpu, concurrency, prompt_tokens, output_tokens, and ttft_ms or tpot_ms. The run is a closed loop of
 `concurrency` clients and `requests` requests (0: ten per client), whose lengths are uniform between `least_share` of
 prompt_tokens and output_tokens and all of them, without shared prefixes; TTFT and TPOT are means over requests.
+gpu_memory_utilization 0 and max_num_seqs 0: the engine's own; scheduler_options: knobs of the engine's scheduler, as in
+'scheduler_recv_interval=10; max_prefill_tokens=16384'.
 """
 
 from __future__ import annotations
@@ -43,6 +45,9 @@ class Point:
     kv_cache_dtype: str = "auto"
     max_num_batched_tokens: int = 8192
     max_num_seqs: int = 0
+    gpu_memory_utilization: float = 0.0
+    scheduler_options: str = ""
+    num_speculative_tokens: int = 0
     obstacle: str = ""
 
     @property

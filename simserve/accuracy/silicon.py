@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from simserve.accuracy.inferencex import with_recipe
 from simserve.accuracy.points import Point
 from simserve.errors import MissingData, UnknownName
 from simserve.perf.importers.aiconfigurator import find_package
@@ -68,7 +69,7 @@ def silicon_points(package_dir: Path | None = None, flags: Path | None = None) -
         if reason:
             left_out[reason] += 1
         else:
-            points.append((number, _point(row)))
+            points.append((number, with_recipe(_point(row), str(row["silicon_data_source"]))))
     return Sample(points, dict(left_out))
 
 

@@ -63,8 +63,8 @@ class Layout:
                 f"pipeline_parallel_size {self.pp} is more than the {model.num_hidden_layers} layers of {model.name}"
             )
         if self.moe_tp and (model.experts is None or self.stage_gpus % self.moe_tp):
-            what = f"{self.stage_gpus} ranks that hold the experts of" if model.experts else "experts, which are none, of"
-            raise Infeasible(f"moe_tensor_parallel_size {self.moe_tp} does not divide the {what} {model.name}")
+            ranks = f"{self.stage_gpus} ranks with experts" if model.experts else "experts, for there are none"
+            raise Infeasible(f"moe_tensor_parallel_size {self.moe_tp} does not divide the {ranks}: {model.name}")
         if self.kv_ranks > 1 and model.sliding_layers:
             raise Infeasible(f"context parallelism is not modelled with the sliding windows of {model.name}")
         if self.dcp > 1:

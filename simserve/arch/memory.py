@@ -118,8 +118,12 @@ def num_gpu_blocks(
     max_num_seqs: int,
     moe_dtype: str = "",
     expert_parallel: bool = False,
+    rule: str = "utilization",
 ) -> int:
     """KV blocks that fit on one rank, the null block that vLLM never hands out included.
+
+    rule: what `gpu_memory_utilization` is a share of, one of `simserve.perf.host.MEMORY_RULES`: "static" is of what
+    libraries leave and holds weights and KV, "free" is of what weights, activations and libraries leave.
 
     Raises Infeasible with the byte counts in words when fewer than two fit, or the dtype is not supported.
     """
@@ -130,19 +134,25 @@ def num_gpu_blocks(
         weights=weight_bytes(model, dtype, tp, moe_dtype=moe_dtype, expert_parallel=expert_parallel),
         step=activation_bytes(model, max_num_batched_tokens, max_num_seqs, tp),
         libraries=runtime_bytes(tp),
-        block_bytes=block_size * kv_bytes_per_token(model, kv_cache_dtype, tp),
+        block_bytes=block_size * kv_bytes_per_token(model, kv_cache_dtype, tp), rule=rule,
     )  # fmt: skip
 
 
 def blocks_left(
-    what: str, gpu: GpuSpec, gpu_memory_utilization: float, *, weights: int, step: int, libraries: int, block_bytes: int
-) -> int:
+    what: str, gpu: GpuSpec, gpu_memory_utilization: float, *, weights: int, step: int, libraries: int,
+    block_bytes: int, rule: str = "utilization",
+) -> int:  # fmt: skip
     """KV blocks that weights, activations of the largest step and libraries (bytes on one GPU) leave.
 
-    Raises Infeasible with the byte counts in words when fewer than two fit. what: who does not fit.
+    Raises Infeasible with the byte counts in words when fewer than two fit. what: who does not fit; rule: what the
+    memory fraction is of, see `simserve.perf.host`.
     """
     budget = int(gpu.memory_bytes * gpu_memory_utilization)
     left = budget - weights - step - libraries
+    if rule == "static":
+        left = int((gpu.memory_bytes - libraries) * gpu_memory_utilization) - weights
+    elif rule == "free":
+        left = int((gpu.memory_bytes - weights - step - libraries) * gpu_memory_utilization)
     blocks = left // block_bytes
     if blocks < 2:
         verdict = f"{format_bytes(left)} for KV" if left > 0 else f"{format_bytes(-left)} too little"

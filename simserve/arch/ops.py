@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+EXPERT_LAUNCHES = 8  # choose, sort, quantise, gate and up, activate, quantise, down, sum [derived]
+
 
 @dataclass(frozen=True, slots=True)
 class Gemm:
@@ -91,3 +93,10 @@ class StepOps:
     lm_head: Gemm
     experts: Experts | None = None
     prefill_gemms: tuple[Gemm, ...] = ()
+
+    @property
+    def launches(self) -> int:
+        """Operations that the host launches in a step with prompts; an expert layer counts `EXPERT_LAUNCHES`."""
+        several = (self.gemms, self.attentions, self.all_reduces, self.elementwise, self.prefill_gemms)
+        experts = EXPERT_LAUNCHES * self.experts.count if self.experts else 0
+        return 1 + experts + sum(op.count for ops in several for op in ops)

@@ -58,11 +58,12 @@ def block_bytes(model: ModelSpec, layout: Layout, kv_cache_dtype: str, block_siz
 
 
 def rank_blocks(
-    model: ModelSpec, gpu: GpuSpec, layout: Layout, engine: Engine, *, gpu_memory_utilization: float, block_size: int
-) -> int:
+    model: ModelSpec, gpu: GpuSpec, layout: Layout, engine: Engine, *, gpu_memory_utilization: float, block_size: int,
+    rule: str = "utilization",
+) -> int:  # fmt: skip
     """KV blocks of one data-parallel rank, the null block included: those of the stage with the least room.
 
-    Raises Infeasible with the byte counts in words, or for what cannot be spread in this way.
+    rule: as in `memory.blocks_left`. Raises Infeasible with the byte counts in words, or for what cannot be spread so.
     """
     layout.check(model)
     check_dtype(gpu, engine.dtype)
@@ -73,7 +74,7 @@ def rank_blocks(
         blocks_left(
             f"{model.name} in {engine.dtype} over {layout.gpus} x {gpu.name}", gpu, gpu_memory_utilization,
             weights=stage_weight_bytes(model, layout, engine, stage), step=step, libraries=libraries,
-            block_bytes=size,
+            block_bytes=size, rule=rule,
         )
         for stage, size in enumerate(_stage_block_bytes(model, layout, engine.kv_cache_dtype, block_size))
     )  # fmt: skip

@@ -30,8 +30,9 @@ class Shard:
 
 
 def shard(
-    model: ModelSpec, tensor_parallel_size: int, expert_parallel: bool = False, *, expert_ranks: int = 0, moe_tp: int = 0
-) -> Shard:
+    model: ModelSpec, tensor_parallel_size: int, expert_parallel: bool = False, *,
+    expert_ranks: int = 0, moe_tp: int = 0,
+) -> Shard:  # fmt: skip
     """The share of one of `tensor_parallel_size` ranks.
 
     Query heads and MLP columns must divide evenly. Fewer key/value heads than ranks are replicated, so that

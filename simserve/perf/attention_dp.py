@@ -12,6 +12,7 @@ what one step cannot divide, never by where requests happen to stay, and all ran
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,9 @@ from simserve.perf.collective import AllReduceCurve, measured_exchange
 from simserve.perf.compile import Formats, Tables, TokenOp
 from simserve.perf.cost import PricedCost
 from simserve.perf.host import EngineProfile
+from simserve.perf.model import NO_DRAFTS
 from simserve.perf.priced import Priced, Source
+from simserve.perf.speculative import Drafts
 from simserve.spec.hardware import GpuSpec
 
 DEEPEP = {"deepep_high_throughput": "deepep_ht", "deepep_low_latency": "deepep_ll"}
@@ -35,19 +38,29 @@ Rank = tuple[list[tuple[int, int]], int, int, int]
 class AttentionDpCost:
     """A `simserve.perf.cost.PricedCost` of `ranks` data-parallel ranks, each priced by `rank`.
 
-    shared: experts and exchange over the tokens of all of them.
+    shared: experts and exchange over the tokens of all of them; launches_ns: what the host takes to launch a step that
+    is not captured, which none undercuts; drafts: those that the rank's prices of decode steps are with already;
+    layers: of the model.
     """
 
-    def __init__(self, rank: PricedCost, shared: Sequence[TokenOp], ranks: int) -> None:
+    def __init__(
+        self, rank: PricedCost, shared: Sequence[TokenOp], ranks: int, profile: EngineProfile, launches_ns: int = 0,
+        drafts: Drafts = NO_DRAFTS, layers: int = 1,
+    ) -> None:  # fmt: skip
         self.rank, self.shared, self.ranks = rank, shared, ranks
         self.gpu: GpuSpec = rank.gpu
-        self.profile: EngineProfile = rank.profile
+        self.profile = profile
         self.formats: Formats = rank.formats
+        self._launches_ns = launches_ns + int(profile.host_ns_per_step)
         seqs = rank.formats.max_num_seqs
         self._captured = max(self.profile.capture_sizes(seqs), default=0)
         self._padded = [self.profile.padded_tokens(m, seqs) for m in range(self._captured + 1)]
         self._padded[0] = 0
-        self._shared_ns: list[int] = (np.sum([op.ns for op in shared], axis=0) + 0.5).astype(np.int64).tolist()
+        whole = np.sum([op.ns for op in shared], axis=0)
+        self._shared_ns: list[int] = (whole + 0.5).astype(np.int64).tolist()
+        rows = np.minimum(np.arange(len(whole)) * drafts.rows, len(whole) - 1)
+        drafted = whole * drafts.num_speculative_tokens / layers
+        self._decode_ns: list[int] = ((whole[rows] + drafted) / drafts.tokens_per_step + 0.5).astype(np.int64).tolist()
 
     def step_ns(
         self, prefill: Sequence[tuple[int, int]], decode_seqs: int, decode_context_tokens: int, sampled: int
@@ -55,21 +68,31 @@ class AttentionDpCost:
         """See `simserve.perf.cost.CostModel`; limits are those of all ranks together."""
         if not prefill:
             seqs, context, heads = self._decode_share(decode_seqs, decode_context_tokens, sampled)
-            return self.rank.step_ns((), seqs, context, heads) + self._shared_ns[self._tokens(seqs, decode_seqs)]
+            return self.rank.step_ns((), seqs, context, heads) + self._decode_ns[self._tokens(seqs, decode_seqs)]
         slowest, tokens = self._slowest(prefill, decode_seqs, decode_context_tokens, sampled)
-        return self.rank.step_ns(*slowest) + self._shared_ns[tokens]
+        ns = self.rank.step_ns(*slowest) + self._shared_ns[tokens]
+        return max(ns, self._launches_ns) if tokens > self.profile.max_mixed_cudagraph_tokens else ns
 
     def decode_run_ns(self, decode_seqs: int, decode_context_tokens: int, steps: int) -> NDArray[np.int64]:
         """See `simserve.perf.cost.CostModel`: the slowest rank's context grows by its requests each step, exactly."""
         seqs, context, _ = self._decode_share(decode_seqs, decode_context_tokens, decode_seqs)
-        return self.rank.decode_run_ns(seqs, context, steps) + self._shared_ns[self._tokens(seqs, decode_seqs)]
+        return self.rank.decode_run_ns(seqs, context, steps) + self._decode_ns[self._tokens(seqs, decode_seqs)]
 
     def explain(
         self, prefill: Sequence[tuple[int, int]], decode_seqs: int, decode_context_tokens: int, sampled: int
     ) -> list[tuple[str, Priced]]:
         """The slowest rank's operations, then what all share."""
         slowest, tokens = self._slowest(prefill, decode_seqs, decode_context_tokens, sampled)
-        return [*self.rank.explain(*slowest), *((op.name, op.price(tokens)) for op in self.shared)]
+        shared = [(op.name, op.price(tokens)) for op in self.shared]
+        if not prefill and self._shared_ns[tokens]:
+            share = self._decode_ns[tokens] / self._shared_ns[tokens]
+            shared = [(name, replace(price, ns=price.ns * share)) for name, price in shared]
+        rows = [*self.rank.explain(*slowest), *shared]
+        missing = self.step_ns(prefill, decode_seqs, decode_context_tokens, sampled) - sum(p.ns for _, p in rows)
+        if prefill and missing > 2.0:
+            note = "the host launches more slowly than the GPUs compute"
+            rows.append(("launches", Priced(missing, "modelled", f"engines/{self.profile.name}", note)))
+        return rows
 
     def provenance(self) -> dict[str, Any]:
         """That of a rank, and the tables of what all share."""
@@ -101,21 +124,23 @@ class AttentionDpCost:
         return slowest, self._tokens(max(tokens) + seqs, decode_seqs + sum(tokens))
 
 
-def shared_ops(experts: Experts, layout: Layout, tables: Tables, all2all_backend: str) -> list[TokenOp]:
+def shared_ops(
+    experts: Experts, layout: Layout, tables: Tables, all2all_backend: str, moe_time_factor: float = 1.0
+) -> list[TokenOp]:
     """Experts, and dispatch and combine around them, over 1..max_tokens tokens of all ranks.
 
     The exchange runs among the ranks with tokens of their own; those of one tensor-parallel group hold the same.
     """
-    peers = layout.dp * layout.pcp
+    peers, layer = layout.dp * layout.pcp, tables.experts(experts).times(moe_time_factor)
     if all2all_backend in DEEPEP:
-        return [tables.experts(experts), *_deepep(experts, layout, tables, DEEPEP[all2all_backend])]
+        return [layer, *_deepep(experts, layout, tables, DEEPEP[all2all_backend])]
     around = [
         tables.collective(
             name, op, row_bytes=ACTIVATION_BYTES * experts.hidden, count=experts.count, ranks=peers, stride=layout.tp
         )
         for name, op in (("moe_dispatch", "all_gather"), ("moe_combine", "reduce_scatter"))
     ]
-    return [tables.experts(experts), *around]
+    return [layer, *around]
 
 
 def _deepep(experts: Experts, layout: Layout, tables: Tables, method: str) -> list[TokenOp]:

@@ -1,17 +1,25 @@
 """The engine profile, `perfdb/engines/<name>.yaml`: what an engine adds to its kernels, and its defaults.
 
-Every number of the file is a pair of value and source; `EngineProfile.sources` keeps the latter.
+Every number of the file is a pair of value and source; `EngineProfile.sources` keeps the latter. A key that a file
+leaves out is taken from the profile that it names as `base`. `versions` changes numbers from a version of the engine
+on: `load_profile("vllm", "0.16.0")` takes those of the latest entry that is not newer. `calibrated` holds what
+`simserve calibrate` fitted, in the same form; `load_profile(name, calibrated=False)` leaves that out.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from simserve.errors import SpecError, nearest_name
-from simserve.paths import find_data
+from simserve.paths import data_files, find_data
+
+# What the engine's memory fraction f is of: the device, weights and activations included (vLLM); the device, weights
+# included and activations not (SGLang); what weights and activations leave (TensorRT-LLM).
+MEMORY_RULES = ("utilization", "static", "free")
 
 
 @dataclass(frozen=True)
@@ -22,8 +30,10 @@ class EngineProfile:
     between kernels); host_ns_per_seq: the same per running request; host_ns_sigma: standard deviation over
     the runs it comes from, host_ns_stderr: standard error of host_ns_per_step; api_ns: HTTP time
     that clients see in TTFT, api_ns_per_token: of the tokenizer, one prompt after the other; neither is in engine-side
-    times; max_cudagraph_tokens: largest captured step; the
-    rest are the engine's default limits.
+    times; max_cudagraph_tokens: largest captured step of decodes, max_mixed_cudagraph_tokens: of steps with prompts;
+    eager_ns_per_op: host time to launch one operation of a step that is not captured, which no such step can undercut;
+    *_time_factor: what the kernels of a family take, against the tables; memory_rule: see `MEMORY_RULES`; the rest are
+    the engine's default limits.
     """
 
     name: str
@@ -35,6 +45,14 @@ class EngineProfile:
     api_ns: int
     api_ns_per_token: int
     max_cudagraph_tokens: int
+    max_mixed_cudagraph_tokens: int
+    eager_ns_per_op: int
+    gemm_time_factor: float
+    moe_time_factor: float
+    prefill_attention_time_factor: float
+    decode_attention_time_factor: float
+    all_reduce_time_factor: float
+    memory_rule: str
     max_num_batched_tokens: int
     max_num_seqs: int
     gpu_memory_utilization: float
@@ -57,27 +75,70 @@ class EngineProfile:
         return tuple(s for s in sizes if s <= limit)
 
 
-@lru_cache(maxsize=16)
-def load_profile(name: str) -> EngineProfile:
-    """The profile called `name`; UnknownName with the nearest, SpecError if the file is not as described."""
-    return _read(find_data("perfdb", name), name)
+@lru_cache(maxsize=64)
+def load_profile(name: str, version: str = "", *, calibrated: bool = True) -> EngineProfile:
+    """The profile called `name` for one version of the engine ('' for the newest); calibrated: with what was fitted.
 
-
-def _read(path: Path, name: str) -> EngineProfile:
-    import yaml
-
-    data: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    wanted = [f.name for f in fields(EngineProfile) if f.name not in ("name", "version", "sources")]
-    for key in sorted(set(data) - {"name", "version", *wanted}):
-        raise SpecError("unknown key", file=str(path), key=key, nearest=nearest_name(key, wanted))
+    UnknownName with the nearest, SpecError if the file is not as described.
+    """
+    entries: dict[str, Any] = {}
+    stated = _gather(name, version, calibrated, entries)
     values: dict[str, Any] = {}
     sources: list[tuple[str, str]] = []
-    for key in wanted:
-        entry = data.get(key)
+    for key in NUMBERS:
+        if key not in entries:
+            raise SpecError("is missing", file=f"perfdb/engines/{name}.yaml", key=key)
+        values[key] = entries[key]["value"]
+        sources.append((key, str(entries[key]["source"])))
+    return EngineProfile(name=name, version=version or stated, sources=tuple(sources), **values)
+
+
+@lru_cache(maxsize=64)
+def has_profile(name: str) -> bool:
+    """Whether there is a profile of this name, the user's own among them."""
+    return any(path.stem == name and path.parent.name == "engines" for path in data_files("perfdb"))
+
+
+NUMBERS = tuple(f.name for f in fields(EngineProfile) if f.name not in ("name", "version", "sources"))
+
+
+def _gather(name: str, version: str, calibrated: bool, entries: dict[str, Any]) -> str:
+    """Collect the entries of a profile over those of its base; returns the version that the file states."""
+    import yaml
+
+    path = find_data("perfdb", name)
+    data: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if "base" in data:
+        _gather(str(data["base"]), version, calibrated, entries)
+    known = [*NUMBERS, "name", "version", "base", "versions", "calibrated"]
+    _take({key: entry for key, entry in data.items() if key not in known[-5:]}, path, entries)
+    sections = [("versions", data.get("versions") or {})]
+    if calibrated:
+        sections.append(("calibrated", data.get("calibrated") or {}))
+    for _, by_version in sections:
+        for since in sorted(by_version, key=_order):
+            if not version or _order(since) <= _order(version):
+                _take(by_version[since], path, entries)
+    return str(data.get("version", ""))
+
+
+def _take(section: dict[str, Any], path: Path, entries: dict[str, Any]) -> None:
+    """Check and keep the numbers of one section."""
+    for key, entry in section.items():
+        if key not in NUMBERS:
+            raise SpecError("unknown key", file=str(path), key=key, nearest=nearest_name(key, NUMBERS))
         if not isinstance(entry, dict) or set(entry) != {"value", "source"}:
             raise SpecError("needs a value and a source", file=str(path), key=key, value=entry)
-        if not isinstance(entry["value"], int | float) or entry["value"] < 0:
-            raise SpecError("is not a number of at least 0", file=str(path), key=key, value=entry["value"])
-        values[key] = entry["value"]
-        sources.append((key, str(entry["source"])))
-    return EngineProfile(name=name, version=str(data.get("version", "")), sources=tuple(sources), **values)
+        value = entry["value"]
+        if key == "memory_rule":
+            if value not in MEMORY_RULES:
+                raise SpecError(f"must be one of {', '.join(MEMORY_RULES)}", file=str(path), key=key, value=value)
+        elif isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            raise SpecError("is not a number of at least 0", file=str(path), key=key, value=value)
+        entries[key] = entry
+
+
+def _order(version: str) -> tuple[int, ...]:
+    """Versions in order: '1.2.0rc6.post3' after '1.2.0rc2'; what is no number counts as newest ('nightly')."""
+    numbers = re.findall(r"\d+", str(version)) if re.match(r"v?\d", str(version)) else ["9999"]
+    return tuple(int(n) for n in numbers)

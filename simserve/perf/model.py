@@ -2,6 +2,8 @@
 
     step_ns = T[m] + H[sampled] + host(b) + D_a[b][j] + D_c[b][j] S + prefill attention      (rounded once)
 
+A step with prompts that is not captured in a CUDA graph takes at least as long as the host needs to launch it.
+
 m: tokens of the step, padded to the next captured CUDA-graph size; sampled: rows of the LM head; b: decoding
 requests; S: sum of their contexts; j = S.bit_length(). Decode attention is linear in S between powers of two.
 Prefill and decode share one variable-length attention launch, so a mixed step pays that launch once; where its kernel
@@ -11,6 +13,8 @@ handles a decoding request like a block of prompt tokens, `simserve.perf.prefill
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -27,8 +31,12 @@ from simserve.perf.decode import segments
 from simserve.perf.host import EngineProfile, load_profile
 from simserve.perf.prefill import equivalent
 from simserve.perf.priced import Priced
+from simserve.perf.roofline import Floats
+from simserve.perf.speculative import Drafts
 from simserve.spec.hardware import GpuSpec
 from simserve.spec.model import ModelSpec
+
+NO_DRAFTS = Drafts()
 
 
 class AttentionCost:
@@ -36,6 +44,7 @@ class AttentionCost:
 
     def __init__(self, layers: int, tables: Tables, op: Attention | LatentAttention) -> None:
         self.layers = layers
+        self.decode_layers = self.prefill_layers = float(layers)
         self.suffix = f"_window_{op.window}" if isinstance(op, Attention) and op.window else ""
         self.decode, self.decode_name = tables.decode(op)
         self.prefill, self.prefill_name = tables.prefill(op)
@@ -43,26 +52,51 @@ class AttentionCost:
     def one_launch_ns(self, prefill: Sequence[tuple[int, int]], decode_seqs: int, context: int) -> float:
         """All these layers, prompts and decoding requests in one launch where there is one, else after one another."""
         if not self.prefill.one_launch:
-            return (self.prefill.chunks_ns(prefill) + self.decode.time_ns(decode_seqs, context)) * self.layers
+            decode = self.decode.time_ns(decode_seqs, context) * self.decode_layers
+            return self.prefill.chunks_ns(prefill) * self.prefill_layers + decode
         beside = self.prefill.beside_ns(decode_seqs, context)
-        return self.prefill.chunks_ns(prefill, beside, context / decode_seqs) * self.layers
+        return self.prefill.chunks_ns(prefill, beside, context / decode_seqs) * self.prefill_layers
+
+    def under(self, profile: EngineProfile) -> AttentionCost:
+        """The same with the time factors of a profile, as layers that are so many."""
+        other = copy(self)
+        other.decode_layers = self.layers * profile.decode_attention_time_factor
+        other.prefill_layers = self.layers * profile.prefill_attention_time_factor
+        return other
 
 
 class TableCost:
     """A `simserve.perf.cost.CostModel` of one replica: one model over its tensor-parallel ranks."""
 
     def __init__(
-        self, ops: StepOps, gpu: GpuSpec, formats: Formats, profile: EngineProfile, tables: Tables | None = None
-    ) -> None:
-        self.ops, self.gpu, self.formats, self.profile = ops, gpu, formats, profile
+        self, ops: StepOps, gpu: GpuSpec, formats: Formats, profile: EngineProfile, drafts: Drafts = NO_DRAFTS,
+        tables: Tables | None = None,
+    ) -> None:  # fmt: skip
+        self.ops, self.gpu, self.formats, self.drafts = ops, gpu, formats, drafts
         tables = tables or Tables(gpu, formats)
-        self.token_ops = token_ops(ops, tables)
-        self.prompt_ops = prompt_ops(ops, tables)
-        self.head = head_op(ops, tables)
-        self.attentions = [AttentionCost(op.count, tables, op) for op in ops.attentions]
+        attentions = [AttentionCost(op.count, tables, op) for op in ops.attentions]
+        self._priced = (token_ops(ops, tables), prompt_ops(ops, tables), head_op(ops, tables), attentions)
+        self._adopt(profile)
+
+    def under(self, profile: EngineProfile) -> TableCost:
+        """The same tables under another profile: a few milliseconds, for fits and what-if questions."""
+        other = copy(self)
+        other._adopt(profile)
+        return other
+
+    def _adopt(self, profile: EngineProfile) -> None:
+        self.profile = profile
+        tokens, prompts, head, attentions = self._priced
+        factors = {"gemm": profile.gemm_time_factor, "moe": profile.moe_time_factor,
+                   "all_reduce": profile.all_reduce_time_factor}  # fmt: skip
+        self.token_ops, self.prompt_ops, (self.head,) = (
+            [op.times(factors.get(op.table.rpartition("/")[2], 1.0)) for op in ops] for ops in (tokens, prompts, [head])
+        )
+        self.attentions = [attention.under(profile) for attention in attentions]
         self._compile()
 
     def _compile(self) -> None:
+        self._launching = float(self.ops.launches * self.profile.eager_ns_per_op)
         seqs = self.formats.max_num_seqs
         sizes = [self.profile.padded_tokens(m, seqs) for m in range(self.formats.max_tokens + 1)]
         self._padded = [min(size, self.formats.max_tokens) for size in sizes]
@@ -76,7 +110,10 @@ class TableCost:
         batch = np.arange(seqs + 1)
         host = self.profile.host_ns_per_step + self.profile.host_ns_per_seq * batch
         self._host: list[float] = host.astype(np.float64).tolist()
-        whole = np.sum([a.decode.ns * a.layers for a in self.attentions], axis=0)
+        whole = np.sum([a.decode.ns * a.decode_layers for a in self.attentions], axis=0)
+        self._alone = [t + h + host for t, h, host in zip(self._tokens, self._head, self._host, strict=False)]
+        if self.drafts.num_speculative_tokens:
+            whole = whole * self._speculate(host.astype(np.float64))
         self._intercepts, self._slopes = segments(whole)
         self._intercepts[0], self._slopes[0] = 0.0, 0.0
         self._a: list[list[float]] = self._intercepts.tolist()
@@ -84,6 +121,21 @@ class TableCost:
         self._counts = np.arange(1024, dtype=np.float64)
         self._launch = float(whole[min(1, seqs), 0])
         self._lone = self.attentions[0] if len(self.attentions) == 1 else None
+
+    def _speculate(self, host: Floats) -> float:
+        """Make `_alone` the price of a token with drafts; returns what attention takes of it, against no drafts.
+
+        Requests beyond what the tables hold rows for keep their price without drafts.
+        """
+        rows, gained, k = self.drafts.rows, self.drafts.tokens_per_step, self.drafts.num_speculative_tokens
+        layer = 1 / sum(attention.layers for attention in self.attentions)
+        fits = np.arange(min(self._top, (len(self._tokens) - 1)) // rows + 1)
+        head = self.head.ns
+        draft = k * (self._tokens_array[fits] * layer + head[fits])
+        self._alone[: len(fits)] = (
+            (self._tokens_array[fits * rows] + head[fits * rows] + draft + host[fits]) / gained
+        ).tolist()
+        return (1 + k * layer) / gained
 
     def step_ns(
         self, prefill: Sequence[tuple[int, int]], decode_seqs: int, decode_context_tokens: int, sampled: int
@@ -93,7 +145,9 @@ class TableCost:
             j = decode_context_tokens.bit_length()
             attention = self._a[decode_seqs][j] + self._c[decode_seqs][j] * decode_context_tokens
             if not prefill:
-                fixed = self._tokens[decode_seqs] + self._head[sampled] + self._host[decode_seqs]
+                fixed = self._alone[decode_seqs]
+                if sampled != decode_seqs:
+                    fixed += self._head[sampled] - self._head[decode_seqs]
                 return int(fixed + attention + 0.5)
             return self._mixed_ns(prefill, decode_seqs, decode_context_tokens, attention, sampled)
         except IndexError:
@@ -102,7 +156,7 @@ class TableCost:
     def decode_run_ns(self, decode_seqs: int, decode_context_tokens: int, steps: int) -> NDArray[np.int64]:
         """See `simserve.perf.cost.CostModel`."""
         try:
-            fixed = self._tokens[decode_seqs] + self._head[decode_seqs] + self._host[decode_seqs]
+            fixed = self._alone[decode_seqs]
         except IndexError:
             raise self._out_of_range((), decode_seqs, decode_seqs) from None
         first, last = decode_context_tokens, decode_context_tokens + decode_seqs * (steps - 1)
@@ -127,14 +181,17 @@ class TableCost:
         self, prefill: Sequence[tuple[int, int]], decode_seqs: int, context: int, decode_attention: float, sampled: int
     ) -> int:
         tokens = decode_seqs + (prefill[0][0] if len(prefill) == 1 else sum(chunk for chunk, _ in prefill))
-        host = self._host[min(decode_seqs + len(prefill), self._top)]
-        fixed = self._tokens[tokens] + self._head[sampled] + host
+        kernels = self._tokens[tokens] + self._head[sampled]
         if self._prompts is not None:
-            fixed += self._prompts[tokens - decode_seqs]
+            kernels += self._prompts[tokens - decode_seqs]
         if decode_seqs and self.attentions[0].prefill.one_launch:
-            return int(fixed + self._one_launch_ns(prefill, decode_seqs, context) + 0.5)
-        beside = decode_attention - self._launch
-        return int(fixed + self._prefill_ns(prefill) + (beside if beside > 0.0 else 0.0) + 0.5)
+            kernels += self._one_launch_ns(prefill, decode_seqs, context)
+        else:
+            beside = decode_attention - self._launch
+            kernels += self._prefill_ns(prefill) + (beside if beside > 0.0 else 0.0)
+        if kernels < self._launching and tokens > self.profile.max_mixed_cudagraph_tokens:
+            kernels = self._launching
+        return int(kernels + self._host[min(decode_seqs + len(prefill), self._top)] + 0.5)
 
     def _one_launch_ns(self, prefill: Sequence[tuple[int, int]], decode_seqs: int, context: int) -> float:
         """Attention of all layers where one kernel takes prompts and decoding requests together."""
@@ -146,9 +203,9 @@ class TableCost:
 
     def _prefill_ns(self, prefill: Sequence[tuple[int, int]]) -> float:
         if self._lone is not None:
-            ns = self._lone.prefill.chunks_ns(prefill) * self._lone.layers
+            ns = self._lone.prefill.chunks_ns(prefill) * self._lone.prefill_layers
         else:
-            ns = sum(a.prefill.chunks_ns(prefill) * a.layers for a in self.attentions)
+            ns = sum(a.prefill.chunks_ns(prefill) * a.prefill_layers for a in self.attentions)
         if not self.attentions[0].prefill.chain_ns and any(past for _, past in prefill):
             context = sum(chunk + past for chunk, past in prefill)
             count, j = min(len(prefill), self._top), context.bit_length()
@@ -168,13 +225,21 @@ class TableCost:
         if decode_seqs:
             rows += self._explain_decode(prefill, decode_seqs, decode_context_tokens)
         rows.append(("lm_head", self.head.price(sampled)))
+        missing = self._launching - sum(price.ns for _, price in rows)
+        if prefill and missing > 0 and decode_seqs + prompts > self.profile.max_mixed_cudagraph_tokens:
+            note = "the host launches more slowly than the GPU computes"
+            rows.append(("launches", Priced(missing, "modelled", f"engines/{self.profile.name}", note)))
         host = self._host[min(decode_seqs + len(prefill), self._top)]
         rows.append(("host", Priced(host, "modelled", f"engines/{self.profile.name}", "fitted constant")))
+        if self.drafts.num_speculative_tokens and not prefill:
+            whole = self.step_ns((), decode_seqs, decode_context_tokens, sampled)
+            share = whole / sum(price.ns for _, price in rows)
+            rows = [(name, replace(price, ns=price.ns * share, source="modelled")) for name, price in rows]
         return rows
 
     def _explain_prefill(self, prefill: Sequence[tuple[int, int]]) -> list[tuple[str, Priced]]:
         """One price per kind of layer; what the floor of `_prefill_ns` adds is the first one's."""
-        parts = [a.prefill.chunks_ns(prefill) * a.layers for a in self.attentions]
+        parts = [a.prefill.chunks_ns(prefill) * a.prefill_layers for a in self.attentions]
         parts[0] += self._prefill_ns(prefill) - sum(parts)
         work = equivalent(prefill)
         return [
@@ -194,7 +259,7 @@ class TableCost:
             whole = max(alone - self._launch, 0.0)
         rows = []
         for a in self.attentions:
-            ns = a.decode.time_ns(decode_seqs, context) * a.layers * whole / alone
+            ns = a.decode.time_ns(decode_seqs, context) * a.decode_layers * whole / alone
             source = a.decode.source_at(decode_seqs, context)
             price = priced(ns, source, a.decode_name, a.decode.note)
             if prefill and a.prefill.one_launch:
@@ -234,19 +299,20 @@ def build_cost(
     max_num_batched_tokens: int = 8192,
     max_num_seqs: int = 256,
     inter_node_link: str = "",
-    profile: str = "vllm",
+    profile: EngineProfile | None = None,
+    drafts: Drafts = NO_DRAFTS,
 ) -> TableCost:
-    """The compiled cost model of one replica.
+    """The compiled cost model of one replica, under vLLM's profile if none is given.
 
-    Raises Infeasible when the model does not split or the device lacks the dtype, UnknownName for a profile.
+    Raises Infeasible when the model does not split or the device lacks the dtype.
     """
     check_dtype(gpu, dtype)
     check_dtype(gpu, moe_dtype or dtype)
-    engine = load_profile(profile)
+    engine = profile or load_profile("vllm")
     largest = max(max_num_batched_tokens, *engine.capture_sizes(max_num_seqs))
-    formats = Formats(dtype, kv_cache_dtype, largest, max_num_seqs, moe_dtype, inter_node_link)
+    formats = Formats(dtype, kv_cache_dtype, largest, max_num_seqs * drafts.rows, moe_dtype, inter_node_link)
     ops = decoder_ops(model, tensor_parallel_size, dtype, expert_parallel=expert_parallel)
-    return TableCost(ops, gpu, formats, engine)
+    return TableCost(ops, gpu, formats, engine, drafts)
 
 
 def _table_entry(table: str) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from simserve.arch.dtypes import ACTIVATION_BYTES
 from simserve.arch.layout import Layout
 from simserve.perf.compile import Formats, Tables, TokenOp
 from simserve.perf.cost import PricedCost
-from simserve.perf.internode import link_ns
 from simserve.perf.host import EngineProfile
+from simserve.perf.internode import link_ns
 from simserve.perf.priced import Priced
 from simserve.spec.hardware import GpuSpec, load_link
 

@@ -9,11 +9,13 @@ from simserve.arch.decoder import decoder_ops
 from simserve.arch.dtypes import check_dtype
 from simserve.arch.layout import Layout, stage_layers, stage_model
 from simserve.arch.ops import AllReduce, StepOps
+from simserve.errors import Infeasible
 from simserve.perf import attention_dp, context, pipeline
 from simserve.perf.compile import Formats, Tables
 from simserve.perf.cost import PricedCost
 from simserve.perf.host import EngineProfile, load_profile
-from simserve.perf.model import TableCost, build_cost
+from simserve.perf.model import NO_DRAFTS, TableCost, build_cost
+from simserve.perf.speculative import Drafts
 from simserve.spec.hardware import GpuSpec
 from simserve.spec.model import ModelSpec
 
@@ -22,7 +24,8 @@ from simserve.spec.model import ModelSpec
 def build_replica(
     model: ModelSpec, gpu: GpuSpec, layout: Layout, *, dtype: str = "bf16", moe_dtype: str = "",
     kv_cache_dtype: str = "auto", max_num_batched_tokens: int = 8192, max_num_seqs: int = 256,
-    all2all_backend: str = "allgather_reducescatter", inter_node_link: str = "", profile: str = "vllm",
+    all2all_backend: str = "allgather_reducescatter", inter_node_link: str = "",
+    profile: EngineProfile | None = None, drafts: Drafts = NO_DRAFTS,
 ) -> PricedCost:  # fmt: skip
     """The compiled cost model of a replica; max_num_batched_tokens and max_num_seqs are those of one rank.
 
@@ -34,17 +37,20 @@ def build_replica(
             model, gpu, tensor_parallel_size=layout.tp, dtype=dtype, moe_dtype=moe_dtype,
             expert_parallel=layout.expert_parallel, kv_cache_dtype=kv_cache_dtype,
             max_num_batched_tokens=max_num_batched_tokens, max_num_seqs=max_num_seqs,
-            inter_node_link=inter_node_link, profile=profile,
+            inter_node_link=inter_node_link, profile=profile, drafts=drafts,
         )  # fmt: skip
     check_dtype(gpu, dtype)
     check_dtype(gpu, moe_dtype or dtype)
-    engine = load_profile(profile)
+    if drafts.num_speculative_tokens and (layout.pp > 1 or layout.kv_ranks > 1):
+        raise Infeasible("num_speculative_tokens is not modelled with pipeline or context parallelism")
+    engine = profile or load_profile("vllm")
     largest = max(max_num_batched_tokens, *engine.capture_sizes(max_num_seqs))
     # a prompt alone may take the budget of all ranks
-    formats = Formats(dtype, kv_cache_dtype, layout.dp * largest, max_num_seqs, moe_dtype, inter_node_link)
+    rows = max_num_seqs * drafts.rows
+    formats = Formats(dtype, kv_cache_dtype, layout.dp * largest, rows, moe_dtype, inter_node_link)
     ends = stage_layers(model.num_hidden_layers, layout.pp)
     stages = [
-        _stage(stage_model(model, *pair), gpu, layout, formats, engine, all2all_backend,
+        _stage(stage_model(model, *pair), gpu, layout, formats, engine, drafts, all2all_backend,
                first=pair[0] == 0, last=pair[1] == model.num_hidden_layers)
         for pair in ends
     ]  # fmt: skip
@@ -54,8 +60,8 @@ def build_replica(
 
 
 def _stage(
-    model: ModelSpec, gpu: GpuSpec, layout: Layout, formats: Formats, engine: EngineProfile, all2all_backend: str, *,
-    first: bool, last: bool,
+    model: ModelSpec, gpu: GpuSpec, layout: Layout, formats: Formats, engine: EngineProfile, drafts: Drafts,
+    all2all_backend: str, *, first: bool, last: bool,
 ) -> PricedCost:  # fmt: skip
     """One stage: its ranks' attention and dense layers, the experts that they share, and the exchange of context."""
     ops = decoder_ops(
@@ -64,23 +70,26 @@ def _stage(
     )  # fmt: skip
     ops = _without_ends(ops, first, last)
     own = engine if first else replace(engine, host_ns_per_step=0, host_ns_per_seq=0)
-    peers, experts = layout.dp * layout.pcp, ops.experts
-    shares = peers > 1 and experts is not None
-    rank: PricedCost = _rank(model, gpu, layout, formats, own, replace(ops, experts=None) if shares else ops)
-    if not shares or experts is None:
-        return rank
-    shared = attention_dp.shared_ops(experts, layout, Tables(gpu, formats), all2all_backend)
-    return attention_dp.AttentionDpCost(rank, shared, layout.dp)
+    experts = ops.experts
+    if experts is None or layout.dp * layout.pcp == 1:
+        return _rank(model, gpu, layout, formats, own, drafts, ops)
+    # the floor of launches is that of rank and experts together
+    quick = replace(own, eager_ns_per_op=0)
+    rank = _rank(model, gpu, layout, formats, quick, drafts, replace(ops, experts=None))
+    shared = attention_dp.shared_ops(experts, layout, Tables(gpu, formats), all2all_backend, own.moe_time_factor)
+    launches_ns = ops.launches * own.eager_ns_per_op
+    return attention_dp.AttentionDpCost(rank, shared, layout.dp, own, launches_ns, drafts, model.num_hidden_layers)
 
 
 def _rank(
-    model: ModelSpec, gpu: GpuSpec, layout: Layout, formats: Formats, engine: EngineProfile, ops: StepOps
-) -> PricedCost:
+    model: ModelSpec, gpu: GpuSpec, layout: Layout, formats: Formats, engine: EngineProfile, drafts: Drafts,
+    ops: StepOps,
+) -> PricedCost:  # fmt: skip
     if layout.kv_ranks == 1:
-        return TableCost(ops, gpu, formats, engine)
+        return TableCost(ops, gpu, formats, engine, drafts)
     tables = context.ContextTables(gpu, formats, layout.dcp)
     gather, combine = context.exchanges(model, layout, tables)
-    return context.ContextCost(TableCost(ops, gpu, formats, engine, tables), layout, gather, combine)
+    return context.ContextCost(TableCost(ops, gpu, formats, engine, tables=tables), layout, gather, combine)
 
 
 def _without_ends(ops: StepOps, first: bool, last: bool) -> StepOps:

@@ -82,7 +82,7 @@ class PoolSpec(Spec):
 class DeploymentSpec(Spec):
     """`replicas` engines of `gpus_per_replica` GPUs each, behind one router; or the pools of a system.
 
-    data_parallel_size: groups of `tensor_parallel_size` ranks whose attention serves requests of its own and which share
+    data_parallel_size: groups of `tensor_parallel_size` ranks whose attention serves requests of its own and that share
     the experts; max_num_batched_tokens, max_num_seqs and num_gpu_blocks are then those of one such group.
     pipeline_parallel_size: stages of layers; prefill_context_parallel_size: ranks that share the tokens of a prompt;
     decode_context_parallel_size: tensor-parallel ranks that share a KV cache which they would each hold;
@@ -97,7 +97,10 @@ class DeploymentSpec(Spec):
     host memory per GPU for preempted requests, for schedulers that swap; snapshot_interval_ms: how old the router's
     view of the instances may be; system, pools: a system with pools such as `distserve`, and what each pool has
     different; kv_link: the link per GPU over which pools hand KV over, None for the GPUs' own within a node, else 400
-    Gb/s InfiniBand.
+    Gb/s InfiniBand; engine, engine_version: whose profile (`perfdb/engines`) prices what is not kernels, None for the
+    one called like the scheduler, else vllm's; calibrated: with what was fitted to measured runs;
+    num_speculative_tokens: drafted by the model's own next-token layer in every decode step (MTP, EAGLE), each accepted
+    with acceptance_rate if all before it were.
     """
 
     gpu: str = "h100_sxm"
@@ -131,6 +134,11 @@ class DeploymentSpec(Spec):
     system: str | None = None
     pools: Pools = ()
     kv_link: str | None = None
+    engine: str | None = None
+    engine_version: str = ""
+    calibrated: bool = True
+    num_speculative_tokens: int = Field(default=0, ge=0, le=16)
+    acceptance_rate: float = Field(default=0.7, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _budget_holds_the_batch(self) -> DeploymentSpec:
@@ -142,7 +150,8 @@ class DeploymentSpec(Spec):
                 )
             if engine.offload is not None and not engine.enable_prefix_caching:
                 raise ValueError("offload needs enable_prefix_caching: true, for it goes by block hashes")
-            if (engine.offload is not None or engine.swap_space_gib) and engine.gpus_per_replica > engine.tensor_parallel_size:
+            alone = engine.gpus_per_replica == engine.tensor_parallel_size and engine.decode_context_parallel_size == 1
+            if not alone and (engine.offload is not None or engine.swap_space_gib):
                 raise ValueError("offload and swap_space_gib are modelled beside tensor parallelism alone")
         return self
 
@@ -189,7 +198,9 @@ class DeploymentSpec(Spec):
     @property
     def split(self) -> str:
         """How a replica is spread over its GPUs, in short: 'TP4', 'TP2 DP4 EP'."""
-        sizes = (("TP", self.tensor_parallel_size), ("DP", self.data_parallel_size), ("PP", self.pipeline_parallel_size),
-                 ("PCP", self.prefill_context_parallel_size), ("DCP", self.decode_context_parallel_size))  # fmt: skip
+        sizes = (
+            ("TP", self.tensor_parallel_size), ("DP", self.data_parallel_size), ("PP", self.pipeline_parallel_size),
+            ("PCP", self.prefill_context_parallel_size), ("DCP", self.decode_context_parallel_size),
+        )  # fmt: skip
         words = [f"{name}{size}" for name, size in sizes if size > 1 or name == "TP"]
         return " ".join([*words, *(["EP"] if self.enable_expert_parallel else [])])

@@ -12,7 +12,8 @@ shortest outputs, to the back of the queue; longest prefix match, first come fir
 Simplified: the radix tree is the block cache (whole blocks, entered when computed, also those of retracted requests);
 budgets count tokens, as with its page size 1, memory counts blocks; no in-batch deprioritisation of shared prefixes,
 priorities, overlap, LoRA or speculation; with chunking off, a prompt beyond `max_num_batched_tokens` is still cut; a
-mixed step that has no blocks for its decodes leaves them out; nobody is aborted.
+mixed step that has no blocks for its decodes leaves them out; nobody is aborted; looks at the inbox are counted in
+decode steps, a step of prompts is followed by one, an idle engine looks at once (scheduler-recv-interval [known]).
 Knobs: `max_num_batched_tokens` is its chunked_prefill_size (8192 on 80 GB GPUs [known]), `max_num_seqs` its
 max_running_requests; `max_new_tokens` stands for what clients declare, and by default is the engine's clip [guessed].
 Reproduces: no published figure; hand-made timelines.
@@ -23,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import merge
+from itertools import takewhile
 
 from simserve.policies.batching import admit, elsewhere, fetch, hold, kept_blocks, preempt, promise
 from simserve.sim.plan import Plan, View, knob
@@ -48,6 +50,7 @@ class SgLang:
     schedule_policy: str = knob("fcfs", "order of waiting", choices=("fcfs", "lpm"))
     schedule_conservativeness: float = knob(1.0, "factor on the new-token ratio", low=0.1, high=2.0)
     max_new_tokens: int = knob(CLIP, "output tokens that requests declare", low=1, high=65536)
+    scheduler_recv_interval: int = knob(1, "decode steps between looks at what has arrived", low=1, high=1000)
     _chunked: Seen | None = field(default=None, init=False)
     _full: bool = field(default=False, init=False)
     _expected: int = field(default=0, init=False)
@@ -55,13 +58,20 @@ class SgLang:
     _start_ratio: float = field(default=-1.0, init=False)
     _decays: int = field(default=0, init=False)
     _watched: tuple[Seen, int] | None = field(default=None, init=False)
+    _since_look: int = field(default=0, init=False)
+    _looked_ns: int = field(default=-1, init=False)
 
     def plan(self, view: View) -> Plan:
         """A batch of prompts if there is one, else a batch of decodes."""
         plan = Plan()
         self._look_back(view)
         running = [r for r in view.running.values() if r is not self._chunked]
-        if self._chunked is not None or (not self._full and (view.waiting or view.preempted or view.loaded)):
+        if self._since_look % self.scheduler_recv_interval == 0 or not view.running:
+            self._looked_ns = view.now_ns
+        unread = self._unread(view)
+        if self._chunked is not None or (
+            not self._full and (len(view.waiting) > unread or view.preempted or view.loaded)
+        ):
             self._prefill(view, plan, running)
         if not plan.tokens:
             self._decode(view, plan, running)
@@ -69,14 +79,17 @@ class SgLang:
             self._mix(view, plan, running)
         self._expected = len(view.running) + len(plan.admitted) - len(plan.preempted)
         promise(view, plan)
-        plan.arrival_breaks = not self._full
+        plan.repeats = plan.repeats and not unread
+        plan.arrival_breaks = not self._full or self.scheduler_recv_interval > 1
         return plan
 
     def _look_back(self, view: View) -> None:
         """Count the decode steps since the last plan (a leap is many), and see who left."""
+        self._since_look = self._since_look if self._watched is not None else 0
         if self._watched is not None:
             request, tokens = self._watched
             self._decays += request.num_tokens - tokens
+            self._since_look = (self._since_look + request.num_tokens - tokens) % self.scheduler_recv_interval
             self._watched = None
         if len(view.running) < self._expected or not view.running:
             self._full = False
@@ -84,6 +97,13 @@ class SgLang:
         was_idle = not view.running and not view.preempted and first is not None and first.arrival_ns == view.now_ns
         if self._start_ratio < 0 or was_idle:
             self._start_ratio, self._decays = min(RATIO * self.schedule_conservativeness, 1.0), 0
+
+    def _unread(self, view: View) -> int:
+        """Requests that have arrived since the last look."""
+        if self._looked_ns == view.now_ns:
+            return 0
+        newest_first = (request.arrival_ns for request in reversed(tuple(view.waiting.values())))
+        return sum(1 for _ in takewhile(lambda arrival_ns: arrival_ns > self._looked_ns, newest_first))
 
     def _ratio(self) -> float:
         """The share of the declared rest that running requests are expected to use."""
@@ -165,7 +185,8 @@ class SgLang:
     def _queue(self, view: View) -> Iterator[Seen]:
         """Those whose KV was fetched, then those that wait, a retracted request from the time of its retraction."""
         yield from view.loaded.values()
-        arrived = ((r.arrival_ns, 0, r.id, r) for r in view.waiting.values())
+        seen = (r for r in view.waiting.values() if r.arrival_ns <= self._looked_ns)
+        arrived = ((r.arrival_ns, 0, r.id, r) for r in seen)
         retracted = ((self._retracted_ns[r.id], 1, i, r) for i, r in enumerate(view.preempted.values()))
         order: Iterator[Seen] = (row[-1] for row in merge(arrived, retracted))
         if self.schedule_policy == "lpm" and len(view.waiting) + len(view.preempted) <= LPM_LIMIT:

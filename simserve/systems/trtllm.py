@@ -9,7 +9,8 @@ guarantee counted in blocks, which are taken as tokens come; pausing from the en
 recomputation; a paused request keeps its place in that order [known].
 Simplified: one-step look-ahead, no beams, drafts, LoRA or cross attention; a request is not delayed for the prefix
 that another is about to compute; the budget of contexts is what the generations at the start of the step leave; a
-context longer than the budget is cut even with chunking off (the engine rejects it); a request that outlives
+context longer than the budget is cut even with chunking off (the engine rejects it); batch_wait_* [known] hold whole
+contexts back beside generations until enough tokens are together; a request that outlives
 `max_new_tokens` grows by blocks, and the last one pauses if there are none (the engine would have ended it).
 Knobs: `max_num_batched_tokens` is its max_num_tokens (8192 [known]), `max_num_seqs` its max_batch_size (2048 there);
 `max_new_tokens` stands for the max_tokens of requests [guessed].
@@ -18,7 +19,7 @@ Reproduces: no published figure; hand-made timelines.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 
 from simserve.policies.batching import (
@@ -53,19 +54,40 @@ class TrtLlm:
     )
     enable_chunked_context: bool = knob(True, "cut prompts to the budget", choices=(True, False))
     max_new_tokens: int = knob(1024, "output tokens to guarantee; 0: the whole cache", low=0, high=65536)
+    batch_wait_timeout_iters: int = knob(0, "steps for which contexts wait for company", low=0, high=1000)
+    batch_wait_max_tokens_ratio: float = knob(0.0, "share of the budget that need not wait", low=0.0, high=1.0)
+    _held_steps: int = field(default=0, init=False)
 
     def plan(self, view: View) -> Plan:
         """Generations, contexts under way, new contexts."""
-        plan = Plan()
+        plan, held = Plan(), False
         if self.capacity_policy == "max_utilization":
             self._utilize(view, plan)
         else:
             left = decode_running(view, plan, self.max_num_batched_tokens)
             left = continue_prompts(view, plan, left, self._unit(view))
             if not plan.preempted and left and len(view.running) < self.max_num_seqs:
-                self._guarantee(view, plan, left)
+                held = self._holds_back(view, plan, left)
+                if not held:
+                    self._guarantee(view, plan, left)
         promise(view, plan)
+        plan.repeats = plan.repeats and not held
         return plan
+
+    def _holds_back(self, view: View, plan: Plan, left: int) -> bool:
+        """Whether the contexts that could start wait another step for company: only beside generations."""
+        limit = self.batch_wait_max_tokens_ratio * self.max_num_batched_tokens
+        beside = sum(plan.tokens.values())
+        if not view.waiting or not beside or self._held_steps >= self.batch_wait_timeout_iters:
+            self._held_steps = 0
+            return False
+        seats = self.max_num_seqs - len(view.running)
+        fresh = sum(request.num_tokens for request in islice(queue(view), seats))
+        if beside + min(fresh, left) >= limit:
+            self._held_steps = 0
+            return False
+        self._held_steps += 1
+        return True
 
     def _unit(self, view: View) -> int:
         """A cut context is a multiple of this."""

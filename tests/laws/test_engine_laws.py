@@ -20,11 +20,12 @@ OWN_KNOBS: dict[str, dict[str, st.SearchStrategy[object]]] = {
     "sglang": {
         "chunked_prefill": st.booleans(), "enable_mixed_chunk": st.booleans(), "max_prefill_tokens": st.just(64),
         "schedule_policy": st.sampled_from(["fcfs", "lpm"]), "max_new_tokens": st.sampled_from([1, 20, 50, 4096]),
-        "schedule_conservativeness": st.sampled_from([0.1, 1.0]),
+        "schedule_conservativeness": st.sampled_from([0.1, 1.0]), "scheduler_recv_interval": st.sampled_from([1, 2, 7]),
     },
     "trtllm": {
         "capacity_policy": st.sampled_from(["guaranteed_no_evict", "max_utilization"]),
         "enable_chunked_context": st.booleans(), "max_new_tokens": st.sampled_from([0, 1, 20, 1024]),
+        "batch_wait_timeout_iters": st.sampled_from([0, 3]), "batch_wait_max_tokens_ratio": st.sampled_from([0.0, 0.9]),
     },
     "sarathi": {"watermark": st.sampled_from([0.0, 0.2])},
 }  # fmt: skip

@@ -34,7 +34,9 @@ KNOBS = st.fixed_dictionaries({
 
 
 @settings(max_examples=150, deadline=None)
-@given(rows=LENGTHS, stages=st.integers(2, 3), blocks=st.sampled_from([40, 60, 400]), caching=st.booleans(), knobs=KNOBS)
+@given(
+    rows=LENGTHS, stages=st.integers(2, 3), blocks=st.sampled_from([40, 60, 400]), caching=st.booleans(), knobs=KNOBS
+)  # fmt: skip
 def test_laws_hold(
     rows: list[tuple[int, int, int]], stages: int, blocks: int, caching: bool, knobs: dict[str, int]
 ) -> None:

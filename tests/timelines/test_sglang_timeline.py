@@ -96,3 +96,20 @@ def test_the_ratio_decays_with_every_decode_step() -> None:
 
     assert [s.tokens for s in steps] == [{0: 16}, *[{0: 1}] * 8, {1: 16}]
     assert round(scheduler._ratio(), 9) == round(0.7 - 8 * 0.7 * 0.86 / 600, 9)
+
+
+def test_the_inbox_is_looked_at_after_so_many_decode_steps() -> None:
+    """Request 1 arrives at 160, in the first decode step after the look at 150: the next one is three steps later."""
+    load = [(0, 5, 8), (160, 5, 1)]
+    _, every = steps_of(load, SgLang())
+    _, third = steps_of(load, SgLang(scheduler_recv_interval=3))
+
+    assert next(s.start_ns for s in every if 1 in s.tokens) == 260
+    assert next(s.start_ns for s in third if 1 in s.tokens) == 480
+
+
+def test_an_idle_engine_looks_at_once() -> None:
+    """Nothing runs at 1000: no interval applies."""
+    _, steps = steps_of([(0, 5, 2), (1000, 5, 1)], SgLang(scheduler_recv_interval=50))
+
+    assert next(s.start_ns for s in steps if 1 in s.tokens) == 1000

@@ -76,3 +76,20 @@ def test_batch_size_limits_who_is_active() -> None:
         _, steps = steps_of([(0, 4, 2), (0, 4, 1), (0, 4, 1)], TrtLlm(max_num_seqs=2, capacity_policy=policy))
 
         assert [s.tokens for s in steps] == [{0: 4, 1: 4}, {0: 1, 2: 4}]
+
+
+def test_contexts_wait_for_company_beside_generations() -> None:
+    """Request 1 may wait two steps for half the budget of 20; request 2 arrives in the first and makes it full."""
+    knobs = {"max_num_batched_tokens": 20, "batch_wait_timeout_iters": 2, "batch_wait_max_tokens_ratio": 0.5}
+    _, alone = steps_of([(0, 5, 6), (50, 5, 1)], TrtLlm(**knobs))
+    _, both = steps_of([(0, 5, 6), (50, 5, 1), (160, 5, 1)], TrtLlm(**knobs))
+
+    assert [s.tokens for s in alone][:4] == [{0: 5}, {0: 1}, {0: 1}, {0: 1, 1: 5}]
+    assert [s.tokens for s in both][:3] == [{0: 5}, {0: 1}, {0: 1, 1: 5, 2: 5}]
+
+
+def test_an_idle_engine_holds_no_context_back() -> None:
+    """Without generations there is nothing to wait beside."""
+    _, steps = steps_of([(0, 5, 1)], TrtLlm(batch_wait_timeout_iters=9, batch_wait_max_tokens_ratio=1.0))
+
+    assert [s.start_ns for s in steps] == [0]

@@ -109,8 +109,7 @@ def test_stored_verdicts_replace_the_rules(tmp_path: Path) -> None:
         ({"model_path": "openai/gpt-oss-120b"}, ("bf16", "w4a16_mxfp4"), ""),
         ({"model_path": "openai/gpt-oss-120b", "system": "b200_sxm"}, ("bf16", "w4a8_mxfp4_mxfp8"), ""),
         ({"model_path": "who/Knows"}, ("fp8", ""), "model who/Knows is not described"),
-        ({"attention_dp_size": 2.0, "tp_size": 2.0}, ("fp8_block", ""), "data-parallel attention"),
-        ({"moe_tp_size": 2.0, "moe_ep_size": 2.0}, ("fp8_block", ""), "experts split both ways"),
+        ({"pp_size": 2.0}, ("fp8_block", ""), "pipeline parallelism"),
     ],
 )
 def test_formats_and_obstacles(

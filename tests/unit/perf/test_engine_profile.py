@@ -6,7 +6,7 @@ import pytest
 
 from simserve.errors import MissingData, SpecError, UnknownName
 from simserve.perf import calibrate
-from simserve.perf.host import load_profile
+from simserve.perf.host import NUMBERS, load_profile
 
 
 def test_capture_sizes() -> None:
@@ -24,10 +24,11 @@ def test_padding() -> None:
     assert [profile.padded_tokens(m, 256) for m in (3, 9, 257, 512, 513)] == [4, 16, 272, 512, 513]
 
 
-def test_every_number_has_a_source() -> None:
-    """Eleven numbers, each with a sentence."""
-    profile = load_profile("vllm")
-    assert len(profile.sources) == 11
+@pytest.mark.parametrize("name", ["vllm", "sglang", "trtllm"])
+def test_every_number_has_a_source(name: str) -> None:
+    """Those that a file leaves out come from its base."""
+    profile = load_profile(name)
+    assert [key for key, _ in profile.sources] == list(NUMBERS)
     assert all(len(why) > 10 for _, why in profile.sources)
 
 
@@ -65,3 +66,28 @@ def test_fit_without_the_runs_says_so(tmp_path: Path) -> None:
     """No file: MissingData."""
     with pytest.raises(MissingData, match="no measured runs"):
         calibrate.host_constant(tmp_path / "none.csv")
+
+
+def test_versions_and_fits_change_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The latest entry that is not newer; what was fitted only where it is asked for; other numbers are the base's."""
+    folder = tmp_path / "perfdb" / "engines"
+    folder.mkdir(parents=True)
+    lines = [
+        "name: mine", "base: vllm", "host_ns_per_step: {value: 5, source: here}",
+        "versions:", '  "1.2.0rc2": {host_ns_per_step: {value: 6, source: here}}',
+        '  "1.10": {host_ns_per_step: {value: 7, source: here}}',
+        "calibrated:", '  "1.2.0rc6": {api_ns: {value: 9, source: fit}}',
+    ]  # fmt: skip
+    (folder / "mine.yaml").write_text("\n".join(lines) + "\n")
+    monkeypatch.setenv("SIMSERVE_DATA", str(tmp_path))
+
+    def numbers(version: str, *, calibrated: bool = True) -> tuple[int, int]:
+        profile = load_profile("mine", version, calibrated=calibrated)
+        return profile.host_ns_per_step, profile.api_ns
+
+    api_ns = load_profile("vllm").api_ns
+    assert numbers("1.1") == (5, api_ns)
+    assert numbers("1.2.0rc2.post1") == (6, api_ns)
+    assert numbers("1.2.0rc6.post2") == (6, 9)
+    assert numbers("nightly-1") == numbers("") == (7, 9)
+    assert numbers("", calibrated=False) == (7, api_ns)

@@ -1,0 +1,100 @@
+"""Engine settings of those measured points that come from InferenceX, by its public benchmark scripts.
+
+Source: https://github.com/SemiAnalysisAI/InferenceX (Apache-2.0), `benchmarks/*.sh` as of early 2026: limits, memory
+shares, KV formats, polling and speculation by model, GPU, framework and load [known]. The scripts changed between runs;
+what is here is what they said about the time of the measurements, not checked row by row. A point is InferenceX's if
+its source names a database dump or a dated export [derived].
+Speculation: the exports hold both the plain and the MTP runs of DeepSeek-R1 without saying which. Told apart by image
+and date: TensorRT-LLM 1.2.0rc6.post3, and 1.1.0rc2.post2 from 2026 on, were MTP images (plain runs of that time:
+1.2.0rc6.post2); exports of SGLang 0.5.9 in fp8 on eight B200 beside the same plain loads of the dump [derived].
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from simserve.accuracy.points import Point
+
+_EXPORT = re.compile(r"db-dump|source_file=(20\d\d-\d\d-\d\d|[\w.-]*gap-analysis)\.csv")
+
+
+def is_inferencex(source: str) -> bool:
+    """Whether a row of this `silicon_data_source` was measured by InferenceX."""
+    return _EXPORT.match(source) is not None
+
+
+def with_recipe(point: Point, source: str) -> Point:
+    """The point with the settings of its script; as it is where none is known."""
+    if not is_inferencex(source):
+        return point
+    recipe = {"sglang": _sglang, "trtllm": _trtllm, "vllm": _vllm}.get(point.framework)
+    return recipe(point, source) if recipe else point
+
+
+def _sglang(point: Point, source: str) -> Point:
+    tokens, share, seqs, kv, interval = 32768, 0.82, 128, "fp8", 30 if point.concurrency >= 16 else 10
+    hopper = point.gpu == "h200_sxm"
+    drafts = 0
+    if "Qwen3.5" in point.model:
+        tokens, share, interval = (16384, 0.8, 1) if hopper else (tokens, share, interval)
+        if point.gpu == "b300_sxm":
+            tokens, share, seqs, interval = 16384, 0.8, point.concurrency, 10
+    elif "GLM" in point.model:
+        tokens, share, interval = 8192, 0.85, 1
+        kv = "auto" if hopper else kv
+        drafts = 0 if hopper else 3
+    elif hopper:
+        seqs, kv, interval = 512 if point.output_tokens == point.prompt_tokens else 256, "auto", 1
+    elif point.dtype == "nvfp4":
+        tokens, share, seqs = 16384, 0.85, 256
+    elif point.tensor_parallel_size == 4:
+        tokens, share, seqs, interval = 8192, 0.95, 32, 10
+    elif point.gpu == "b200_sxm" and "0.5.9" in point.version and source.startswith("source_file"):
+        seqs, drafts = 256, 2
+    options = f"max_prefill_tokens={tokens}; scheduler_recv_interval={interval}"
+    return replace(
+        point, max_num_batched_tokens=tokens, gpu_memory_utilization=share, max_num_seqs=seqs, kv_cache_dtype=kv,
+        scheduler_options=options, num_speculative_tokens=drafts,
+    )  # fmt: skip
+
+
+def _trtllm(point: Point, source: str) -> Point:
+    concurrency, prompt = point.concurrency, point.prompt_tokens
+    if "gpt-oss" in point.model:
+        hopper = point.gpu == "h200_sxm"
+        return replace(
+            point, max_num_batched_tokens=20_000, gpu_memory_utilization=0.85,
+            max_num_seqs=concurrency if hopper else 512, kv_cache_dtype="auto" if hopper else "fp8",
+        )  # fmt: skip
+    share = 0.75 if point.gpu == "h200_sxm" or (point.tensor_parallel_size == 4 and prompt == 8192) else 0.8
+    if _is_mtp(point, source):
+        tokens = (4 * concurrency + prompt + 127) // 64 * 64
+        return replace(point, max_num_batched_tokens=tokens, gpu_memory_utilization=0.8, max_num_seqs=concurrency,
+                       kv_cache_dtype="fp8", num_speculative_tokens=3)  # fmt: skip
+    tokens = max(8192, (concurrency + prompt + 127) // 64 * 64)
+    waits = point.dtype != "nvfp4" and point.gpu == "b200_sxm" and prompt == point.output_tokens
+    holds = "batch_wait_timeout_iters=40; batch_wait_max_tokens_ratio=0.8"
+    options = holds if waits and 64 <= concurrency < 256 else ""
+    return replace(point, max_num_batched_tokens=tokens, gpu_memory_utilization=share, kv_cache_dtype="fp8",
+                   max_num_seqs=2048, scheduler_options=options)  # fmt: skip
+
+
+def _is_mtp(point: Point, source: str) -> bool:
+    if "DeepSeek" not in point.model:
+        return False
+    in_2026 = "measured=2026" in source
+    return "1.2.0rc6.post3" in point.version or ("1.1.0rc2.post2" in point.version and in_2026)
+
+
+def _vllm(point: Point, source: str) -> Point:
+    if "gpt-oss" in point.model:
+        blackwell = point.gpu in ("b200_sxm", "b300_sxm")
+        return replace(point, gpu_memory_utilization=0.9, max_num_seqs=512 if blackwell else point.concurrency,
+                       kv_cache_dtype="fp8" if blackwell else "auto")  # fmt: skip
+    if "Kimi" in point.model:
+        fp4 = point.dtype == "nvfp4"
+        return replace(point, gpu_memory_utilization=0.9 if fp4 else 0.95, max_num_seqs=point.concurrency)
+    fp4 = point.dtype == "nvfp4"
+    return replace(point, gpu_memory_utilization=0.9 if fp4 else 0.95,
+                   max_num_seqs=point.concurrency if fp4 else max(1024, point.concurrency))  # fmt: skip

@@ -1,0 +1,54 @@
+"""What a profile changes in prices: factors, and the floor of steps that the host must launch."""
+
+from dataclasses import replace
+
+from simserve.arch.ops import EXPERT_LAUNCHES
+from simserve.perf.host import load_profile
+from simserve.perf.model import TableCost, build_cost
+from simserve.spec.hardware import load_gpu
+from simserve.spec.model import load_model
+
+PLAIN = load_profile("vllm", calibrated=False)
+
+
+def cost(**changes: object) -> TableCost:
+    """Llama-3.1-8B on H100 under a changed profile."""
+    base = build_cost(load_model("meta-llama/Llama-3.1-8B"), load_gpu("h100_sxm"), profile=PLAIN)
+    return base.under(replace(PLAIN, **changes))  # type: ignore[arg-type]
+
+
+def test_a_step_of_prompts_is_no_faster_than_its_launches() -> None:
+    """1 + 32 x (4 GEMMs, attention) + the passes between them, 100 us each; captured steps are not held up."""
+    plain, slow = cost(), cost(eager_ns_per_op=100_000)
+    launches = slow.ops.launches
+    assert launches == 1 + 32 * 5 + sum(op.count for op in slow.ops.elementwise)
+    assert slow.step_ns([(1000, 0)], 0, 0, 1) == launches * 100_000 + PLAIN.host_ns_per_step
+    assert slow.step_ns([(8192, 0)], 0, 0, 1) == plain.step_ns([(8192, 0)], 0, 0, 1)
+    assert slow.step_ns([(200, 0)], 0, 0, 1) == plain.step_ns([(200, 0)], 0, 0, 1)
+    assert slow.step_ns((), 4, 4000, 4) == plain.step_ns((), 4, 4000, 4)
+    named = dict(slow.explain([(1000, 0)], 0, 0, 1))
+    assert named["launches"].ns > 0
+    assert abs(sum(price.ns for price in named.values()) - slow.step_ns([(1000, 0)], 0, 0, 1)) <= 1
+
+
+def test_factors_scale_their_family_alone() -> None:
+    """Twice the GEMMs, and the LM head, which is one; the rest of the explanation stays."""
+    step = [(900, 0)], 3, 900, 4
+    plain, twice = dict(cost().explain(*step)), dict(cost(gemm_time_factor=2.0).explain(*step))
+    for name, price in plain.items():
+        gemm = price.table.endswith("/gemm")
+        assert abs(twice[name].ns - price.ns * (2 if gemm else 1)) < 1e-6 * price.ns
+    slow = dict(cost(prefill_attention_time_factor=3.0).explain(*step))
+    assert abs(slow["prefill_attention"].ns / plain["prefill_attention"].ns - 3) < 1e-9
+    decode = dict(cost(decode_attention_time_factor=3.0).explain((), 3, 900, 3))
+    alone = dict(cost().explain((), 3, 900, 3))
+    assert abs(decode["decode_attention"].ns / alone["decode_attention"].ns - 3) < 1e-9
+
+
+def test_an_expert_layer_is_several_launches() -> None:
+    """As many as `EXPERT_LAUNCHES` for each of its layers."""
+    model = load_model("Qwen/Qwen3-30B-A3B")
+    ops = build_cost(model, load_gpu("h100_sxm")).ops
+    assert ops.experts is not None
+    several = (ops.gemms, ops.attentions, ops.elementwise)
+    assert ops.launches == 1 + 48 * EXPERT_LAUNCHES + sum(op.count for group in several for op in group)
