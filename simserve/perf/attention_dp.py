@@ -26,6 +26,7 @@ from simserve.perf.collective import AllReduceCurve, measured_exchange
 from simserve.perf.compile import Formats, Tables, TokenOp
 from simserve.perf.cost import PricedCost
 from simserve.perf.host import EngineProfile
+from simserve.perf.internode import link_ns
 from simserve.perf.model import NO_DRAFTS
 from simserve.perf.priced import Priced, Source
 from simserve.perf.speculative import Drafts
@@ -144,19 +145,31 @@ def shared_ops(
 
 
 def _deepep(experts: Experts, layout: Layout, tables: Tables, method: str) -> list[TokenOp]:
-    """DeepEP's kernels, over all ranks that hold experts, each with its share of the tokens."""
+    """DeepEP's kernels, over all ranks that hold experts, each with its share of the tokens.
+
+    Over several nodes: as measured in one, and each token once to each other node that has one of its experts.
+    """
     ranks = layout.stage_gpus
-    tokens = np.arange(1, tables.formats.max_tokens + 1, dtype=np.float64) / ranks
-    shape = (ranks, experts.hidden, experts.experts, experts.topk)
+    near = min(ranks, tables.gpu.gpus_per_node)
+    pair = tables.origin("moe_exchange", "method", method)
+    row = ACTIVATION_BYTES * experts.hidden
+    if pair is None:
+        return [
+            tables.collective(f"moe_{op}", "all_to_all", row_bytes=row * experts.topk // ranks, count=experts.count,
+                              ranks=ranks)
+            for op in ("dispatch", "combine")
+        ]  # fmt: skip
+    tokens = np.maximum(np.arange(1, tables.formats.max_tokens + 1, dtype=np.float64) / ranks, 1.0)
     found = []
     for op in ("dispatch", "combine"):
-        pair = tables.origin("moe_exchange", "method", method)
-        if pair is None or ranks > tables.gpu.gpus_per_node:
-            name = "all_to_all"
-            row = ACTIVATION_BYTES * experts.hidden * experts.topk // ranks
-            found.append(tables.collective(f"moe_{op}", name, row_bytes=row, count=experts.count, ranks=ranks))
-            continue
-        curve = measured_exchange(*pair, op, method, shape, np.maximum(tokens, 1.0))
+        curve = measured_exchange(*pair, op, method, (near, experts.hidden, experts.experts, experts.topk), tokens)
+        if near < ranks:
+            nodes = ranks / near
+            others = (nodes - 1) * (1 - (1 - 1 / nodes) ** experts.topk)
+            link = tables.link()
+            note = f"{ranks} ranks over {link.name}; {curve.note}".rstrip("; ")
+            ns = curve.ns + link_ns(link, tokens * row * others)
+            curve = replace(curve, ns=ns, source="modelled", note=note)
         ns = np.concatenate([[0.0], curve.ns * experts.count])
         at = partial(_per_rank, curve, ranks)
         found.append(TokenOp(f"moe_{op}", ns, at, f"{pair[1].name}/moe_exchange", curve.note))
