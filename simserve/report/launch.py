@@ -27,6 +27,10 @@ _MANY_NODES = (
     "# one server over several nodes: start a Ray cluster over them and add --distributed-executor-backend ray, or "
     "add --nnodes, --node-rank and --master-addr on each"
 )
+_RANKS_ON_NODES = (
+    "# data-parallel ranks on several nodes: the same command on each, with --data-parallel-size-local for the ranks "
+    "there, --data-parallel-address of the first, and on the others --headless and --data-parallel-start-rank"
+)
 _CAPPED = (
     "# --max-model-len is all that the simulated KV cache holds; if vLLM finds less memory it says how far to lower it"
 )
@@ -203,7 +207,7 @@ def _remarks(model: Served, run: Outcome) -> list[str]:
             spread = f", {_per_node(pool)} on each node" if d.replicas > _per_node(pool) else ""
             lines.append(f"# a {d.router.replace('_', '-')} load balancer in front of ports {ports}{spread}")
         if d.gpus_per_replica > _gpus_per_node(pool):
-            lines.append(_MANY_NODES)
+            lines.append(_RANKS_ON_NODES if d.data_parallel_size > 1 else _MANY_NODES)
         if d.moe_tensor_parallel_size is not None:
             lines.append(
                 f"# simulated with each expert split over {d.moe_tensor_parallel_size} ranks, for which `vllm serve` "

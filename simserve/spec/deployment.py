@@ -203,4 +203,5 @@ class DeploymentSpec(Spec):
             ("PCP", self.prefill_context_parallel_size), ("DCP", self.decode_context_parallel_size),
         )  # fmt: skip
         words = [f"{name}{size}" for name, size in sizes if size > 1 or name == "TP"]
-        return " ".join([*words, *(["EP"] if self.enable_expert_parallel else [])])
+        shares = self.enable_expert_parallel and self.gpus_per_replica > self.pipeline_parallel_size
+        return " ".join([*words, *(["EP"] if shares else [])])
