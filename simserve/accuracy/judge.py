@@ -94,7 +94,7 @@ def deployment_of(point: Point, *, calibrated: bool = True) -> DeploymentSpec:
         "kv_cache_dtype": point.kv_cache_dtype, "max_num_batched_tokens": point.max_num_batched_tokens,
         "max_num_seqs": point.max_num_seqs or max(256, point.concurrency),
         "scheduler_options": _declared(scheduler, point) | options_of(point),
-        "num_speculative_tokens": point.num_speculative_tokens,
+        "num_speculative_tokens": point.num_speculative_tokens, "acceptance_rate": point.acceptance_rate,
     }  # fmt: skip
     own = load_profile(scheduler, point.version).gpu_memory_utilization
     values["gpu_memory_utilization"] = point.gpu_memory_utilization or own

@@ -48,6 +48,7 @@ class Point:
     gpu_memory_utilization: float = 0.0
     scheduler_options: str = ""
     num_speculative_tokens: int = 0
+    acceptance_rate: float = 0.7
     obstacle: str = ""
 
     @property

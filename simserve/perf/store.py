@@ -54,9 +54,18 @@ class TableInfo:
 
 def table_path(device: str, family: str) -> Path | None:
     """The table of a device and family, the user's own folder first (.parquet or .csv), or None."""
-    folders = (folder / device for folder in data_dirs("perfdb"))
-    paths = (folder / f"{family}{suffix}" for folder in folders for suffix in (".parquet", ".csv"))
-    return next((path for path in paths if path.is_file()), None)
+    key = os.environ.get("SIMSERVE_DATA", ""), device, family
+    if key not in _found:
+        folders = (folder / device for folder in data_dirs("perfdb"))
+        paths = (folder / f"{family}{suffix}" for folder in folders for suffix in (".parquet", ".csv"))
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
+            return None
+        _found[key] = path
+    return _found[key]
+
+
+_found: dict[tuple[str, str, str], Path] = {}  # pricing a run asks thousands of times; what is missing is not kept
 
 
 def _is_own(path: Path) -> bool:
