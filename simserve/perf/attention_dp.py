@@ -70,8 +70,8 @@ class AttentionDpCost:
         if not prefill:
             seqs, context, heads = self._decode_share(decode_seqs, decode_context_tokens, sampled)
             return self.rank.step_ns((), seqs, context, heads) + self._decode_ns[self._tokens(seqs, decode_seqs)]
-        slowest, tokens = self._slowest(prefill, decode_seqs, decode_context_tokens, sampled)
-        ns = self.rank.step_ns(*slowest) + self._shared_ns[tokens]
+        own_ns, _, tokens = self._slowest(prefill, decode_seqs, decode_context_tokens, sampled)
+        ns = own_ns + self._shared_ns[tokens]
         return max(ns, self._launches_ns) if tokens > self.profile.max_mixed_cudagraph_tokens else ns
 
     def decode_run_ns(self, decode_seqs: int, decode_context_tokens: int, steps: int) -> NDArray[np.int64]:
@@ -83,7 +83,7 @@ class AttentionDpCost:
         self, prefill: Sequence[tuple[int, int]], decode_seqs: int, decode_context_tokens: int, sampled: int
     ) -> list[tuple[str, Priced]]:
         """The slowest rank's operations, then what all share."""
-        slowest, tokens = self._slowest(prefill, decode_seqs, decode_context_tokens, sampled)
+        _, slowest, tokens = self._slowest(prefill, decode_seqs, decode_context_tokens, sampled)
         shared = [(op.name, op.price(tokens)) for op in self.shared]
         if not prefill and self._shared_ns[tokens]:
             share = self._decode_ns[tokens] / self._shared_ns[tokens]
@@ -110,8 +110,8 @@ class AttentionDpCost:
 
     def _slowest(
         self, prefill: Sequence[tuple[int, int]], decode_seqs: int, context: int, sampled: int
-    ) -> tuple[Rank, int]:
-        """What the slowest rank does, and the tokens that the experts see."""
+    ) -> tuple[int, Rank, int]:
+        """(ns, what it does) of the slowest rank, and the tokens that the experts see."""
         seqs, own_context, _ = self._decode_share(decode_seqs, context, 0)
         loads: list[list[tuple[int, int]]] = [[] for _ in range(self.ranks)]
         tokens = [0] * self.ranks
@@ -120,9 +120,12 @@ class AttentionDpCost:
             loads[least].append(chunk)
             tokens[least] += chunk[0]
         ended = max(sampled - decode_seqs, 0)
-        ranks: list[Rank] = [(own, seqs, own_context, min(len(own), ended) + min(seqs, sampled)) for own in loads]
-        slowest = max((rank for rank in ranks if rank[0] or rank[1]), key=lambda rank: self.rank.step_ns(*rank))
-        return slowest, self._tokens(max(tokens) + seqs, decode_seqs + sum(tokens))
+        # a rank with a prompt has as many decodes as one without, so it is the slower one
+        ranks: list[Rank] = [
+            (own, seqs, own_context, min(len(own), ended) + min(seqs, sampled)) for own in loads if own or not prefill
+        ]
+        ns, slowest = max((self.rank.step_ns(*rank), index) for index, rank in enumerate(ranks))
+        return ns, ranks[slowest], self._tokens(max(tokens) + seqs, decode_seqs + sum(tokens))
 
 
 def shared_ops(
