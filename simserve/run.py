@@ -20,6 +20,7 @@ from simserve.build import (
     resolve_pools,
 )
 from simserve.metrics import Metrics, compute
+from simserve.perf.host import EngineProfile
 from simserve.perf.sampled import SampledCost
 from simserve.perf.scaled import ScaledCost
 from simserve.sim.cluster import Cluster
@@ -77,14 +78,15 @@ class RunResult:
 def simulate(
     model: ModelSpec, deployment: DeploymentSpec, workload: RequestSet, *,
     slo: SloSpec | None = None, leap: bool = True, until_ns: int | None = None, cost_factor: float = 1.0,
-    client_side: bool = False,
+    client_side: bool = False, profile: EngineProfile | None = None,
 ) -> RunResult:  # fmt: skip
     """Play `workload` on `deployment`; Infeasible if it does not fit. cost_factor: every step takes so many times.
 
-    client_side: times are those of a client of the API server, with HTTP and tokenizer (`EngineProfile.api_ns`).
+    client_side: times are those of a client of the API server, with HTTP and tokenizer (`EngineProfile.api_ns`);
+    profile: instead of the deployment's own engine profile.
     """
     deployment = resolve_pools(deployment)
-    engines = _engines(model, deployment)
+    engines = _engines(model, deployment, profile)
     if deployment.system is None:
         cluster = Cluster(build_router(deployment), snapshot_interval_ns=_snapshot_ns(deployment), leap=leap)
         _add(cluster, model, engines[0], cost_factor)
@@ -109,13 +111,16 @@ def _front_end(engine: Engine) -> FrontEnd:
     return FrontEnd(profile.api_ns, profile.api_ns_per_token)
 
 
-def _engines(model: ModelSpec, deployment: DeploymentSpec) -> tuple[Engine, ...]:
+def _engines(
+    model: ModelSpec, deployment: DeploymentSpec, profile: EngineProfile | None
+) -> tuple[Engine, ...]:  # fmt: skip
     """Cost model, blocks and memory of each pool."""
     found: list[Engine] = []
     first = 0
     for name, own in deployment.engines():
         gpu = load_gpu(own.gpu)
-        cost = SampledCost(deployment_cost(model, own, gpu))
+        tables = deployment_cost(model, own, gpu)
+        cost = SampledCost(tables if profile is None else tables.under(profile))
         blocks = deployment_blocks(model, own, gpu)
         placed = placed_bytes(model, own, gpu, blocks)
         found.append(Engine(name, own, blocks, placed, cost, range(first, first + own.replicas)))

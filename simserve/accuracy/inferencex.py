@@ -29,8 +29,6 @@ def is_inferencex(source: str) -> bool:
 
 def with_recipe(point: Point, source: str) -> Point:
     """The point with the settings of its script; as it is where none is known."""
-    if not is_inferencex(source):
-        return point
     recipe = {"sglang": _sglang, "trtllm": _trtllm, "vllm": _vllm}.get(point.framework)
     return recipe(point, source) if recipe else point
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from simserve.accuracy.points import Point
 from simserve.errors import SimserveError, SpecError
-from simserve.perf.host import load_profile
+from simserve.perf.host import EngineProfile, load_profile
 from simserve.run import half_width, simulate
 from simserve.sim.plan import knobs
 from simserve.spec.base import parse
@@ -22,7 +22,6 @@ from simserve.units import NS_PER_MS, NS_PER_S
 from simserve.workload.requests import RequestSet
 
 Floats = NDArray[np.float64]
-CALIBRATION_SHARE = 0.7
 BANDS = ((1, 8), (9, 32), (33, 128), (129, 1 << 30))
 
 
@@ -35,6 +34,7 @@ class Verdict:
     tpot_ms: float | None = None
     tokens_per_s_per_gpu: float | None = None
     half_width: float | None = None
+    e2e_ms: float | None = None
     problem: str = ""
 
 
@@ -51,35 +51,28 @@ class Score:
     spearman: float | None
 
 
-def predict(point: Point, seed: int = 0, *, calibrated: bool = True) -> Verdict:
+def predict(
+    point: Point, seed: int = 0, *, calibrated: bool = True, profile: EngineProfile | None = None
+) -> Verdict:
     """Play one point; a deployment that cannot be is a verdict with a problem, never an error.
 
-    calibrated: with the constants of the engine profiles that were fitted to such points.
+    calibrated: with the constants of the engine profiles that were fitted to such points; profile: instead of them.
     """
     if point.obstacle:
         return Verdict(point, problem=point.obstacle)
     try:
         deployment = deployment_of(point, calibrated=calibrated)
-        run = simulate(load_model(point.model), deployment, requests_of(point, seed), client_side=True)
+        load = requests_of(point, seed)
+        run = simulate(load_model(point.model), deployment, load, client_side=True, profile=profile)
     except SimserveError as error:
         return Verdict(point, problem=str(error))
     requests = run.trace.requests
     first, last = requests["first_token_ns"], requests["finish_ns"]
     ttft = (first - requests["arrival_ns"]) / NS_PER_MS
     tpot = (last - first) / NS_PER_MS / np.maximum(requests["output_tokens"] - 1, 1)
+    e2e = (last - requests["arrival_ns"]) / NS_PER_MS
     rate = float(requests["output_tokens"].sum()) / (run.trace.end_ns / NS_PER_S) / run.num_gpus
-    return Verdict(point, float(ttft.mean()), float(tpot.mean()), rate, half_width(run))
-
-
-def split(points: Sequence[Point], part: str, seed: int = 0) -> list[Point]:
-    """The points of the 'calibration' scenarios, 70 % of them drawn by `seed`, or of the 'held-out' ones.
-
-    Whole scenarios go one way or the other; constants are fitted on the first part alone.
-    """
-    scenarios = sorted({point.scenario for point in points if not point.obstacle}, key=repr)
-    order = np.random.default_rng(seed).permutation(len(scenarios))
-    chosen = {scenarios[i] for i in order[: int(CALIBRATION_SHARE * len(scenarios))]}
-    return [point for point in points if (point.scenario in chosen) == (part == "calibration")]
+    return Verdict(point, float(ttft.mean()), float(tpot.mean()), rate, half_width(run), float(e2e.mean()))
 
 
 def deployment_of(point: Point, *, calibrated: bool = True) -> DeploymentSpec:
@@ -143,6 +136,7 @@ def measured_rate(point: Point) -> float | None:
 METRICS: dict[str, tuple[Callable[[Verdict], float | None], Callable[[Point], float | None]]] = {
     "ttft": (lambda v: v.ttft_ms, lambda p: p.ttft_ms),
     "tpot": (lambda v: v.tpot_ms, lambda p: p.tpot_ms),
+    "e2e": (lambda v: v.e2e_ms, lambda p: p.e2e_ms),
     "throughput": (lambda v: v.tokens_per_s_per_gpu, measured_rate),
 }
 
@@ -152,14 +146,15 @@ def scores(verdicts: Iterable[Verdict]) -> list[Score]:
     done = [v for v in verdicts if not v.problem]
     found = []
     for metric, (predicted, measured) in METRICS.items():
-        pairs = [(v, predicted(v), measured(v.point)) for v in done]
-        whole = [(v, p, m) for v, p, m in pairs if p is not None and m]
+        pairs = [(v.point.scenario, predicted(v), measured(v.point)) for v in done]
+        whole = [(s, p, m) for s, p, m in pairs if p is not None and m]
         if whole:
-            found.append(_score(metric, whole))
+            found.append(score(metric, whole))
     return found
 
 
-def _score(metric: str, rows: Sequence[tuple[Verdict, float, float]]) -> Score:
+def score(metric: str, rows: Sequence[tuple[Hashable, float, float]]) -> Score:
+    """The score of (scenario, predicted, measured) rows."""
     error = np.array([predicted / measured - 1 for _, predicted, measured in rows])
     size = np.abs(error)
     return Score(
@@ -168,11 +163,11 @@ def _score(metric: str, rows: Sequence[tuple[Verdict, float, float]]) -> Score:
     )  # fmt: skip
 
 
-def _spearman(rows: Sequence[tuple[Verdict, float, float]]) -> float | None:
+def _spearman(rows: Sequence[tuple[Hashable, float, float]]) -> float | None:
     """Mean rank correlation within scenarios of at least four points, weighted by their number."""
-    by_scenario: dict[object, list[tuple[float, float]]] = {}
-    for verdict, predicted, measured in rows:
-        by_scenario.setdefault(verdict.point.scenario, []).append((predicted, measured))
+    by_scenario: dict[Hashable, list[tuple[float, float]]] = {}
+    for scenario, predicted, measured in rows:
+        by_scenario.setdefault(scenario, []).append((predicted, measured))
     total = weight = 0.0
     for pairs in by_scenario.values():
         if len(pairs) >= 4:

@@ -14,7 +14,11 @@ Formats: an empty quantisation is bf16; int4 and mxfp4 are held by experts alone
 the published checkpoint is fp8 in blocks (DeepSeek, MiniMax, Kimi, Qwen), `fp8` means that. The file does not say how
 KV was cached: fp8 is assumed beside quantised weights under TensorRT-LLM and vLLM, 16 bit elsewhere, as decided on the
 calibration scenarios, where 16 bit lets requests queue for memory that the measured ones never queued for (mean
-error of TTFT 50 against 42 % and 53 against 27 %; under SGLang it was not so).
+error of TTFT 50 against 42 % and 53 against 27 %; under SGLang it was not so). InferenceX's runs have the settings of
+its scripts (`inferencex`). Of the others it is not said either how lengths were drawn; decided on the calibration
+scenarios: SGLang's are of equal length (median error of TTFT on Qwen3-32B 13 against 84 %), and TensorRT-LLM 1.0.0rc3
+held one of max_batch_size = concurrency seats back on Llama-3.1-8B (its TTFT exceeds the model's by one mean
+inter-departure time at all loads from 8 to 64 clients; 26 against 48 %).
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from simserve.accuracy.inferencex import with_recipe
+from simserve.accuracy.inferencex import is_inferencex, with_recipe
 from simserve.accuracy.points import Point
 from simserve.errors import MissingData, UnknownName
 from simserve.perf.importers.aiconfigurator import find_package
@@ -72,7 +76,7 @@ def silicon_points(package_dir: Path | None = None, flags: Path | None = None) -
         if reason:
             left_out[reason] += 1
         else:
-            points.append((number, with_recipe(_point(row), str(row["silicon_data_source"]))))
+            points.append((number, _as_run(_point(row), str(row["silicon_data_source"]))))
     return Sample(points, dict(left_out))
 
 
@@ -129,6 +133,17 @@ def _point(row: dict[str, Any]) -> Point:
         mxfp4 = "w4a16_mxfp4" if load_gpu(point.gpu).architecture == "hopper" else "w4a8_mxfp4_mxfp8"
         point = replace(point, dtype="bf16", moe_dtype=mxfp4, kv_cache_dtype="auto")
     return replace(point, obstacle=_obstacle(point, row))
+
+
+def _as_run(point: Point, source: str) -> Point:
+    """The point with what is known, or was decided, of the settings of its run."""
+    if is_inferencex(source):
+        return with_recipe(point, source)
+    if point.framework == "sglang" and "Llama" not in point.model:
+        return replace(point, least_share=1.0)
+    if point.version == "1.0.0rc3" and "Llama" in point.model:
+        return replace(point, max_num_seqs=max(1, point.concurrency - 1))
+    return point
 
 
 def _obstacle(point: Point, row: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simserve.cli.console import make_console
 from simserve.errors import SpecError
 
 if TYPE_CHECKING:
@@ -97,10 +98,9 @@ def _data_folder() -> Path:
 @contextmanager
 def _bar(family: str) -> Iterator[Callable[[int, int, str], None]]:
     """Yields report(done, total, what); a bar at a terminal only."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     bar = Progress(
         BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}"),
         console=console, transient=True, disable=not console.is_terminal,

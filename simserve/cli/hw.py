@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from simserve.cli.console import make_console
 from simserve.errors import UnknownName
 
 app = typer.Typer(help="Hardware: list it, show one with its sources.")
@@ -14,7 +15,6 @@ app = typer.Typer(help="Hardware: list it, show one with its sources.")
 @app.command("list")
 def list_hardware() -> None:
     """GPUs with memory, bandwidth, peak and price; then hosts and links by name."""
-    from rich.console import Console
     from rich.table import Table
 
     from simserve.spec.hardware import gpu_names, host_names, link_names, load_gpu
@@ -26,7 +26,7 @@ def list_hardware() -> None:
         peak = {t: f"{g.peak_flops[t] / 1e12:.0f}" if t in g.peak_flops else "-" for t in ("bf16", "fp8")}
         table.add_row(g.name, format_bytes(g.memory_bytes), f"{g.memory_bandwidth_bytes_per_s / 1e9:.0f}",
                       peak["bf16"], peak["fp8"], g.interconnect, f"{g.price_usd_per_hour:.2f}")  # fmt: skip
-    console = Console()
+    console = make_console()
     console.print(table)
     console.print(f"hosts: {', '.join(host_names())}\nlinks: {', '.join(link_names())}", highlight=False)
 

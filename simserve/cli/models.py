@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from simserve.cli.console import make_console
+
 app = typer.Typer(help="Model architectures: list them, import one from config.json.", no_args_is_help=False)
 
 
 @app.command("list")
 def list_models() -> None:
     """One line per model: name, parameters, layers, heads."""
-    from rich.console import Console
     from rich.table import Table
 
     from simserve.arch.memory import parameter_count
@@ -25,7 +26,7 @@ def list_models() -> None:
         heads = f"{m.num_attention_heads} / {m.num_key_value_heads}"
         table.add_row(m.name, f"{parameter_count(m) / 1e9:.2f} B", str(m.num_hidden_layers), heads,
                       str(m.max_position_embeddings))  # fmt: skip
-    Console().print(table)
+    make_console().print(table)
 
 
 @app.command("import")

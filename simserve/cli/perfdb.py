@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from simserve.cli.collect import collect
+from simserve.cli.console import make_console
 from simserve.errors import SpecError
 
 app = typer.Typer(help="Kernel tables: list, show, query, plot, validate, build, collect.")
@@ -20,7 +21,6 @@ app.command("collect")(collect)
 def list_tables() -> None:
     """One line per table: device, family, rows, size, origin."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     from simserve.perf.store import list_tables as all_tables
@@ -33,7 +33,7 @@ def list_tables() -> None:
         package = " ".join(str(entry[k]) for k in ("package", "package_version") if k in entry)
         source = ": ".join(word for word in (package, _frameworks(entry)) if word)
         shown.add_row(t.device, t.family, f"{t.rows:,}", f"{t.size_bytes / 1000:,.0f}", source)
-    Console().print(shown)
+    make_console().print(shown)
 
 
 def _frameworks(entry: Mapping[str, Any]) -> str:
@@ -178,7 +178,6 @@ def validate(
 def _print_errors(rows: list[dict[str, Any]]) -> None:
     """One line per table and kind of error; a bar holds for the median when a block is left out."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     shown = Table(box=SIMPLE_HEAD)
@@ -191,7 +190,7 @@ def _print_errors(rows: list[dict[str, Any]]) -> None:
         kind = row["kind"].removeprefix("leave_").removesuffix("_out")
         shown.add_row(row["device"], row["family"], kind, *numbers, f"{error['points']:,}", verdict)
     missed = [row for row in rows if row["bar"] is not None and row["error"]["median"] > row["bar"]]
-    console = Console()
+    console = make_console()
     console.print(shown)
     total = sum(row["bar"] is not None for row in rows)
     console.print(f"{total - len(missed)} of {total} bars met", highlight=False)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from simserve.cli.console import make_console
+
 if TYPE_CHECKING:
     from simserve.search.objective import Outcome
 
@@ -13,13 +15,12 @@ if TYPE_CHECKING:
 @contextmanager
 def progress_bar() -> Iterator[Callable[[int, int, Outcome | None], None]]:
     """Yields report(done, total, latest outcome); the bar names the best configuration so far."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from simserve.search.objective import ranked
     from simserve.search.result import describe
 
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     best: list[Outcome] = []
     bar = Progress(
         BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}"),

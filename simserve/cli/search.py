@@ -12,6 +12,7 @@ import typer
 
 from simserve.cli import options as opt
 from simserve.cli.check import check_names, located
+from simserve.cli.console import make_console
 from simserve.errors import Infeasible, SpecError
 
 if TYPE_CHECKING:
@@ -107,7 +108,6 @@ def _inputs(
 def _search(
     inputs: Inputs, study: Path | None, folder: Path, *, jobs: int, resume: bool, top: int, json_out: str | None
 ) -> None:
-    from rich.console import Console
 
     from simserve.cli.progress import progress_bar
     from simserve.report.save import check_targets
@@ -124,7 +124,7 @@ def _search(
             raise
         print(f"simserve: interrupted; resume with: {_again()}", file=sys.stderr)
         raise typer.Exit(130) from None
-    console = Console()
+    console = make_console()
     if json_out != "-":
         print_search(console, result, top=top)
     store(console, result, folder, json_out)

@@ -9,6 +9,7 @@ import typer
 
 from simserve.cli import options as opt
 from simserve.cli.check import check_names, located
+from simserve.cli.console import make_console
 from simserve.errors import SpecError
 
 if TYPE_CHECKING:
@@ -89,7 +90,6 @@ def _simulate(
     study: Path | None, flags: opt.Flags, deployment: dict[str, Any], json_out: str | None, out: Path | None,
     trace_out: Path | None, timeline: Path | None, *, interval: bool,
 ) -> None:  # fmt: skip
-    from rich.console import Console
 
     from simserve.cli.search import store
     from simserve.report.save import check_targets
@@ -111,7 +111,7 @@ def _simulate(
         inputs = prepare(asked, base_dir=opt.base_dir(study), requests=limit)
         run = play(inputs)
     result = simulated(inputs, run, with_interval(inputs, run) if interval else None)
-    console = Console()
+    console = make_console()
     if json_out != "-":
         print_simulation(console, result)
     store(console, result, out, json_out)

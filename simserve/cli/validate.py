@@ -4,32 +4,42 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simserve.errors import SpecError, UnknownName
+from simserve.cli.console import make_console
+from simserve.cli.options import COMMAND_LINE
+from simserve.errors import SpecError
 
 if TYPE_CHECKING:
-    from simserve.accuracy.judge import Verdict
+    from rich.table import Table
+
+    from simserve.accuracy.judge import Score, Verdict
+    from simserve.accuracy.judged import Judged
     from simserve.accuracy.points import Point
 
-
-SPLITS = ("calibration", "held-out")
 
 
 def validate(
     records: Annotated[
-        Path | None, typer.Option(help="CSV of measured points (default: aiconfigurator's silicon sample).")
+        Path | None,
+        typer.Option(help="CSV of points, or a records file in YAML (default: aiconfigurator's silicon sample)."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the files that a records file names (default: its own).")
+    ] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="Price with this GPU's tables, e.g. rtx_pro_6000/llmservingsim.")
     ] = None,
     package_dir: Annotated[Path | None, typer.Option(help="An unpacked aiconfigurator_core.")] = None,
     flags: Annotated[
         Path | None, typer.Option(help="CSV of stored cleaning verdicts: row, bad_par, unique_keep.")
     ] = None,
     part: Annotated[
-        str, typer.Option("--split", help="calibration or held-out scenarios (70/30; default: all).")
+        str, typer.Option("--split", help="calibration or held-out scenarios (70/30), or a split of the file.")
     ] = "",
     sample: Annotated[int, typer.Option(min=0, help="So many points, drawn evenly (default: all).")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of lengths and of the sample.")] = 0,
@@ -39,41 +49,98 @@ def validate(
         str | None, typer.Option("--json", metavar="OUT", help="Write scores and points to OUT; '-' prints them.")
     ] = None,
 ) -> None:
-    """Play measured points as they were measured and report how far off TTFT, TPOT and throughput are, by regime.
+    """Play measured points as they were measured and report how far off TTFT, TPOT, E2E and throughput are, by regime.
 
     simserve validate --sample 200 --jobs 2
 
     simserve validate --records my_points.csv --csv judged.csv
+
+    simserve validate --records blis_vllm --data DIR
     """
-    from simserve.accuracy.judge import by_regime, split
+    from simserve.accuracy.records import records_file
     from simserve.report.save import check_targets, to_json, write_atomic
 
     check_targets(None, json_out, csv_out)
-    points, left_out = _points(records, package_dir, flags)
-    if part and part not in SPLITS:
-        raise UnknownName("split", part, SPLITS)
-    if part:
-        points = split(points, part)
-    if sample and sample < len(points):
-        points = _drawn(points, sample, seed)
-    verdicts = _predict(points, seed, jobs)
-    scores = by_regime(verdicts)
-    problems = Counter(v.problem.partition(" in ")[0] if "does not fit" in v.problem else v.problem
-                       for v in verdicts if v.problem)  # fmt: skip
+    described = None if records is None else records_file(records)
+    if described is not None:
+        content = _judged(described, Asked(data, gpu, part, sample, seed, jobs))
+    else:
+        if data is not None or gpu is not None:
+            raise SpecError("is for a records file (YAML)", file=COMMAND_LINE, key="--data" if data else "--gpu")
+        points, left_out = _points(records, package_dir, flags)
+        content = _played(points, left_out, Asked(None, None, part, sample, seed, jobs))
     if csv_out is not None:
-        write_atomic(csv_out, _csv(verdicts))
-    content = {
-        "points": len(points), "predicted": len(points) - sum(problems.values()), "left_out": left_out,
-        "not_predicted": dict(problems), "seed": seed,
-        "scores": [{"regime": regime, "value": value, **asdict(score)} for regime, value, score in scores],
-        "verdicts": [_flat(v) for v in verdicts],
-    }  # fmt: skip
+        write_atomic(csv_out, _csv(content["verdicts"]))
     if json_out is not None and json_out != "-":
         write_atomic(Path(json_out), to_json(content))
     if json_out == "-":
         typer.echo(to_json(content), nl=False)
         return
     _print(content)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options that are not about files, as given."""
+
+    data: Path | None
+    gpu: str | None
+    part: str
+    sample: int
+    seed: int
+    jobs: int
+
+
+def _played(points: list[Point], left_out: dict[str, int], asked: Asked) -> dict[str, Any]:
+    """The report on points."""
+    from simserve.accuracy.judge import by_regime
+    from simserve.accuracy.split import split
+
+    if asked.part:
+        points = split(points, asked.part)
+    if asked.sample and asked.sample < len(points):
+        points = _drawn(points, asked.sample, asked.seed)
+    verdicts = _predict(points, asked.seed, asked.jobs)
+    return _content([_flat(v) for v in verdicts], by_regime(verdicts), left_out, asked.seed)
+
+
+def _judged(path: Path, asked: Asked) -> dict[str, Any]:
+    """The report on what a records file describes: points, requests, or stages."""
+    from joblib import Parallel, delayed
+
+    from simserve.accuracy.judged import by_regime
+    from simserve.accuracy.records import points_of, read_records, work_of
+
+    spec, folder = read_records(path), asked.data or path.parent
+    if spec.kind == "points":
+        if asked.gpu is not None:
+            raise SpecError("is for requests and stages", file=COMMAND_LINE, key="--gpu")
+        rows = points_of(spec, folder)
+        return _played(rows.rows, rows.left_out, asked)
+    if asked.sample:
+        raise SpecError("is for points", file=COMMAND_LINE, key="--sample")
+    work = work_of(spec, folder, gpu=asked.gpu or "", split=asked.part, seed=asked.seed)
+    runs = Parallel(n_jobs=asked.jobs)(delayed(run)() for run in work.runs)
+    records = [record for run in runs for record in run]
+    content = _content([_flat_record(r) for r in records if r.regimes], by_regime(records), work.left_out, asked.seed)
+    content["records"] = [
+        {"record": r.id, "metric": metric, "measured": r.measured[metric], "predicted": r.predicted[metric], "error": e}
+        for r in records if r.listed for metric, e in r.errors().items()
+    ]  # fmt: skip
+    return content
+
+
+def _content(
+    rows: list[dict[str, Any]], scores: Sequence[tuple[str, str, Score]], left_out: dict[str, int], seed: int
+) -> dict[str, Any]:
+    """What is written as JSON: counts, scores, and every record as one flat row."""
+    problems = Counter(p.partition(" in ")[0] if "does not fit" in p else p for row in rows if (p := row["problem"]))
+    return {
+        "points": len(rows), "predicted": len(rows) - sum(problems.values()), "left_out": left_out,
+        "not_predicted": dict(problems), "seed": seed,
+        "scores": [{"regime": regime, "value": value, **asdict(score)} for regime, value, score in scores],
+        "verdicts": rows,
+    }  # fmt: skip
 
 
 def _points(
@@ -99,13 +166,12 @@ def _drawn(points: list[Point], count: int, seed: int) -> list[Point]:
 def _predict(points: Sequence[Point], seed: int, jobs: int) -> list[Verdict]:
     """All verdicts in the order of the points; those of one model and GPU go to one process, which keeps its tables."""
     from joblib import Parallel, delayed
-    from rich.console import Console
     from rich.progress import track
 
     from simserve.accuracy.judge import predict
 
     order = sorted(range(len(points)), key=lambda i: (points[i].model, points[i].gpu, points[i].dtype))
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     work = Parallel(n_jobs=jobs, return_as="generator", batch_size=16 if jobs > 1 else 1)(
         delayed(predict)(points[i], seed) for i in order
     )
@@ -121,20 +187,28 @@ def _flat(verdict: Verdict) -> dict[str, Any]:
     return {**asdict(verdict.point), **predicted, "problem": verdict.problem}
 
 
-def _csv(verdicts: Sequence[Verdict]) -> str:
+def _flat_record(record: Judged) -> dict[str, Any]:
+    """One row: measured and predicted value of each metric in ms."""
+    return {
+        "id": record.id, **{f"{m.replace(' ', '_')}_ms": v for m, v in record.measured.items()},
+        **{f"predicted_{m.replace(' ', '_')}_ms": v for m, v in record.predicted.items()},
+        "predicted_half_width": record.half_width, "problem": record.problem,
+    }  # fmt: skip
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
     import pandas as pd
 
-    if not verdicts:
+    if not rows:
         raise SpecError("there are no points")
-    return str(pd.DataFrame([_flat(v) for v in verdicts]).to_csv(index=False))
+    return str(pd.DataFrame(rows).to_csv(index=False))
 
 
 def _print(content: dict[str, Any]) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = make_console()
     shown = Table(box=SIMPLE_HEAD)
     for header in ("", "metric", "points", "median %", "MAPE %", "p90 %", "bias %", "Spearman"):
         shown.add_column(header, no_wrap=True, justify="left" if header in ("", "metric") else "right")
@@ -144,8 +218,28 @@ def _print(content: dict[str, Any]) -> None:
         name = f"{row['regime']} {row['value']}".strip()
         shown.add_row(name, row["metric"], f"{row['points']:,}", *numbers, f"{100 * row['signed_median']:+.1f}", rank)
     console.print(shown)
+    if "records" in content:
+        console.print(_records_table(content["records"]))
     for reason, count in content["left_out"].items():
         console.print(f"left out: {count:,} rows: {reason}", highlight=False)
     for reason, count in content["not_predicted"].items():
         console.print(f"not predicted: {count:,} points: {reason}", highlight=False)
     console.print(f"{content['predicted']:,} of {content['points']:,} points predicted", highlight=False)
+
+
+def _records_table(records: list[dict[str, Any]]) -> Table:
+    """One row per listed record: measured and predicted ms of each metric, and the error."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    metrics = list(dict.fromkeys(row["metric"] for row in records))
+    cells: dict[str, dict[str, str]] = {}
+    for row in records:
+        text = f"{row['measured']:,.1f} > {row['predicted']:,.1f} {100 * row['error']:+.1f} %"
+        cells.setdefault(row["record"], {})[row["metric"]] = text
+    shown = Table(box=SIMPLE_HEAD, title="measured > predicted, ms", title_justify="left")
+    for header in ("", *metrics):
+        shown.add_column(header, no_wrap=not header, justify="right" if header else "left")
+    for name, own in cells.items():
+        shown.add_row(name, *(own.get(metric, "") for metric in metrics))
+    return shown

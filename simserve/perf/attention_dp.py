@@ -39,25 +39,29 @@ Rank = tuple[list[tuple[int, int]], int, int, int]
 class AttentionDpCost:
     """A `simserve.perf.cost.PricedCost` of `ranks` data-parallel ranks, each priced by `rank`.
 
-    shared: experts and exchange over the tokens of all of them; launches_ns: what the host takes to launch a step that
-    is not captured, which none undercuts; drafts: those that the rank's prices of decode steps are with already;
-    layers: of the model.
+    shared: experts and exchange over the tokens of all of them; launches: operations that the host launches in a step
+    that is not captured, whose time none undercuts; drafts: those that the rank's prices of decode steps are with
+    already; layers: of the model.
     """
 
     def __init__(
-        self, rank: PricedCost, shared: Sequence[TokenOp], ranks: int, profile: EngineProfile, launches_ns: int = 0,
+        self, rank: PricedCost, shared: Sequence[TokenOp], ranks: int, profile: EngineProfile, launches: int = 0,
         drafts: Drafts = NO_DRAFTS, layers: int = 1,
     ) -> None:  # fmt: skip
-        self.rank, self.shared, self.ranks = rank, shared, ranks
+        # the floor of launches is that of rank and experts together
+        self.rank = rank.under(replace(profile, eager_ns_per_op=0))
+        self._rest = (shared, ranks, launches, drafts, layers)
+        factors = {"experts": profile.moe_time_factor}
+        self.shared = [op.times(factors.get(op.name, 1.0)) for op in shared]
+        self.ranks, self.profile = ranks, profile
         self.gpu: GpuSpec = rank.gpu
-        self.profile = profile
         self.formats: Formats = rank.formats
-        self._launches_ns = launches_ns + int(profile.host_ns_per_step)
+        self._launches_ns = launches * profile.eager_ns_per_op + profile.host_ns_per_step
         seqs = rank.formats.max_num_seqs
         self._captured = max(self.profile.capture_sizes(seqs), default=0)
         self._padded = [self.profile.padded_tokens(m, seqs) for m in range(self._captured + 1)]
         self._padded[0] = 0
-        whole = np.sum([op.ns for op in shared], axis=0)
+        whole = np.sum([op.ns for op in self.shared], axis=0)
         self._shared_ns: list[int] = (whole + 0.5).astype(np.int64).tolist()
         rows = np.minimum(np.arange(len(whole)) * drafts.rows, len(whole) - 1)
         drafted = whole * drafts.num_speculative_tokens / layers
@@ -95,6 +99,11 @@ class AttentionDpCost:
             rows.append(("launches", Priced(missing, "modelled", f"engines/{self.profile.name}", note)))
         return rows
 
+    def under(self, profile: EngineProfile) -> AttentionDpCost:
+        """The same tables under another engine profile."""
+        shared, ranks, launches, drafts, layers = self._rest
+        return AttentionDpCost(self.rank, shared, ranks, profile, launches, drafts, layers)
+
     def provenance(self) -> dict[str, Any]:
         """That of a rank, and the tables of what all share."""
         return self.rank.provenance() | {"shared_tables": sorted({op.table for op in self.shared})}
@@ -128,14 +137,12 @@ class AttentionDpCost:
         return ns, ranks[slowest], self._tokens(max(tokens) + seqs, decode_seqs + sum(tokens))
 
 
-def shared_ops(
-    experts: Experts, layout: Layout, tables: Tables, all2all_backend: str, moe_time_factor: float = 1.0
-) -> list[TokenOp]:
+def shared_ops(experts: Experts, layout: Layout, tables: Tables, all2all_backend: str) -> list[TokenOp]:
     """Experts, and dispatch and combine around them, over 1..max_tokens tokens of all ranks.
 
     The exchange runs among the ranks with tokens of their own; those of one tensor-parallel group hold the same.
     """
-    peers, layer = layout.dp * layout.pcp, tables.experts(experts).times(moe_time_factor)
+    peers, layer = layout.dp * layout.pcp, tables.experts(experts)
     if all2all_backend in DEEPEP:
         return [layer, *_deepep(experts, layout, tables, DEEPEP[all2all_backend])]
     around = [

@@ -15,21 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, stdev
 
-from simserve.errors import MissingData
+from simserve.errors import MissingData, UnknownName
 from simserve.perf.host import load_profile
 from simserve.perf.model import build_cost
 from simserve.spec.hardware import load_gpu
-from simserve.spec.model import ModelSpec, load_model
+from simserve.spec.model import load_model
 
 MAX_PREFILL_MS, MAX_DISAGREEMENT = 0.7, 0.05
-# Dense models in the runs, from their config.json: layers, hidden, MLP, heads, KV heads, vocabulary.
-_SHAPES = {
-    "meta-llama/Llama-3.1-70B-Instruct": (80, 8192, 28672, 64, 8, 128256),
-    "meta-llama/Llama-2-7b-hf": (32, 4096, 11008, 32, 32, 32000),
-    "Qwen/Qwen2.5-7B-Instruct": (28, 3584, 18944, 28, 4, 152064),
-    "mistralai/Mistral-Nemo-Instruct-2407": (40, 5120, 14336, 32, 8, 131072),
-    "01-ai/Yi-34B": (60, 7168, 20480, 56, 8, 64000),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +53,7 @@ def residuals(path: Path) -> list[Residual]:
         raise MissingData(f"no measured runs at {path}")
     with path.open(encoding="utf-8", newline="") as file:
         train = (row for row in csv.DictReader(file) if row["split"] == "train" and row["stage"] != "all")
-        return [_residual(row) for row in train if row["hardware"] == "H100" and row["model"] in _SHAPES]
+        return [_residual(row) for row in train if row["hardware"] == "H100" and _dense(row["model"])]
 
 
 def host_constant(path: Path) -> tuple[int, int, int]:
@@ -74,7 +66,7 @@ def _residual(row: dict[str, str]) -> Residual:
     engine = load_profile("vllm")
     limit = int(row["max_num_batched_tokens"])
     cost = build_cost(
-        _model(row["model"]),
+        load_model(row["model"]),
         load_gpu("h100_sxm"),
         tensor_parallel_size=int(row["tp"]),
         max_num_batched_tokens=limit,
@@ -98,16 +90,9 @@ def _residual(row: dict[str, str]) -> Residual:
     )
 
 
-def _model(name: str) -> ModelSpec:
-    layers, hidden, mlp, heads, kv_heads, vocabulary = _SHAPES[name]
-    return load_model("meta-llama/Llama-3.1-8B").model_copy(
-        update={
-            "name": name,
-            "num_hidden_layers": layers,
-            "hidden_size": hidden,
-            "intermediate_size": mlp,
-            "num_attention_heads": heads,
-            "num_key_value_heads": kv_heads,
-            "vocab_size": vocabulary,
-        }
-    )
+def _dense(name: str) -> bool:
+    """Whether this is a dense model that `models/` describes."""
+    try:
+        return load_model(name).experts is None
+    except UnknownName:
+        return False

@@ -84,6 +84,10 @@ class ContextCost:
         rows += [(op.name, replace(op.price(decode_seqs), source="modelled")) for op in self.combine if decode_seqs]
         return rows
 
+    def under(self, profile: EngineProfile) -> ContextCost:
+        """The same tables under another engine profile."""
+        return ContextCost(self.rank.under(profile), self.layout, self.gather, self.combine)
+
     def provenance(self) -> dict[str, Any]:
         """That of the rank."""
         return self.rank.provenance()

@@ -66,6 +66,10 @@ class PricedCost(CostModel, Protocol):
         """Every operation of a step with its price; they add up to `step_ns` but for rounding."""
         ...
 
+    def under(self, profile: EngineProfile) -> PricedCost:
+        """The same tables under another engine profile."""
+        ...
+
     def provenance(self) -> dict[str, Any]:
         """Tables with versions and licence, and the engine profile."""
         ...

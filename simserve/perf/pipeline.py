@@ -8,6 +8,7 @@ overlaps steps. The host's time per step is the first stage's.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -73,12 +74,23 @@ class PipelineCost:
         ]
         return rows + [(op.name, op.price(tokens)) for op in self.sends]
 
+    def under(self, profile: EngineProfile) -> PipelineCost:
+        """The same tables under another engine profile."""
+        later = without_host(profile)
+        stages = [stage.under(later if index else profile) for index, stage in enumerate(self.stages)]
+        return PipelineCost(stages, self.sends, self.ranks)
+
     def provenance(self) -> dict[str, Any]:
         """That of the first stage; the others rest on the same tables."""
         return self.stages[0].provenance() | {"pipeline_sends": [op.note for op in self.sends]}
 
     def _tokens(self, prefill: Sequence[tuple[int, int]], decode_seqs: int) -> int:
         return -(-(decode_seqs + sum(chunk for chunk, _ in prefill)) // self.ranks)
+
+
+def without_host(profile: EngineProfile) -> EngineProfile:
+    """The profile of stages after the first: the host's time per step is spent before."""
+    return replace(profile, host_ns_per_step=0, host_ns_per_seq=0)
 
 
 def sends(hidden: int, layout: Layout, tables: Tables) -> list[TokenOp]:

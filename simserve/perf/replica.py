@@ -69,16 +69,13 @@ def _stage(
         moe_tp=layout.moe_tp,
     )  # fmt: skip
     ops = _without_ends(ops, first, last)
-    own = engine if first else replace(engine, host_ns_per_step=0, host_ns_per_seq=0)
+    own = engine if first else pipeline.without_host(engine)
     experts = ops.experts
     if experts is None or layout.dp * layout.pcp == 1:
         return _rank(model, gpu, layout, formats, own, drafts, ops)
-    # the floor of launches is that of rank and experts together
-    quick = replace(own, eager_ns_per_op=0)
-    rank = _rank(model, gpu, layout, formats, quick, drafts, replace(ops, experts=None))
-    shared = attention_dp.shared_ops(experts, layout, Tables(gpu, formats), all2all_backend, own.moe_time_factor)
-    launches_ns = ops.launches * own.eager_ns_per_op
-    return attention_dp.AttentionDpCost(rank, shared, layout.dp, own, launches_ns, drafts, model.num_hidden_layers)
+    rank = _rank(model, gpu, layout, formats, own, drafts, replace(ops, experts=None))
+    shared = attention_dp.shared_ops(experts, layout, Tables(gpu, formats), all2all_backend)
+    return attention_dp.AttentionDpCost(rank, shared, layout.dp, own, ops.launches, drafts, model.num_hidden_layers)
 
 
 def _rank(

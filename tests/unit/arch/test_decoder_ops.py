@@ -67,16 +67,25 @@ def test_a_split_that_does_not_come_out_is_infeasible(
         decoder_ops(model, ranks)
 
 
-@pytest.mark.parametrize("name", [name for name in model_names() if load_model(name).experts is None])
-@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
+DENSE_SPLITS = [
+    (name, ranks)
+    for name in model_names()
+    for ranks in (1, 2, 4, 8)
+    if load_model(name).experts is None and load_model(name).num_key_value_heads % ranks == 0
+]
+
+
+@pytest.mark.parametrize(("name", "ranks"), DENSE_SPLITS)
 def test_the_gemms_of_all_ranks_hold_all_matrix_weights(name: str, ranks: int) -> None:
-    """Up to 8 ranks nothing is replicated: n x k over layers and ranks, and the rest, make the model."""
+    """Up to as many ranks as key/value heads nothing is replicated: n x k over layers and ranks, and the rest."""
     model = load_model(name)
     ops = decoder_ops(model, ranks)
     matrices = ranks * sum(g.n * g.k * g.count for g in (*ops.gemms, ops.lm_head))
     norms = model.num_hidden_layers * (2 * model.hidden_size + 2 * model.head_dim * model.qk_norm)
+    heads = model.num_attention_heads + 2 * model.num_key_value_heads
+    biases = model.num_hidden_layers * heads * model.head_dim * model.attention_bias
     embedding = model.vocab_size * model.hidden_size
-    assert parameter_count(model) == matrices + norms + model.hidden_size + embedding
+    assert parameter_count(model) == matrices + norms + biases + model.hidden_size + embedding
 
 
 def test_elementwise_traffic_of_llama_8b() -> None:

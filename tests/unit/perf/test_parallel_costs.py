@@ -1,5 +1,6 @@
 """Costs of replicas that are more than a tensor-parallel group: laws of the contract, and sums worked out by hand."""
 
+from dataclasses import replace
 from math import ceil
 
 import numpy as np
@@ -11,13 +12,14 @@ from simserve.perf.attention_dp import AttentionDpCost
 from simserve.perf.compile import Formats, Tables
 from simserve.perf.context import ContextCost
 from simserve.perf.cost import PricedCost
+from simserve.perf.host import load_profile
 from simserve.perf.internode import across
 from simserve.perf.model import TableCost, build_cost
 from simserve.perf.pipeline import PipelineCost
 from simserve.perf.replica import build_replica
 from simserve.perf.speculative import Drafts
 from simserve.spec.hardware import load_gpu, load_link
-from simserve.spec.model import load_model
+from simserve.spec.model import ModelSpec, load_model
 
 LLAMA, MIXTRAL = load_model("meta-llama/Llama-3.1-8B"), load_model("mistralai/Mixtral-8x7B-v0.1")
 DEEPSEEK, QWEN = load_model("deepseek-ai/DeepSeek-V3"), load_model("Qwen/Qwen3-30B-A3B")
@@ -35,9 +37,9 @@ LAYOUTS = [
 
 
 @pytest.mark.parametrize(("model", "layout"), LAYOUTS)
-def test_contract(model: object, layout: Layout) -> None:
+def test_contract(model: ModelSpec, layout: Layout) -> None:
     """A run of steps is the list of the steps, bit for bit; prices add up; a mixed step costs more than its decodes."""
-    cost = build_replica(model, H200, layout, dtype="fp8_block" if model is DEEPSEEK else "bf16")  # type: ignore[arg-type]
+    cost = build_replica(model, H200, layout, dtype="fp8_block" if model is DEEPSEEK else "bf16")
     for seqs in (1, 5, 64):
         steps = [cost.step_ns((), seqs, seqs * 777 + 3 + i * seqs, seqs) for i in range(40)]
         assert steps == cost.decode_run_ns(seqs, seqs * 777 + 3, 40).tolist()
@@ -50,6 +52,20 @@ def test_contract(model: object, layout: Layout) -> None:
     assert cost.step_ns(prefill, 10, 9000, 12) > cost.step_ns((), 10, 9000, 10)
 
 
+@pytest.mark.parametrize(("model", "layout"), LAYOUTS)
+def test_under_another_profile_is_as_built_with_it(model: ModelSpec, layout: Layout) -> None:
+    """Host, time factors and launches of the profile, in every part once."""
+    dtype = "fp8_block" if model is DEEPSEEK else "bf16"
+    other = replace(load_profile("vllm"), host_ns_per_step=700_000, moe_time_factor=1.5, gemm_time_factor=0.8,
+                    eager_ns_per_op=30_000, max_mixed_cudagraph_tokens=0)  # fmt: skip
+    built = build_replica(model, H200, layout, dtype=dtype, profile=other)
+    changed = build_replica(model, H200, layout, dtype=dtype).under(other)
+    for call in (((), 10, 9000, 10), (((900, 100), (17, 0)), 10, 9000, 12)):
+        assert changed.step_ns(*call) == built.step_ns(*call)
+        assert built.step_ns(*call) != build_replica(model, H200, layout, dtype=dtype).step_ns(*call)
+        assert sum(p.ns for _, p in built.explain(*call)) == pytest.approx(built.step_ns(*call), abs=2 * layout.pp + 4)
+
+
 def test_a_plain_layout_is_the_plain_cost() -> None:
     """No wrapper around tensor parallelism alone."""
     cost = build_replica(LLAMA, H100, Layout(2))
@@ -57,7 +73,7 @@ def test_a_plain_layout_is_the_plain_cost() -> None:
     assert cost.step_ns((), 8, 8000, 8) == build_cost(LLAMA, H100, tensor_parallel_size=2).step_ns((), 8, 8000, 8)
 
 
-def dp_cost(model: object = QWEN, layout: Layout = DP4, **options: object) -> AttentionDpCost:
+def dp_cost(model: ModelSpec = QWEN, layout: Layout = DP4, **options: object) -> AttentionDpCost:
     """A replica of data-parallel ranks."""
     cost = build_replica(model, H100, layout, **options)  # type: ignore[arg-type]
     assert isinstance(cost, AttentionDpCost)
