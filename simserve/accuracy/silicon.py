@@ -8,8 +8,8 @@ Left out, each with its reason and count:
 - rows without a version of the framework, set apart; disaggregated rows.
 `batch_size` is of one data-parallel rank: times attention_dp_size it is the concurrency that the file's notes state.
 Rows under vLLM whose tp and attention dp are the same number n, with n x n expert ranks, are read as n GPUs: n ranks of
-tp 1, as the benchmark's scripts start them. Decided on the calibration scenarios (67 rows): n x n GPUs miss TPOT by
-25 %, n by 9 %, and only n explain H100 rows that ran out of KV cache.
+tp 1, as the benchmark's scripts start them. On the calibration scenarios (46 rows) n x n GPUs miss TPOT by 26 %, n
+by 9 %, and only n explain H100 rows that ran out of KV cache.
 Formats: an empty quantisation is bf16; int4 and mxfp4 are held by experts alone. gpt-oss keeps 16-bit attention. Where
 the published checkpoint is fp8 in blocks (DeepSeek, MiniMax, Kimi, Qwen), `fp8` means that. The file does not say how
 KV was cached: fp8 is assumed beside quantised weights under TensorRT-LLM and vLLM, 16 bit elsewhere, as decided on the
