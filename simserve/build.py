@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simserve.arch.memory import activation_bytes, kv_bytes_per_token, num_gpu_blocks, weight_bytes
+from simserve.arch.layout import Layout
+from simserve.arch.replica import Engine, block_bytes, rank_blocks, stage_weight_bytes, step_bytes
 from simserve.errors import Infeasible, SpecError, UnknownName
+from simserve.perf.cost import PricedCost
 from simserve.perf.host import EngineProfile, has_profile, load_profile
 from simserve.perf.host_copy import large_rate, piece_overhead_ns
-from simserve.perf.model import NO_DRAFTS, TableCost, build_cost
+from simserve.perf.model import NO_DRAFTS
+from simserve.perf.replica import build_replica
 from simserve.perf.speculative import Drafts
 from simserve.policies import EVICTIONS, ROUTERS
 from simserve.sim.cluster import Cluster, OffloadOf
@@ -24,8 +27,20 @@ from simserve.spec.model import ModelSpec
 from simserve.systems import SCHEDULERS, SYSTEMS
 from simserve.units import GIB, NS_PER_S
 
+RANK_LIMITS = ("max_num_batched_tokens", "max_num_seqs")  # of one data-parallel rank
 ACROSS_NODES = "ib_400g"
 BATCH_OF_PIECES = 10_000  # the smallest batch for which anybody has measured what a piece adds
+
+
+def layout_of(deployment: DeploymentSpec) -> Layout:
+    """How one replica is spread over GPUs."""
+    d = deployment
+    if d.pipeline_parallel_size > 1 and d.scheduler != "vllm":
+        raise Infeasible(f"pipeline_parallel_size is modelled with the scheduler vllm, not {d.scheduler}")
+    return Layout(
+        d.tensor_parallel_size, d.data_parallel_size, d.pipeline_parallel_size, d.prefill_context_parallel_size,
+        d.decode_context_parallel_size, d.enable_expert_parallel, d.moe_tensor_parallel_size or 0,
+    )  # fmt: skip
 
 
 def engine_profile(deployment: DeploymentSpec) -> EngineProfile:
@@ -34,17 +49,17 @@ def engine_profile(deployment: DeploymentSpec) -> EngineProfile:
     return load_profile(name, deployment.engine_version, calibrated=deployment.calibrated)
 
 
-def deployment_cost(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> TableCost:
+def deployment_cost(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> PricedCost:
     """The compiled cost model of one replica."""
-    return build_cost(
-        model, gpu,
-        tensor_parallel_size=deployment.tensor_parallel_size,
+    return build_replica(
+        model, gpu, layout_of(deployment),
         dtype=deployment.dtype,
         moe_dtype=deployment.moe_dtype or "",
-        expert_parallel=deployment.enable_expert_parallel,
         kv_cache_dtype=deployment.kv_cache_dtype,
         max_num_batched_tokens=deployment.max_num_batched_tokens,
         max_num_seqs=deployment.max_num_seqs,
+        all2all_backend=deployment.all2all_backend,
+        inter_node_link=deployment.inter_node_link or "",
         profile=engine_profile(deployment),
         drafts=_drafts(deployment),
     )  # fmt: skip
@@ -57,61 +72,63 @@ def _drafts(deployment: DeploymentSpec) -> Drafts:
 
 
 def deployment_blocks(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> int:
-    """KV blocks of one replica: as given, or what the memory leaves, as vLLM's profiling run finds them."""
-    if deployment.num_gpu_blocks is not None:
-        return deployment.num_gpu_blocks
-    return num_gpu_blocks(
-        model, gpu,
-        tp=deployment.tensor_parallel_size,
-        dtype=deployment.dtype,
-        moe_dtype=deployment.moe_dtype or "",
-        expert_parallel=deployment.enable_expert_parallel,
-        kv_cache_dtype=deployment.kv_cache_dtype,
-        gpu_memory_utilization=deployment.gpu_memory_utilization,
+    """KV blocks of one replica, those of all its data-parallel ranks: as given, or what the memory leaves."""
+    layout = layout_of(deployment)
+    layout.check(model)
+    own = deployment.num_gpu_blocks or rank_blocks(
+        model, gpu, layout, _engine(deployment), gpu_memory_utilization=deployment.gpu_memory_utilization,
         block_size=deployment.block_size,
-        max_num_batched_tokens=deployment.max_num_batched_tokens,
-        max_num_seqs=deployment.max_num_seqs,
         rule=engine_profile(deployment).memory_rule,
     )  # fmt: skip
+    return layout.dp * (own - 1) + 1
 
 
 def max_model_len(model: ModelSpec, deployment: DeploymentSpec, blocks: int) -> int:
     """vLLM's rule: as asked, if the KV cache holds one such request; else the most that fits."""
-    capacity = (blocks - 1) * deployment.block_size
+    capacity = deployment.kv_capacity(blocks)
     asked = deployment.max_model_len
     if asked is not None and asked > capacity:
+        size = deployment.kv_block_tokens
         raise Infeasible(
-            f"max_model_len {asked} needs more KV blocks than there are: {blocks - 1} blocks of "
-            f"{deployment.block_size} tokens hold {capacity} tokens"
+            f"max_model_len {asked} needs more KV blocks than there are: {capacity // size} blocks of "
+            f"{size} tokens hold {capacity} tokens"
         )
     return asked or min(model.max_position_embeddings, capacity)
 
 
 def placed_bytes(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec, blocks: int) -> dict[str, int]:
-    """What lies in one GPU's memory, by name; Infeasible if it does not fit."""
-    tp = deployment.tensor_parallel_size
+    """What lies in the memory of one GPU of the fullest pipeline stage, by name; Infeasible if it does not fit."""
+    layout, engine = layout_of(deployment), _engine(deployment)
     memory = Memory({"hbm": gpu.memory_bytes})
-    activations = activation_bytes(model, deployment.max_num_batched_tokens, deployment.max_num_seqs, tp)
+    own = (blocks - 1) // layout.dp + 1
     for name, kind, size in (
-        ("weights", ObjectKind.WEIGHTS, _weights(model, deployment)),
-        ("activations", ObjectKind.ACTIVATIONS, activations),
-        ("kv_cache", ObjectKind.KV_CACHE, blocks * _block_bytes(model, deployment)),
-    ):
+        ("weights", ObjectKind.WEIGHTS,
+         max(stage_weight_bytes(model, layout, engine, stage) for stage in range(layout.pp))),
+        ("activations", ObjectKind.ACTIVATIONS, step_bytes(model, layout, engine)),
+        ("kv_cache", ObjectKind.KV_CACHE, own * _block_bytes(model, deployment)),
+    ):  # fmt: skip
         memory.place("hbm", MemoryObject(name, kind, size))
     return {str(o.name): o.size_bytes for o in memory.objects["hbm"].values()}
 
 
-def _weights(model: ModelSpec, d: DeploymentSpec) -> int:
-    return weight_bytes(model, d.dtype, d.tensor_parallel_size, moe_dtype=d.moe_dtype or "",
-                        expert_parallel=d.enable_expert_parallel)  # fmt: skip
+def _engine(d: DeploymentSpec) -> Engine:
+    return Engine(d.dtype, d.kv_cache_dtype, d.moe_dtype or "", d.max_num_batched_tokens, d.max_num_seqs)
 
 
 def build_scheduler(deployment: DeploymentSpec) -> Scheduler:
-    """A fresh scheduler whose knobs are the deployment's fields of the same name, and its scheduler_options."""
+    """A fresh scheduler whose knobs are the deployment's fields of the same name, and its scheduler_options.
+
+    That of data-parallel ranks has the limits of all together; no request gets more of a step than one rank's budget.
+    """
     part = SCHEDULERS.get(deployment.scheduler)
     known = knobs(part)
     given = {f: getattr(deployment, f) for f in known if hasattr(deployment, f)}
-    return part(**given, **_options(deployment.scheduler, "scheduler_options", deployment.scheduler_options, known))
+    if deployment.data_parallel_size > 1:
+        given = {f: value * deployment.data_parallel_size if f in RANK_LIMITS else value for f, value in given.items()}
+        if "long_prefill_token_threshold" in known:
+            given["long_prefill_token_threshold"] = deployment.max_num_batched_tokens
+    options = _options(deployment.scheduler, "scheduler_options", deployment.scheduler_options, known)
+    return part(**{**given, **options})
 
 
 def build_router(deployment: DeploymentSpec) -> Router:
@@ -204,9 +221,8 @@ def _channels(
 
 
 def _block_bytes(model: ModelSpec, deployment: DeploymentSpec) -> int:
-    """Bytes of one KV block on one rank."""
-    tokens = kv_bytes_per_token(model, deployment.kv_cache_dtype, deployment.tensor_parallel_size)
-    return deployment.block_size * tokens
+    """Bytes of one KV block on one rank of the fullest pipeline stage."""
+    return block_bytes(model, layout_of(deployment), deployment.kv_cache_dtype, deployment.block_size)
 
 
 def resolve_pools(deployment: DeploymentSpec) -> DeploymentSpec:
@@ -244,4 +260,5 @@ def kv_link(deployment: DeploymentSpec) -> LinkSpec:
         (gpu,) = gpus
         if deployment.num_gpus <= gpu.gpus_per_node:
             return load_link(gpu.interconnect)
+        return load_link(gpu.inter_node_link)
     return load_link(ACROSS_NODES)

@@ -81,6 +81,8 @@ def deployment_of(point: Point, *, calibrated: bool = True) -> DeploymentSpec:
     values = {
         "gpu": point.gpu, "tensor_parallel_size": point.tensor_parallel_size, "dtype": point.dtype,
         "scheduler": scheduler, "engine_version": point.version, "calibrated": calibrated,
+        "data_parallel_size": point.data_parallel_size,
+        "moe_tensor_parallel_size": point.moe_tensor_parallel_size or None,
         "moe_dtype": point.moe_dtype or None, "enable_expert_parallel": point.enable_expert_parallel,
         "kv_cache_dtype": point.kv_cache_dtype, "max_num_batched_tokens": point.max_num_batched_tokens,
         "max_num_seqs": point.max_num_seqs or max(256, point.concurrency),
@@ -128,7 +130,7 @@ def measured_rate(point: Point) -> float | None:
         return None
     mean = (1 + point.least_share) / 2 * point.output_tokens
     seconds = (point.ttft_ms + point.tpot_ms * (mean - 1)) / 1000
-    return point.concurrency * mean / seconds / point.tensor_parallel_size
+    return point.concurrency * mean / seconds / point.num_gpus
 
 
 METRICS: dict[str, tuple[Callable[[Verdict], float | None], Callable[[Point], float | None]]] = {

@@ -36,7 +36,9 @@ class Point:
     requests: int = 0
     least_share: float = 0.8
     tensor_parallel_size: int = 1
+    data_parallel_size: int = 1
     enable_expert_parallel: bool = False
+    moe_tensor_parallel_size: int = 0
     dtype: str = "bf16"
     moe_dtype: str = ""
     kv_cache_dtype: str = "auto"
@@ -47,6 +49,11 @@ class Point:
     num_speculative_tokens: int = 0
     acceptance_rate: float = 0.7
     obstacle: str = ""
+
+    @property
+    def num_gpus(self) -> int:
+        """GPUs of the server."""
+        return self.tensor_parallel_size * self.data_parallel_size
 
     @property
     def scenario(self) -> tuple[str, str, str, int, int]:

@@ -11,14 +11,15 @@ ROUTER_DTYPE = "bf16"  # routers stay in 16 bits in every published checkpoint
 
 
 def decoder_ops(
-    model: ModelSpec, tensor_parallel_size: int, dtype: str = "bf16", *, expert_parallel: bool = False
-) -> StepOps:
+    model: ModelSpec, tensor_parallel_size: int, dtype: str = "bf16", *, expert_parallel: bool = False,
+    expert_ranks: int = 0, moe_tp: int = 0,
+) -> StepOps:  # fmt: skip
     """The operations of one step, per rank; projections fused as serving engines fuse them.
 
     With fp8 or fp4 weights each GEMM's input is quantised in a pass of its own (dynamic, not fused with the norm before
     it [derived]). Raises Infeasible when the model does not split over `tensor_parallel_size` ranks.
     """
-    part = shard(model, tensor_parallel_size, expert_parallel)
+    part = shard(model, tensor_parallel_size, expert_parallel, expert_ranks=expert_ranks, moe_tp=moe_tp)
     return StepOps(
         gemms=_gemms(model, part),
         attentions=_attentions(model, part),

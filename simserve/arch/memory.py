@@ -16,6 +16,7 @@ from simserve.units import MIB, format_bytes
 __all__ = [
     "DTYPES",
     "activation_bytes",
+    "blocks_left",
     "check_dtype",
     "element_bytes",
     "kv_bytes_per_token",
@@ -43,19 +44,21 @@ def parameter_count(model: ModelSpec) -> int:
 
 
 def weight_bytes(
-    model: ModelSpec, dtype: str, tensor_parallel_size: int, *, moe_dtype: str = "", expert_parallel: bool = False
-) -> int:
-    """Bytes of weights on one rank. moe_dtype: of the experts, '' for dtype.
+    model: ModelSpec, dtype: str, tensor_parallel_size: int, *, moe_dtype: str = "", expert_parallel: bool = False,
+    expert_ranks: int = 0, moe_tp: int = 0, tables: int | None = None,
+) -> int:  # fmt: skip
+    """Bytes of weights on one rank. moe_dtype: of the experts, '' for dtype; expert_ranks, moe_tp: as in `shard`;
+    tables: how many of embedding and LM head lie here, None for all of the model's.
 
     Quantised formats hold the linear layers; embeddings, LM head, routers, norms and biases stay in two bytes, as vLLM
     keeps them. Scales of fp8 are left out: one number a tensor, or 1/4096 of the weights with 128 x 128 blocks.
     """
-    part = shard(model, tensor_parallel_size, expert_parallel)
-    tables = 1 if model.tie_word_embeddings else 2
+    part = shard(model, tensor_parallel_size, expert_parallel, expert_ranks=expert_ranks, moe_tp=moe_tp)
+    tables = (1 if model.tie_word_embeddings else 2) if tables is None else tables
     wide = tables * part.vocab_rows * model.hidden_size + _small_parameters(model, part) + _router_parameters(model)
     wide += _expert_biases(model) // part.ranks
     linear = weight_element_bytes(dtype) * _linear_parameters(model, part)
-    experts = weight_element_bytes(moe_dtype or dtype) * _expert_parameters(model, part.ranks)
+    experts = weight_element_bytes(moe_dtype or dtype) * _expert_parameters(model, expert_ranks or part.ranks)
     return ACTIVATION_BYTES * wide + round(linear + experts)
 
 
@@ -126,20 +129,35 @@ def num_gpu_blocks(
     """
     check_dtype(gpu, dtype)
     check_dtype(gpu, moe_dtype or dtype)
+    return blocks_left(
+        f"{model.name} in {dtype} over {tp} x {gpu.name}", gpu, gpu_memory_utilization,
+        weights=weight_bytes(model, dtype, tp, moe_dtype=moe_dtype, expert_parallel=expert_parallel),
+        step=activation_bytes(model, max_num_batched_tokens, max_num_seqs, tp),
+        libraries=runtime_bytes(tp),
+        block_bytes=block_size * kv_bytes_per_token(model, kv_cache_dtype, tp), rule=rule,
+    )  # fmt: skip
+
+
+def blocks_left(
+    what: str, gpu: GpuSpec, gpu_memory_utilization: float, *, weights: int, step: int, libraries: int,
+    block_bytes: int, rule: str = "utilization",
+) -> int:  # fmt: skip
+    """KV blocks that weights, activations of the largest step and libraries (bytes on one GPU) leave.
+
+    Raises Infeasible with the byte counts in words when fewer than two fit. what: who does not fit; rule: what the
+    memory fraction is of, see `simserve.perf.host`.
+    """
     budget = int(gpu.memory_bytes * gpu_memory_utilization)
-    weights = weight_bytes(model, dtype, tp, moe_dtype=moe_dtype, expert_parallel=expert_parallel)
-    step = activation_bytes(model, max_num_batched_tokens, max_num_seqs, tp)
-    libraries = runtime_bytes(tp)
     left = budget - weights - step - libraries
     if rule == "static":
         left = int((gpu.memory_bytes - libraries) * gpu_memory_utilization) - weights
     elif rule == "free":
         left = int((gpu.memory_bytes - weights - step - libraries) * gpu_memory_utilization)
-    blocks = left // (block_size * kv_bytes_per_token(model, kv_cache_dtype, tp))
+    blocks = left // block_bytes
     if blocks < 2:
         verdict = f"{format_bytes(left)} for KV" if left > 0 else f"{format_bytes(-left)} too little"
         raise Infeasible(
-            f"{model.name} in {dtype} over {tp} x {gpu.name} does not fit: per GPU {format_bytes(weights)} "
+            f"{what} does not fit: per GPU {format_bytes(weights)} "
             f"of weights, {format_bytes(step)} of activations and {format_bytes(libraries)} of libraries "
             f"against {format_bytes(budget)} available ({gpu_memory_utilization:g} of "
             f"{format_bytes(gpu.memory_bytes)}) leave {verdict}"

@@ -10,10 +10,16 @@ import numpy as np
 from simserve.arch.dtypes import QUANTISED
 from simserve.arch.ops import AllReduce, Attention, Elementwise, Experts, Gemm, LatentAttention, StepOps
 from simserve.perf import roofline, store
-from simserve.perf.collective import measured_all_reduce, roofline_all_reduce
+from simserve.perf.collective import (
+    measured_all_reduce,
+    measured_collective,
+    roofline_all_reduce,
+    roofline_collective,
+)
 from simserve.perf.decode import DecodeTable, measured_decode, roofline_decode, within_window
 from simserve.perf.elementwise import elementwise_ns
 from simserve.perf.gemm import GemmTable, roofline_curve
+from simserve.perf.internode import across
 from simserve.perf.mla import (
     measured_bmm,
     measured_mla_decode,
@@ -27,7 +33,7 @@ from simserve.perf.priced import Priced, Source
 from simserve.perf.relatives import gemm_table, has_rows, rated, source_for
 from simserve.perf.roofline import Floats
 from simserve.perf.scattered import ScatteredGemms
-from simserve.spec.hardware import GpuSpec, load_gpu
+from simserve.spec.hardware import GpuSpec, LinkSpec, load_gpu, load_link
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class Formats:
     max_tokens: int
     max_num_seqs: int
     moe_dtype: str = ""
+    inter_node_link: str = ""  # '' for the GPU's own
 
     @property
     def kv_dtype(self) -> str:
@@ -100,12 +107,31 @@ class Tables:
     def all_reduce(self, op: AllReduce) -> TokenOp:
         """One all-reduce over 1..max_tokens rows."""
         size = op.bytes_per_token * np.arange(1, self.formats.max_tokens + 1, dtype=np.float64)
+        if op.ranks > self.gpu.gpus_per_node:
+            return self.collective("all_reduce", "all_reduce", row_bytes=op.bytes_per_token, count=op.count,
+                                   ranks=op.ranks)  # fmt: skip
         pair = self.origin("all_reduce")
         curve = measured_all_reduce(*pair, op.ranks, size) if pair else roofline_all_reduce(self.gpu, op.ranks, size)
         row = op.bytes_per_token
         name = f"{pair[1].name}/all_reduce" if pair else "roofline/all_reduce"
         ns = _from_zero(curve.ns * op.count)
         return TokenOp("all_reduce", ns, lambda m: curve.source_at(m * row), name, curve.note)
+
+    def collective(self, name: str, op: str, *, row_bytes: int, count: int, ranks: int, stride: int = 1) -> TokenOp:
+        """A collective of messages of row_bytes x m bytes among `ranks`, every `stride`-th GPU one of them."""
+        size = row_bytes * np.arange(1, self.formats.max_tokens + 1, dtype=np.float64)
+        pair = self.origin("collective", "op", "all_gather" if op == "all_reduce" else op)
+        near = min(ranks, max(1, self.gpu.gpus_per_node // stride))
+        if near < ranks:
+            curve = across(op, self.gpu, pair, self.link(), ranks, near, size)
+        else:
+            curve = measured_collective(*pair, op, ranks, size) if pair else roofline_collective(self.gpu, ranks, size)
+        table = f"{pair[1].name if pair else 'roofline'}/collective"
+        return TokenOp(name, _from_zero(curve.ns * count), lambda m: curve.source_at(m * row_bytes), table, curve.note)
+
+    def link(self) -> LinkSpec:
+        """The link of one GPU to other nodes."""
+        return load_link(self.formats.inter_node_link or self.gpu.inter_node_link)
 
     def elementwise(self, op: Elementwise) -> TokenOp:
         """One pass over 1..max_tokens rows."""

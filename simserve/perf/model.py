@@ -66,13 +66,14 @@ class AttentionCost:
 
 
 class TableCost:
-    """A `simserve.perf.cost.CostModel` of one replica: one model over the ranks of one node."""
+    """A `simserve.perf.cost.CostModel` of one replica: one model over its tensor-parallel ranks."""
 
     def __init__(
-        self, ops: StepOps, gpu: GpuSpec, formats: Formats, profile: EngineProfile, drafts: Drafts = NO_DRAFTS
-    ) -> None:
+        self, ops: StepOps, gpu: GpuSpec, formats: Formats, profile: EngineProfile, drafts: Drafts = NO_DRAFTS,
+        tables: Tables | None = None,
+    ) -> None:  # fmt: skip
         self.ops, self.gpu, self.formats, self.drafts = ops, gpu, formats, drafts
-        tables = Tables(gpu, formats)
+        tables = tables or Tables(gpu, formats)
         attentions = [AttentionCost(op.count, tables, op) for op in ops.attentions]
         self._priced = (token_ops(ops, tables), prompt_ops(ops, tables), head_op(ops, tables), attentions)
         self._adopt(profile)
@@ -297,6 +298,7 @@ def build_cost(
     kv_cache_dtype: str = "auto",
     max_num_batched_tokens: int = 8192,
     max_num_seqs: int = 256,
+    inter_node_link: str = "",
     profile: EngineProfile | None = None,
     drafts: Drafts = NO_DRAFTS,
 ) -> TableCost:
@@ -308,7 +310,7 @@ def build_cost(
     check_dtype(gpu, moe_dtype or dtype)
     engine = profile or load_profile("vllm")
     largest = max(max_num_batched_tokens, *engine.capture_sizes(max_num_seqs))
-    formats = Formats(dtype, kv_cache_dtype, largest, max_num_seqs * drafts.rows, moe_dtype)
+    formats = Formats(dtype, kv_cache_dtype, largest, max_num_seqs * drafts.rows, moe_dtype, inter_node_link)
     ops = decoder_ops(model, tensor_parallel_size, dtype, expert_parallel=expert_parallel)
     return TableCost(ops, gpu, formats, engine, drafts)
 

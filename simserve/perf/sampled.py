@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simserve.perf.model import TableCost
+from simserve.perf.cost import PipelinedCost, PricedCost
 from simserve.perf.uncertainty import combined, family_of, half_width
 
 Call = tuple[tuple[tuple[int, int], ...], int, int, int]
 
 
 class SampledCost:
-    """Passes on to a `TableCost` and keeps every n-th call with its ns; n doubles when the sample is full.
+    """Passes on to a cost model and keeps every n-th call with its ns; n doubles when the sample is full.
 
     The sample is the same for the same run: no randomness.
     """
 
-    def __init__(self, inner: TableCost, keep: int = 256) -> None:
+    def __init__(self, inner: PricedCost, keep: int = 256) -> None:
         self.inner, self._keep = inner, keep
         self._stride, self._count = 1, 0
         self._calls: list[tuple[Call, int]] = []
@@ -42,6 +43,16 @@ class SampledCost:
             middle = decode_context_tokens + decode_seqs * (steps // 2)
             self._note(((), decode_seqs, middle, decode_seqs), int(durations.sum()))
         return durations
+
+    def stages_ns(
+        self, prefill: Sequence[tuple[int, int]], decode_seqs: int, decode_context_tokens: int, sampled: int
+    ) -> list[int]:
+        """See `simserve.perf.cost.PipelinedCost`; the inner cost is one."""
+        times = cast(PipelinedCost, self.inner).stages_ns(prefill, decode_seqs, decode_context_tokens, sampled)
+        self._count += 1
+        if self._count % self._stride == 0:
+            self._note((tuple(prefill), decode_seqs, decode_context_tokens, sampled), sum(times))
+        return times
 
     def _note(self, call: Call, ns: int) -> None:
         self._calls.append((call, ns))

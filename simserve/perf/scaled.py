@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simserve.perf.cost import CostModel
+from simserve.perf.cost import CostModel, PipelinedCost
 
 
 class ScaledCost:
@@ -22,6 +23,13 @@ class ScaledCost:
         """See `simserve.perf.cost.CostModel`."""
         ns = self.inner.step_ns(prefill, decode_seqs, decode_context_tokens, sampled)
         return max(1, int(ns * self.factor + 0.5))
+
+    def stages_ns(
+        self, prefill: Sequence[tuple[int, int]], decode_seqs: int, decode_context_tokens: int, sampled: int
+    ) -> list[int]:
+        """See `simserve.perf.cost.PipelinedCost`; the inner cost is one."""
+        times = cast(PipelinedCost, self.inner).stages_ns(prefill, decode_seqs, decode_context_tokens, sampled)
+        return [max(1, int(ns * self.factor + 0.5)) for ns in times]
 
     def decode_run_ns(self, decode_seqs: int, decode_context_tokens: int, steps: int) -> NDArray[np.int64]:
         """See `simserve.perf.cost.CostModel`; rounds as `step_ns` does."""

@@ -11,7 +11,7 @@
     configurations   size of the feasible space;  complete: true if every one of them was simulated
     rejected         [{reason, configurations}] that cannot exist, the commonest reason first
     runs             the simulated configurations, the best first:
-      deployment       the fields of a study's `deployment`;  num_gpus: tensor_parallel_size * replicas
+      deployment       the fields of a study's `deployment`;  num_gpus: of all replicas
       num_gpu_blocks   KV blocks per replica;  memory_bytes: per GPU, by kind; with pools, those of the first one
       interval         90 % prediction interval for errors of kernel prices and host time, null for `search`:
                        half_width of the step times, ranges {metric: [low, high]}

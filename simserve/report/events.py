@@ -50,18 +50,20 @@ def _instances(trace: Trace) -> Iterator[Track]:
     rows = list(zip(*(trace.steps[name].tolist() for name in names), strict=True))
     for index in range(len(trace.total_blocks)):
         own = [dict(zip(names, row, strict=True)) for row in rows if row[0] == index]
-        lane = Track(INSTANCES, f"instance {index}")
+        depth = trace.depths[index] if trace.depths else 1
+        names_of = [f"instance {index}", *(f"instance {index} in flight {i}" for i in range(1, depth))]
+        lanes = [Track(INSTANCES, name) for name in names_of]
         counters = {name: Track(INSTANCES, f"instance {index} {name.replace('_', ' ')}")
                     for name in ("running", "waiting", "used_blocks")}  # fmt: skip
-        for row in own:
+        for place, row in enumerate(own):
             label = f"{kind(row['tokens'], row['decode_tokens'], row['running'])} {row['tokens']}"
             if row["steps"] > 1:
                 label += f" x {row['steps']} steps"
             args = {name: row[name] for name in names if name not in ("instance", "start_ns", "end_ns")}
-            lane.slices.append(Slice(label, row["start_ns"], row["end_ns"], args))
+            lanes[place % depth].slices.append(Slice(label, row["start_ns"], row["end_ns"], args))
             for name, track in counters.items():
                 track.counter.append((row["start_ns"], row[name]))
-        yield from (lane, *counters.values())
+        yield from (*lanes, *counters.values())
 
 
 def resource_tracks(trace: Trace) -> Iterator[Track]:

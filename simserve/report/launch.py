@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from simserve.search.objective import Outcome
+    from simserve.spec.deployment import DeploymentSpec
 
 FIRST_PORT, SIDE_PORT = 8000, 5600
 _TORCH_DTYPE = {"fp16": "float16"}  # all others compute what is not quantised in bfloat16
@@ -21,6 +22,14 @@ _PROXY = (
 _SYNCHRONOUS = (
     "# --no-async-scheduling: simulated is one step after another; vLLM 0.14 and later overlap scheduling with the "
     "step before unless told not to"
+)
+_MANY_NODES = (
+    "# one server over several nodes: start a Ray cluster over them and add --distributed-executor-backend ray, or "
+    "add --nnodes, --node-rank and --master-addr on each"
+)
+_RANKS_ON_NODES = (
+    "# data-parallel ranks on several nodes: the same command on each, with --data-parallel-size-local for the ranks "
+    "there, --data-parallel-address of the first, and on the others --headless and --data-parallel-start-rank"
 )
 _CAPPED = (
     "# --max-model-len is all that the simulated KV cache holds; if vLLM finds less memory it says how far to lower it"
@@ -91,7 +100,7 @@ def serve_command(model: Served, run: Outcome, *, port: int = FIRST_PORT) -> str
 
     d = run.deployment
     words: list[object] = [
-        "--tensor-parallel-size", d.tensor_parallel_size,
+        "--tensor-parallel-size", d.tensor_parallel_size, *_parallelism(d),
         "--max-num-batched-tokens", d.max_num_batched_tokens,
         "--max-num-seqs", d.max_num_seqs,
         "--gpu-memory-utilization", d.gpu_memory_utilization,
@@ -117,6 +126,21 @@ def serve_command(model: Served, run: Outcome, *, port: int = FIRST_PORT) -> str
     return shlex.join(["vllm", "serve", model.target, *map(str, words)])
 
 
+def _parallelism(d: DeploymentSpec) -> list[object]:
+    """Flags of the parallelisms other than tensor and expert parallelism that are in use."""
+    sizes = {
+        "data": d.data_parallel_size, "pipeline": d.pipeline_parallel_size,
+        "prefill-context": d.prefill_context_parallel_size, "decode-context": d.decode_context_parallel_size,
+    }  # fmt: skip
+    words: list[object] = []
+    for name, size in sizes.items():
+        if size > 1:
+            words += [f"--{name}-parallel-size", size]
+    if d.data_parallel_size > 1 and d.all2all_backend != "allgather_reducescatter":
+        words += ["--all2all-backend", d.all2all_backend]
+    return words
+
+
 def _max_model_len(model: Served, run: Outcome) -> int | None:
     """As asked; else what the KV cache holds where that is less than the model's context, which vLLM refuses."""
     if run.deployment.max_model_len is not None:
@@ -127,7 +151,7 @@ def _max_model_len(model: Served, run: Outcome) -> int | None:
 
 def _capacity(run: Outcome) -> int:
     """Tokens that the KV cache of one replica holds; one block is vLLM's own."""
-    return (run.num_gpu_blocks - 1) * run.deployment.block_size
+    return run.deployment.kv_capacity(run.num_gpu_blocks)
 
 
 def _gpus_per_node(run: Outcome) -> int:
@@ -137,7 +161,7 @@ def _gpus_per_node(run: Outcome) -> int:
 
 
 def _per_node(run: Outcome) -> int:
-    return max(1, _gpus_per_node(run) // run.deployment.tensor_parallel_size)
+    return max(1, _gpus_per_node(run) // run.deployment.gpus_per_replica)
 
 
 def _pools(run: Outcome) -> list[tuple[str, Outcome]]:
@@ -154,19 +178,19 @@ def _pools(run: Outcome) -> list[tuple[str, Outcome]]:
 def _nodes(model: Served, run: Outcome) -> list[list[str]]:
     """The commands of each node, every server on GPUs of its own; a new GPU type begins a new node."""
     nodes: list[list[str]] = []
-    port, used, gpu, alone = FIRST_PORT, 0, "", run.num_gpus == run.deployment.tensor_parallel_size
+    port, used, gpu, alone = FIRST_PORT, 0, "", run.num_gpus == run.deployment.gpus_per_replica
     for _, pool in _pools(run):
-        tp = pool.deployment.tensor_parallel_size
+        width = min(pool.deployment.gpus_per_replica, _gpus_per_node(pool))
         for _ in range(pool.deployment.replicas):
-            if pool.deployment.gpu != gpu or used + tp > _gpus_per_node(pool):
+            if pool.deployment.gpu != gpu or used + width > _gpus_per_node(pool):
                 nodes.append([])
                 gpu, used = pool.deployment.gpu, 0
-            devices = ",".join(str(g) for g in range(used, used + tp))
+            devices = ",".join(str(g) for g in range(used, used + width))
             prefix = "" if alone else f"CUDA_VISIBLE_DEVICES={devices} "
             if run.pools:
                 prefix += f"VLLM_NIXL_SIDE_CHANNEL_PORT={SIDE_PORT + len(nodes[-1])} "
             nodes[-1].append(prefix + serve_command(model, pool, port=port))
-            port, used = port + 1, used + tp
+            port, used = port + 1, used + width
     return nodes
 
 
@@ -182,6 +206,13 @@ def _remarks(model: Served, run: Outcome) -> list[str]:
         elif d.replicas > 1:
             spread = f", {_per_node(pool)} on each node" if d.replicas > _per_node(pool) else ""
             lines.append(f"# a {d.router.replace('_', '-')} load balancer in front of ports {ports}{spread}")
+        if d.gpus_per_replica > _gpus_per_node(pool):
+            lines.append(_RANKS_ON_NODES if d.data_parallel_size > 1 else _MANY_NODES)
+        if d.moe_tensor_parallel_size is not None:
+            lines.append(
+                f"# simulated with each expert split over {d.moe_tensor_parallel_size} ranks, for which `vllm serve` "
+                "has no flag"
+            )
         if d.scheduler != "vllm":
             lines.append(f"# simulated with the scheduler {d.scheduler!r}, which `vllm serve` does not have")
         if d.offload is not None and d.offload.ssd_gib:

@@ -10,10 +10,10 @@ from simserve.search.objective import NEVER_MS, Outcome
 from simserve.search.result import SearchResult
 
 COLUMNS = (
-    "rank", "meets_slo", "pareto", "gpu", "num_gpus", "tensor_parallel_size", "replicas", "dtype",
-    "max_num_batched_tokens", "max_num_seqs", "router", "tokens_per_s_per_gpu", "output_tokens_per_s",
-    "request_throughput_rps", "ttft_ms", "tpot_ms", "slo_attainment", "goodput_rps", "usd_per_hour",
-    "usd_per_million_tokens", "preemptions", "num_gpu_blocks",
+    "rank", "meets_slo", "pareto", "gpu", "num_gpus", "tensor_parallel_size", "data_parallel_size",
+    "pipeline_parallel_size", "replicas", "dtype", "max_num_batched_tokens", "max_num_seqs", "router",
+    "tokens_per_s_per_gpu", "output_tokens_per_s", "request_throughput_rps", "ttft_ms", "tpot_ms",
+    "slo_attainment", "goodput_rps", "usd_per_hour", "usd_per_million_tokens", "preemptions", "num_gpu_blocks",
 )  # fmt: skip
 
 

@@ -96,7 +96,7 @@ def _best_of_layouts(runs: Sequence[Outcome]) -> list[tuple[int, Outcome]]:
     best: dict[tuple[object, ...], tuple[int, Outcome]] = {}
     for place, run in enumerate(runs):
         d = run.deployment
-        best.setdefault((d.gpu, d.tensor_parallel_size, d.replicas, d.dtype), (place, run))
+        best.setdefault((d.gpu, d.split, d.replicas, d.dtype), (place, run))
     return list(best.values())
 
 
@@ -105,7 +105,7 @@ def _top_cells(run: Outcome, wide: bool) -> list[str]:
     router = d.router if d.replicas > 1 else "-"
     limits = [str(d.max_num_batched_tokens), str(d.max_num_seqs), router] if wide else []
     return [
-        f"{d.replicas} x {escape(d.gpu)} TP{d.tensor_parallel_size} {d.dtype}",
+        f"{d.replicas} x {escape(d.gpu)} {d.split} {d.dtype}",
         *limits,
         number(run.tokens_per_s_per_gpu, 4),
         number(run.ttft_ms),

@@ -67,12 +67,12 @@ def check(model: ModelSpec, deployment: DeploymentSpec, *, longest_tokens: int =
     answer = _check_replica(model, one)
     if isinstance(answer, str):
         raise Infeasible(answer)
-    capacity = (answer - 1) * deployment.block_size
+    capacity = deployment.kv_capacity(answer)
     servable = min(longest_tokens, deployment.max_model_len or model.max_position_embeddings)
     if servable > capacity:
         raise Infeasible(
             f"the longest request needs {servable} tokens of KV cache; a replica on {deployment.gpu} "
-            f"TP{deployment.tensor_parallel_size} {deployment.dtype} holds {capacity}"
+            f"{deployment.split} {deployment.dtype} holds {capacity}"
         )
     return answer
 
@@ -87,21 +87,22 @@ def _check_replica(model: ModelSpec, deployment: DeploymentSpec) -> int | str:
     """The block count, or the reason why there is none."""
     from simserve.arch.decoder import decoder_ops
     from simserve.arch.dtypes import check_dtype
-    from simserve.build import deployment_blocks
+    from simserve.build import deployment_blocks, layout_of
     from simserve.spec.hardware import load_gpu
     from simserve.spec.model import has_fp8_weights
 
     if has_fp8_weights(model.name) and deployment.dtype not in ("fp8", "fp8_block"):
         return f"the weights of {model.name} are fp8: set dtype to fp8"
     gpu = load_gpu(deployment.gpu)
-    tp, budget = deployment.tensor_parallel_size, deployment.max_num_batched_tokens
+    budget = deployment.max_num_batched_tokens
     if budget < deployment.max_num_seqs:
         return f"max_num_batched_tokens {budget} is below max_num_seqs {deployment.max_num_seqs}"
-    if tp > gpu.gpus_per_node:
-        return f"tensor_parallel_size {tp} spans nodes: a node has {gpu.gpus_per_node} x {gpu.name}"
     try:
         check_dtype(gpu, deployment.dtype)
-        decoder_ops(model, tp, expert_parallel=deployment.enable_expert_parallel)
+        layout = layout_of(deployment)
+        layout.check(model)
+        decoder_ops(model, layout.tp, expert_parallel=layout.expert_parallel, expert_ranks=layout.expert_ranks,
+                    moe_tp=layout.moe_tp)  # fmt: skip
         return deployment_blocks(model, deployment, gpu)
     except Infeasible as error:
         return str(error)

@@ -235,5 +235,5 @@ def _coarse(cost: float) -> float:
 def _name(outcome: Outcome) -> tuple[Any, ...]:
     """A total order without meaning, so that equal results rank alike on every machine."""
     d = outcome.deployment
-    return (outcome.num_gpus, d.gpu, d.tensor_parallel_size, d.dtype, d.max_num_batched_tokens,
+    return (outcome.num_gpus, d.gpu, d.split, d.dtype, d.max_num_batched_tokens,
             d.max_num_seqs, d.router)  # fmt: skip

@@ -86,7 +86,7 @@ def describe(outcome: Outcome) -> str:
 
 def _replicas(d: DeploymentSpec) -> str:
     text = (
-        f"{d.replicas} x {d.gpu} TP{d.tensor_parallel_size} {d.dtype}, "
+        f"{d.replicas} x {d.gpu} {d.split} {d.dtype}, "
         f"{d.max_num_batched_tokens} tokens, {d.max_num_seqs} seqs"
     )
     return f"{text}, {d.router}" if d.replicas > 1 else text

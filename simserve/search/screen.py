@@ -49,7 +49,7 @@ def estimate(
     columns = np.full((4, len(deployments)), np.nan)
     kinds: dict[tuple[object, ...], list[int]] = {}
     for index, d in enumerate(deployments):
-        kind = (d.gpu, d.tensor_parallel_size, d.dtype, d.kv_cache_dtype)
+        kind = (d.gpu, d.split, d.dtype, d.kv_cache_dtype)
         kinds.setdefault(kind, []).append(index)
     for members in kinds.values():
         group = [deployments[i] for i in members]
@@ -73,7 +73,7 @@ def order(screen: Screen, deployments: Sequence[DeploymentSpec], slo: SloSpec | 
     places: dict[int, tuple[bool, int, int]] = {}
     for place, index in enumerate(by_merit):
         d = deployments[index]
-        layout = (d.gpu, d.tensor_parallel_size, d.replicas, d.dtype)
+        layout = (d.gpu, d.split, d.replicas, d.dtype)
         variant = variants[layout] = variants.get(layout, -1) + 1
         hopeful = bool(promising[index])
         places[index] = (not hopeful, variant if hopeful else 0, place)
@@ -85,10 +85,12 @@ def estimate_group(cost: CostModel, group: Sequence[DeploymentSpec], num_gpu_blo
     replicas = np.array([d.replicas for d in group], dtype=np.float64)
     gpus = np.array([d.num_gpus for d in group], dtype=np.float64)
     tokens = load.prompt_tokens + load.output_tokens
-    slots = num_gpu_blocks * np.array([d.block_size for d in group])
-    most = np.maximum(1.0, np.minimum([d.max_num_seqs for d in group], slots / tokens))
-    sizes, step_s = _decode_curve(cost, load, int(np.ceil(most.max())))
-    prefill_s = np.array([_prefill_s(cost, load, d.max_num_batched_tokens) for d in group])
+    slots = num_gpu_blocks * np.array([d.kv_block_tokens for d in group])
+    most = np.maximum(1.0, np.minimum([d.max_num_seqs * d.data_parallel_size for d in group], slots / tokens))
+    depth = group[0].pipeline_parallel_size
+    sizes, step_s = _decode_curve(cost, load, int(np.ceil(most.max())), depth)
+    alone_s = np.array([_prefill_s(cost, load, d.max_num_batched_tokens) for d in group])
+    prefill_s = alone_s / depth  # as many prompts at once as there are stages
     service_s = prefill_s + load.output_tokens * np.interp(most, sizes, step_s) / most
     if load.concurrency is not None:
         running = np.minimum(most, np.maximum(1.0, load.concurrency / replicas))
@@ -99,7 +101,7 @@ def estimate_group(cost: CostModel, group: Sequence[DeploymentSpec], num_gpu_blo
     utilisation = rate * service_s
     served = np.minimum(rate, 1.0 / service_s)
     tpot_s = _fixed_point(served, prefill_s, most, load.output_tokens, sizes, step_s)
-    ttft_s = prefill_s + tpot_s / 2 + _wait_s(served, prefill_s, utilisation, load)
+    ttft_s = alone_s + tpot_s / 2 + _wait_s(served, prefill_s, utilisation, load)
     per_gpu = served * replicas * tokens / gpus
     return np.stack([utilisation, tpot_s * 1e3, ttft_s * 1e3, per_gpu])
 
@@ -124,11 +126,12 @@ def _wait_s(rate: Floats, prefill_s: Floats, utilisation: Floats, load: Load) ->
     return np.asarray(queue + overload * load.duration_s / 2.0, dtype=np.float64)
 
 
-def _decode_curve(cost: CostModel, load: Load, largest: int) -> tuple[Floats, Floats]:
-    """(batch sizes, seconds of a decode step at the mean context)."""
+def _decode_curve(cost: CostModel, load: Load, largest: int, depth: int = 1) -> tuple[Floats, Floats]:
+    """(batch sizes, seconds of a decode step at the mean context); in a pipeline, of a step of a depth-th of them."""
     context = int(load.prompt_tokens + load.output_tokens / 2) + 1
     sizes = sorted({1, *(2**i for i in range(1, 14) if 2**i < largest), largest})
-    seconds = [cost.step_ns((), b, b * context, b) / NS_PER_S for b in sizes]
+    shares = [-(-b // depth) for b in sizes]
+    seconds = [cost.step_ns((), b, b * context, b) / NS_PER_S for b in shares]
     return np.array(sizes, dtype=np.float64), np.array(seconds)
 
 

@@ -17,6 +17,8 @@ KNOBS = (
     "gpu",
     "dtype",
     "tensor_parallel_size",
+    "data_parallel_size",
+    "pipeline_parallel_size",
     "replicas",
     "max_num_batched_tokens",
     "max_num_seqs",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from simserve.sim.kv import BlockLedger
 from simserve.sim.lanes import GpuLanes
 from simserve.sim.link import Link
 from simserve.sim.offload import OffloadTiers
+from simserve.sim.pipeline import PipelinedInstance
 from simserve.sim.plan import InstanceView, Router, Scheduler
 from simserve.sim.prefix import PrefixLedger
 from simserve.sim.request import Outcome, Request
@@ -42,6 +44,7 @@ class Cluster:
         self.in_flight: dict[int, Request] = {}
         self._interval, self._leap = snapshot_interval_ns, leap
         self._views: list[InstanceView] = []
+        self._depths: list[int] = []
         self._refreshed_ns = -1
         self._reads_blocks: bool = getattr(router, "reads_blocks", False)
         self._source: Source | None = None
@@ -50,16 +53,18 @@ class Cluster:
         self, scheduler: Scheduler, cost: CostModel, *, num_gpu_blocks: int, block_size: int,
         enable_prefix_caching: bool = False, max_model_len: int | None = None,
         observer: Observer | None = None, gpu: GpuLanes | None = None, swap: SwapSpace | None = None,
-        offload: OffloadOf | None = None, async_scheduling: bool = False,
+        offload: OffloadOf | None = None, async_scheduling: bool = False, stages: int = 1,
     ) -> Instance:  # fmt: skip
         """One more instance; its index is the order of adding.
 
-        offload: makes its offload tiers from its ledger; they need prefix caching, for they go by block hashes.
+        offload: makes its offload tiers from its ledger; they need prefix caching, for they go by block hashes. stages:
+        pipeline stages, of which `cost` then prices each.
         """
         ledger = (PrefixLedger if enable_prefix_caching else BlockLedger)(num_gpu_blocks, block_size)
         if offload is not None and not isinstance(ledger, PrefixLedger):
             raise SimserveError("prefix offload needs enable_prefix_caching")
-        instance = Instance(
+        kind = Instance if stages == 1 else partial(PipelinedInstance, stages=stages)
+        instance = kind(
             len(self.instances), self.clock, scheduler, ledger, cost,
             on_end=self._end, max_model_len=max_model_len, leap=self._leap, observer=observer,
             gpu=gpu, swap=swap, spans=self.spans, async_scheduling=async_scheduling,
@@ -67,6 +72,7 @@ class Cluster:
         )  # fmt: skip
         self.instances.append(instance)
         self._views.append(instance.view)
+        self._depths.append(stages)
         return instance
 
     def link(
@@ -97,6 +103,7 @@ class Cluster:
             end_ns=max(int(steps["end_ns"].max(initial=0)), until_ns or 0),
             truncated=sum(i.truncated for i in self.instances),
             resources=self.spans.resources,
+            depths=self._depths,
             spans=self.spans.table(),
         )
         if until_ns is None and len(trace.requests["id"]) != total:

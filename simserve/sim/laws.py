@@ -5,7 +5,7 @@
 | conservation | every request that arrived has exactly one outcome |
 | causality | arrival <= first scheduled <= first token <= finish; none without its predecessor |
 | tokens | the tokens scheduled are those of the requests, plus what preemption made to be computed again |
-| lanes | the steps of an instance do not overlap, and each lasts as long as its durations say |
+| lanes | no more steps of an instance at once than it has pipeline stages, in order; each lasts as its durations say |
 | memory | used blocks lie between 0 and the total |
 | work conservation | an instance that holds requests does not stand still |
 """
@@ -66,11 +66,14 @@ def tokens(trace: Trace) -> None:
 
 
 def lanes(trace: Trace) -> None:
-    """Steps of one instance follow one another."""
+    """Steps of one instance follow one another, of a pipelined one as many behind as it has stages."""
     s = trace.steps
-    same = s["instance"][1:] == s["instance"][:-1]
-    overlap = same & (s["start_ns"][1:] < s["end_ns"][:-1])
-    _raise_first("lanes", overlap, s["start_ns"][1:], "a step starts before the one before has ended")
+    for index, depth in enumerate(trace.depths or [1] * len(trace.total_blocks)):
+        own = s["instance"] == index
+        start, end = s["start_ns"][own], s["end_ns"][own]
+        overlap = start[depth:] < end[:-depth]
+        _raise_first("lanes", overlap, start[depth:], "a step starts before the one before has ended")
+        _raise_first("lanes", end[1:] <= end[:-1], start[1:], "a step overtakes another")
     one = s["steps"] == 1
     wrong = (s["end_ns"] <= s["start_ns"]) | (one & (s["end_ns"] - s["start_ns"] != s["first_dt_ns"]))
     _raise_first("lanes", wrong, s["start_ns"], "a step does not last as long as it costs")

@@ -15,7 +15,7 @@ preempted.
 (-1: none in particular), size_bytes (0: no transfer). Steps of one segment on a GPU of their own are in `steps` only.
 
 `itl_gaps_ns`: the inter-token gaps that `steps` does not cover (after a preemption or a skipped step).
-Nothing is stored per token.
+Nothing is stored per token. `depths`: steps that each instance may have in flight (empty: one).
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Trace:
     end_ns: int
     truncated: int = field(default=0)
     resources: list[str] = field(default_factory=list)
+    depths: list[int] = field(default_factory=list)
     spans: Columns = field(default_factory=lambda: columns(array("q"), SPAN_COLUMNS))
 
 

@@ -13,6 +13,7 @@ Dtype = Literal["bf16", "fp16", "fp8", "fp8_block", "nvfp4"]
 MoeDtype = Literal[
     "bf16", "fp16", "fp8", "fp8_block", "nvfp4", "int4_wo", "w4a16_mxfp4", "w4a8_mxfp4_mxfp8"
 ]
+All2All = Literal["allgather_reducescatter", "deepep_high_throughput", "deepep_low_latency"]
 KvCacheDtype = Literal["auto", "bf16", "fp16", "fp8"]
 T = TypeVar("T")
 
@@ -57,6 +58,11 @@ class PoolSpec(Spec):
 
     gpu: str | None = None
     tensor_parallel_size: Tp | None = None
+    data_parallel_size: Tp | None = None
+    pipeline_parallel_size: Tp | None = None
+    prefill_context_parallel_size: Tp | None = None
+    decode_context_parallel_size: Tp | None = None
+    enable_expert_parallel: bool | None = None
     replicas: Replicas | None = None
     scheduler: str | None = None
     router: str | None = None
@@ -74,9 +80,17 @@ class PoolSpec(Spec):
 
 
 class DeploymentSpec(Spec):
-    """`replicas` engines of `tensor_parallel_size` GPUs each, behind one router; or the pools of a system.
+    """`replicas` engines of `gpus_per_replica` GPUs each, behind one router; or the pools of a system.
 
-    num_gpu_blocks: KV blocks per replica, None for what the memory leaves; max_model_len: tokens a request
+    data_parallel_size: groups of `tensor_parallel_size` ranks whose attention serves requests of its own and that share
+    the experts; max_num_batched_tokens, max_num_seqs and num_gpu_blocks are then those of one such group.
+    pipeline_parallel_size: stages of layers; prefill_context_parallel_size: ranks that share the tokens of a prompt;
+    decode_context_parallel_size: tensor-parallel ranks that share a KV cache which they would each hold;
+    moe_tensor_parallel_size: ranks that split each expert, None for 1 with enable_expert_parallel and for all without;
+    all2all_backend: how tokens get to experts of other data-parallel ranks; inter_node_link: the link of one GPU to
+    other nodes, None for that of the GPU's description.
+
+    num_gpu_blocks: KV blocks, None for what the memory leaves; max_model_len: tokens a request
     may reach, None for what model and KV cache allow; scheduler_options, router_options: other knobs by name
     (`simserve explain NAME` lists them); moe_dtype: format of the experts, None for dtype; enable_expert_parallel:
     whole experts on each rank instead of a part of every one; kv_cache_dtype "auto": 16 bit, as vLLM; swap_space_gib:
@@ -92,6 +106,10 @@ class DeploymentSpec(Spec):
 
     gpu: str = "h100_sxm"
     tensor_parallel_size: Tp = 1
+    data_parallel_size: Tp = 1
+    pipeline_parallel_size: Tp = 1
+    prefill_context_parallel_size: Tp = 1
+    decode_context_parallel_size: Tp = 1
     replicas: Replicas = 1
     scheduler: str = "vllm"
     router: str = "round_robin"
@@ -100,6 +118,9 @@ class DeploymentSpec(Spec):
     dtype: Dtype = "bf16"
     moe_dtype: MoeDtype | None = None
     enable_expert_parallel: bool = False
+    moe_tensor_parallel_size: Tp | None = None
+    all2all_backend: All2All = "allgather_reducescatter"
+    inter_node_link: str | None = None
     kv_cache_dtype: KvCacheDtype = "auto"
     gpu_memory_utilization: Utilization = 0.92
     block_size: int = Field(default=16, ge=1, le=1024)
@@ -131,6 +152,9 @@ class DeploymentSpec(Spec):
                 )
             if engine.offload is not None and not engine.enable_prefix_caching:
                 raise ValueError("offload needs enable_prefix_caching: true, for it goes by block hashes")
+            alone = engine.gpus_per_replica == engine.tensor_parallel_size and engine.decode_context_parallel_size == 1
+            if not alone and (engine.offload is not None or engine.swap_space_gib):
+                raise ValueError("offload and swap_space_gib are modelled beside tensor parallelism alone")
         return self
 
     @model_validator(mode="after")
@@ -154,6 +178,32 @@ class DeploymentSpec(Spec):
         return self.model_copy(update={**own, "system": None, "pools": (), "kv_link": None})
 
     @property
+    def gpus_per_replica(self) -> int:
+        """GPUs of one engine of one pool."""
+        stage = self.tensor_parallel_size * self.data_parallel_size * self.prefill_context_parallel_size
+        return stage * self.pipeline_parallel_size
+
+    @property
     def num_gpus(self) -> int:
         """GPUs of all replicas of all pools."""
-        return sum(engine.tensor_parallel_size * engine.replicas for _, engine in self.engines())
+        return sum(engine.gpus_per_replica * engine.replicas for _, engine in self.engines())
+
+    @property
+    def kv_block_tokens(self) -> int:
+        """Tokens of one KV block over all ranks that share it."""
+        return self.block_size * self.prefill_context_parallel_size * self.decode_context_parallel_size
+
+    def kv_capacity(self, blocks: int) -> int:
+        """Tokens that one request can have in a replica of `blocks` KV blocks: those of one data-parallel rank."""
+        return (blocks - 1) // self.data_parallel_size * self.kv_block_tokens
+
+    @property
+    def split(self) -> str:
+        """How a replica is spread over its GPUs, in short: 'TP4', 'TP2 DP4 EP'."""
+        sizes = (
+            ("TP", self.tensor_parallel_size), ("DP", self.data_parallel_size), ("PP", self.pipeline_parallel_size),
+            ("PCP", self.prefill_context_parallel_size), ("DCP", self.decode_context_parallel_size),
+        )  # fmt: skip
+        words = [f"{name}{size}" for name, size in sizes if size > 1 or name == "TP"]
+        shares = self.enable_expert_parallel and self.gpus_per_replica > self.pipeline_parallel_size
+        return " ".join([*words, *(["EP"] if shares else [])])

@@ -50,7 +50,8 @@ class GpuSpec(Sourced):
     memory_bytes: what CUDA reports as the card's total, which is what `gpu_memory_utilization` multiplies;
     below the nominal capacity by ECC and the driver's reserve. peak_flops: dense FLOP/s per number format;
     a format that is missing is one that the card does not compute in. interconnect: link to the other GPUs
-    of the node; host_link: link to the CPU. price_usd_per_hour: an assumption to edit.
+    of the node; inter_node_link: link of each GPU to other nodes; host_link: link to the CPU.
+    price_usd_per_hour: an assumption to edit.
     """
 
     vendor: str
@@ -59,6 +60,7 @@ class GpuSpec(Sourced):
     memory_bandwidth_bytes_per_s: PositiveInt
     peak_flops: dict[Dtype, PositiveInt] = Field(min_length=1)
     interconnect: str
+    inter_node_link: str = "ib_400g"
     host_link: PcieName
     gpus_per_node: PositiveInt
     tdp_watts: PositiveInt

@@ -30,6 +30,8 @@ class SpaceSpec(Spec):
 
     gpu: Choices[str] | None = None
     tensor_parallel_size: Choices[Count] | None = None
+    data_parallel_size: Choices[Count] | None = None
+    pipeline_parallel_size: Choices[Count] | None = None
     replicas: Choices[Count] | None = None
     max_num_batched_tokens: Choices[Count] | None = None
     max_num_seqs: Choices[Count] | None = None

@@ -38,14 +38,14 @@ def play(
     requests: RequestSet, schedulers: Sequence[Scheduler], router: Router, cost: CostModel, *,
     num_gpu_blocks: int = 1001, block_size: int = 16, leap: bool = True,
     enable_prefix_caching: bool = False, max_model_len: int | None = None, observer: Observer | None = None,
-    swap: Callable[[], SwapSpace] | None = None, async_scheduling: bool = False,
+    swap: Callable[[], SwapSpace] | None = None, async_scheduling: bool = False, stages: int = 1,
 ) -> tuple[Trace, Cluster]:  # fmt: skip
-    """Play `requests` on one instance per scheduler."""
+    """Play `requests` on one instance per scheduler, each of so many pipeline stages."""
     cluster = Cluster(router, leap=leap)
     for scheduler in schedulers:
         cluster.add(
             scheduler, cost, num_gpu_blocks=num_gpu_blocks, block_size=block_size,
             enable_prefix_caching=enable_prefix_caching, max_model_len=max_model_len, observer=observer,
-            swap=None if swap is None else swap(), async_scheduling=async_scheduling,
+            swap=None if swap is None else swap(), async_scheduling=async_scheduling, stages=stages,
         )  # fmt: skip
     return cluster.play(requests), cluster

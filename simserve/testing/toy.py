@@ -29,3 +29,27 @@ class ToyCost:
         """See `simserve.perf.cost.CostModel`."""
         context = decode_context_tokens + decode_seqs * np.arange(steps, dtype=np.int64)
         return self.base_ns + self.per_token_ns * decode_seqs + self.per_context_ns * context
+
+
+@dataclass(frozen=True)
+class ToyPipeline:
+    """A pipeline whose stages cost what `stages` say."""
+
+    stages: tuple[ToyCost, ...]
+
+    def stages_ns(
+        self, prefill: Sequence[tuple[int, int]], decode_seqs: int, decode_context_tokens: int, sampled: int
+    ) -> list[int]:
+        """See `simserve.perf.cost.PipelinedCost`."""
+        return [stage.step_ns(prefill, decode_seqs, decode_context_tokens, sampled) for stage in self.stages]
+
+    def step_ns(
+        self, prefill: Sequence[tuple[int, int]], decode_seqs: int, decode_context_tokens: int, sampled: int
+    ) -> int:
+        """See `simserve.perf.cost.CostModel`."""
+        return sum(self.stages_ns(prefill, decode_seqs, decode_context_tokens, sampled))
+
+    def decode_run_ns(self, decode_seqs: int, decode_context_tokens: int, steps: int) -> NDArray[np.int64]:
+        """See `simserve.perf.cost.CostModel`."""
+        runs = [stage.decode_run_ns(decode_seqs, decode_context_tokens, steps) for stage in self.stages]
+        return np.asarray(np.sum(runs, axis=0), dtype=np.int64)

@@ -20,6 +20,7 @@ EXPECTED = {
     "empty": "empty.yaml: the file is empty",
     "empty_trace": "empty.csv: the file has no rows",
     "fp8_on_a100": "none of 2 configurations is possible: a100_sxm does not compute in fp8",
+    "dense_data_parallel": "data_parallel_size 2 shares experts out, and meta-llama/Llama-3.1-8B has none",
     "impossible_tp": "tensor_parallel_size 3 does not divide the 32 attention heads",
     "low_above_high": ":6: workload.output_tokens: low 30 is larger than high 10",
     "min_above_max": ":5: workload.prompt_tokens: min 500 is larger than max 300",

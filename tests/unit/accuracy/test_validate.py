@@ -7,7 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simserve.accuracy.judge import Verdict, band, by_regime, measured_rate, predict, requests_of, scores
+from simserve.accuracy.judge import (
+    Verdict,
+    band,
+    by_regime,
+    deployment_of,
+    measured_rate,
+    predict,
+    requests_of,
+    scores,
+)
 from simserve.accuracy.points import Point, read_points
 from simserve.accuracy.silicon import silicon_points
 from simserve.accuracy.split import part_of, split
@@ -110,8 +119,7 @@ def test_stored_verdicts_replace_the_rules(tmp_path: Path) -> None:
         ({"model_path": "openai/gpt-oss-120b"}, ("bf16", "w4a16_mxfp4"), ""),
         ({"model_path": "openai/gpt-oss-120b", "system": "b200_sxm"}, ("bf16", "w4a8_mxfp4_mxfp8"), ""),
         ({"model_path": "who/Knows"}, ("fp8", ""), "model who/Knows is not described"),
-        ({"attention_dp_size": 2.0, "tp_size": 2.0}, ("fp8_block", ""), "data-parallel attention"),
-        ({"moe_tp_size": 2.0, "moe_ep_size": 2.0}, ("fp8_block", ""), "experts split both ways"),
+        ({"pp_size": 2.0}, ("fp8_block", ""), "pipeline parallelism"),
     ],
 )
 def test_formats_and_obstacles(
@@ -120,6 +128,24 @@ def test_formats_and_obstacles(
     """What a row is deployed in, and why it may have no prediction."""
     ((_, point),) = silicon_points(sample(tmp_path, changes)).points
     assert ((point.dtype, point.moe_dtype), point.obstacle) == (formats, obstacle)
+
+
+def test_data_parallel_rows_count_requests_and_gpus(tmp_path: Path) -> None:
+    """8 requests a rank are 16; ranks counted twice are counted once; experts split both ways stay so."""
+    package = sample(
+        tmp_path,
+        {"backend": "trtllm", "tp_size": 1.0, "attention_dp_size": 2.0, "moe_tp_size": 1.0, "moe_ep_size": 2.0},
+        {"attention_dp_size": 4.0, "moe_tp_size": 1.0, "moe_ep_size": 16.0},
+        {"backend": "trtllm", "moe_tp_size": 2.0, "moe_ep_size": 2.0},
+    )  # fmt: skip
+    points = [point for _, point in silicon_points(package).points]
+    assert [(p.tensor_parallel_size, p.data_parallel_size, p.moe_tensor_parallel_size, p.num_gpus) for p in points] == [
+        (1, 2, 0, 2), (1, 4, 0, 4), (4, 1, 2, 4),
+    ]  # fmt: skip
+    assert [p.concurrency for p in points] == [16, 32, 8]
+    spec = deployment_of(points[1])
+    assert (spec.data_parallel_size, spec.enable_expert_parallel, spec.num_gpus) == (4, True, 4)
+    assert deployment_of(points[2]).moe_tensor_parallel_size == 2
 
 
 def test_a_package_without_the_sample_is_named(tmp_path: Path) -> None:

@@ -188,3 +188,45 @@ def test_offload_is_a_flag_of_the_server() -> None:
     command = serve_command(MODEL, outcome(enable_prefix_caching=True, offload={"dram_gib": 64}))
 
     assert "--kv-offloading-backend native --kv-offloading-size 64" in command
+
+
+def test_parallelisms_are_flags() -> None:
+    """Each size that is not one, and the exchange that is not vLLM's default; GPUs are those of the whole server."""
+    run = outcome(
+        tensor_parallel_size=2, data_parallel_size=2, pipeline_parallel_size=2, enable_expert_parallel=True,
+        all2all_backend="deepep_low_latency", num_gpu_blocks=500,
+    )  # fmt: skip
+    words = serve_command(MODEL, run)
+    assert words.startswith(
+        "vllm serve m --tensor-parallel-size 2 --data-parallel-size 2 --pipeline-parallel-size 2 "
+        "--all2all-backend deepep_low_latency --max-num-batched-tokens 8192"
+    )
+    assert "--enable-expert-parallel" in words
+    assert "--num-gpu-blocks-override 500" in words
+    run = outcome(tensor_parallel_size=8, decode_context_parallel_size=4, prefill_context_parallel_size=2)
+    words = serve_command(MODEL, run)
+    assert "--prefill-context-parallel-size 2 --decode-context-parallel-size 4" in words
+    assert "parallel-size 1" not in words
+
+
+def test_servers_of_several_gpus_share_nodes() -> None:
+    """Three replicas of 2 x 2 GPUs: two on the first node, one on the second; a context of one rank's cache."""
+    lines = launch_lines(MODEL, outcome(2001, tensor_parallel_size=2, data_parallel_size=2, replicas=3))
+    assert [line.split()[0] for line in lines[:5]] == [
+        "#", "CUDA_VISIBLE_DEVICES=0,1,2,3", "CUDA_VISIBLE_DEVICES=4,5,6,7", "#", "CUDA_VISIBLE_DEVICES=0,1,2,3",
+    ]  # fmt: skip
+    assert "--max-model-len 16000" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "remark"),
+    [
+        ({"tensor_parallel_size": 16}, "# one server over several nodes: start a Ray cluster"),
+        ({"tensor_parallel_size": 8, "data_parallel_size": 2}, "# data-parallel ranks on several nodes: the"),
+        ({"moe_tensor_parallel_size": 2}, "# simulated with each expert split over 2 ranks, for which"),
+    ],
+)
+def test_what_the_command_alone_does_not_do_is_said(fields: dict[str, Any], remark: str) -> None:
+    """A server over several nodes, and what vLLM has no flag for."""
+    assert [line for line in launch_lines(MODEL, outcome(**fields)) if line.startswith(remark)]
+    assert not [line for line in launch_lines(MODEL, outcome()) if line.startswith(remark)]

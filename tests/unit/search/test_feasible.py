@@ -11,20 +11,32 @@ LLAMA = load_model("meta-llama/Llama-3.1-8B")
 
 
 def test_split_keeps_the_possible_and_says_why_not() -> None:
-    """Of four: one fits, one divides nothing, one has no fp8, one spans nodes."""
+    """Of seven: one fits, one over two nodes too; one divides nothing, one has no fp8, one has more stages than layers,
+    one shares out experts that there are not, one shares a KV cache that no two ranks have alike."""
     asked = [
         DeploymentSpec(gpu="h100_sxm"),
+        DeploymentSpec(gpu="h100_sxm", tensor_parallel_size=16),
         DeploymentSpec(gpu="h100_sxm", tensor_parallel_size=3),
         DeploymentSpec(gpu="a100_sxm", dtype="fp8"),
-        DeploymentSpec(gpu="h100_sxm", tensor_parallel_size=16),
+        DeploymentSpec(gpu="h100_sxm", pipeline_parallel_size=33),
+        DeploymentSpec(gpu="h100_sxm", data_parallel_size=2),
+        DeploymentSpec(gpu="h100_sxm", tensor_parallel_size=8, decode_context_parallel_size=2),
     ]
     found = split(LLAMA, asked)
 
-    assert found.deployments == asked[:1]
-    assert [r.deployment for r in found.rejected] == asked[1:]
+    assert found.deployments == asked[:2]
+    assert [r.deployment for r in found.rejected] == asked[2:]
     assert "3 does not divide" in found.rejected[0].reason
     assert "does not compute in fp8" in found.rejected[1].reason
-    assert found.rejected[2].reason == "tensor_parallel_size 16 spans nodes: a node has 8 x h100_sxm"
+    assert "33 is more than the 32 layers" in found.rejected[2].reason
+    assert "has none: use replicas: 2" in found.rejected[3].reason
+    assert "needs so many of 8 tensor-parallel ranks with the same of the 8" in found.rejected[4].reason
+
+
+def test_pipelines_are_for_the_scheduler_that_fills_them() -> None:
+    """The others do not know of a request in flight."""
+    with pytest.raises(Infeasible, match="modelled with the scheduler vllm, not sglang"):
+        check(LLAMA, DeploymentSpec(pipeline_parallel_size=2, scheduler="sglang"))
 
 
 def test_blocks_do_not_depend_on_replicas() -> None:
