@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simserve.arch.memory import activation_bytes, kv_bytes_per_token, num_gpu_blocks, weight_bytes
+from simserve.arch.memory import activation_bytes, kv_bytes_per_token, num_gpu_blocks, state_bytes, weight_bytes
 from simserve.errors import Infeasible, SpecError, UnknownName
 from simserve.perf.host_copy import large_rate, piece_overhead_ns
 from simserve.perf.model import TableCost, build_cost
@@ -75,9 +75,11 @@ def placed_bytes(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec, blo
     tp = deployment.tensor_parallel_size
     memory = Memory({"hbm": gpu.memory_bytes})
     activations = activation_bytes(model, deployment.max_num_batched_tokens, deployment.max_num_seqs, tp)
+    states = state_bytes(model, deployment.max_num_seqs, tp)
     for name, kind, size in (
         ("weights", ObjectKind.WEIGHTS, _weights(model, deployment)),
         ("activations", ObjectKind.ACTIVATIONS, activations),
+        *((("states", ObjectKind.KV_CACHE, states),) if states else ()),
         ("kv_cache", ObjectKind.KV_CACHE, blocks * _block_bytes(model, deployment)),
     ):
         memory.place("hbm", MemoryObject(name, kind, size))
