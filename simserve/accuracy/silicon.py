@@ -7,10 +7,11 @@ Left out, each with its reason and count:
   filled by the square root of the count); `flags` uses stored verdicts instead, for comparisons on the same rows;
 - rows without a version of the framework, set apart; disaggregated rows.
 Formats: an empty quantisation is bf16; int4 and mxfp4 are held by experts alone. gpt-oss keeps 16-bit attention. Where
-the published checkpoint is fp8 in blocks (DeepSeek, MiniMax, Kimi, Qwen), `fp8` means that. The file does not say how
-KV was cached: fp8 is assumed beside quantised weights under TensorRT-LLM and vLLM, 16 bit elsewhere, as decided on the
-calibration scenarios, where 16 bit lets requests queue for memory that the measured ones never queued for (mean
-error of TTFT 50 against 42 % and 53 against 27 %; under SGLang it was not so).
+the published checkpoint is fp8 in blocks (DeepSeek, MiniMax, Kimi, Qwen), or the row's own experts are, `fp8` means
+that. The file does not say how KV was cached: fp8 is assumed beside quantised weights under TensorRT-LLM and vLLM, 16
+bit elsewhere, as decided on the calibration scenarios, where 16 bit lets requests queue for memory that the measured
+ones never queued for (mean error of TTFT 50 against 42 % and 53 against 27 %; under SGLang it was not so). Sparse
+attention under SGLang is cached in fp8 on Blackwell, its default there [known: server_args].
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def _number(value: Any) -> int:
 def _point(row: dict[str, Any]) -> Point:
     gemm, moe = (row[name] if isinstance(row[name], str) else "bf16" for name in ("gemm_quant_mode", "moe_quant_mode"))
     model = str(row["model_path"])
-    if checkpoint_formats(model)[0] == "fp8_block":
+    if "fp8_block" in (checkpoint_formats(model)[0], moe):
         gemm, moe = ("fp8_block" if name == "fp8" else name for name in (gemm, moe))
     point = Point(
         model=_ALIASES.get(model, model), gpu=str(row["system"]), concurrency=_number(row["batch_size"]),
@@ -114,7 +115,16 @@ def _point(row: dict[str, Any]) -> Point:
     if "gpt-oss" in model:
         mxfp4 = "w4a16_mxfp4" if load_gpu(point.gpu).architecture == "hopper" else "w4a8_mxfp4_mxfp8"
         point = replace(point, dtype="bf16", moe_dtype=mxfp4, kv_cache_dtype="auto")
+    if point.framework == "sglang" and _is_sparse(point.model) and load_gpu(point.gpu).architecture == "blackwell":
+        point = replace(point, kv_cache_dtype="fp8")
     return replace(point, obstacle=_obstacle(point, row))
+
+
+def _is_sparse(model: str) -> bool:
+    try:
+        return load_model(model).sparse is not None
+    except UnknownName:
+        return False
 
 
 def _obstacle(point: Point, row: dict[str, Any]) -> str:

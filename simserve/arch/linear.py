@@ -1,7 +1,7 @@
 """Gated delta nets (Qwen3.5): projections, passes, parameters and the state that a request holds instead of KV.
 
-Names and sizes as in transformers' Qwen3_5MoeGatedDeltaNet; engines fuse the projections of queries, keys, values and the
-output's gate into one GEMM, those of the two scalars per value head into another [known: vLLM, SGLang].
+Names and sizes as in transformers' Qwen3_5MoeGatedDeltaNet; engines fuse the projections of queries, keys, values and
+the output's gate into one GEMM, those of the two scalars per value head into another [known: vLLM, SGLang].
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def linear_small_parameters(model: ModelSpec, part: Shard) -> int:
 
 
 def state_bytes_per_request(model: ModelSpec, part: Shard) -> int:
-    """Bytes on one rank that a running request holds however long it is: the states, and the inputs a convolution recalls.
+    """Bytes on one rank that a running request holds, however long it is: states, and inputs that convolutions recall.
 
     As vLLM's and SGLang's state slots: the state in mamba_ssm_dtype, conv - 1 inputs in 16 bits [known]; 0 without.
     """

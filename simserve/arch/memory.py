@@ -68,9 +68,9 @@ def weight_bytes(
 def kv_bytes_per_token(model: ModelSpec, kv_cache_dtype: str, tensor_parallel_size: int) -> int:
     """Bytes that one token more takes on one rank, all layers. 'auto' is two bytes an element.
 
-    Latent attention caches one vector for all heads, on every rank, and an indexer its key beside. Layers with a sliding window stop growing at the
-    window, so they are left out (vLLM's hybrid KV cache gives such blocks back); gated delta nets cache nothing per token
-    (`state_bytes`).
+    Latent attention caches one vector for all heads, on every rank, and an indexer its key beside. Layers with a
+    sliding window stop growing at the window, so they are left out (vLLM's hybrid KV cache gives such blocks back);
+    gated delta nets cache nothing per token (`state_bytes`).
     """
     if model.latent is not None and model.sparse is not None:
         return model.num_hidden_layers * sparse_bytes_per_token(model.latent, model.sparse, kv_cache_dtype)

@@ -48,8 +48,8 @@ class LatentAttention:
 class SparseAttention:
     """A whole block of latent attention with DeepSeek's indexer, projections included, `count` layers; per rank.
 
-    Priced as one module, as it was measured. hidden, q_lora_rank, nope, value: sizes of the model; index_heads, index_dim:
-    of the indexer, which every rank runs whole; topk: keys that a query sees; dtype: of the projections.
+    Priced as one module, as it was measured. hidden, q_lora_rank, nope, value: sizes of the model; index_heads,
+    index_dim: of the indexer, which every rank runs whole; topk: keys that a query sees; dtype: of the projections.
     """
 
     heads: int
@@ -66,7 +66,7 @@ class SparseAttention:
 
 @dataclass(frozen=True, slots=True)
 class LinearAttention:
-    """A gated delta net without its projections: causal convolution of width `conv` and the state's recurrence; per rank.
+    """A gated delta net without its projections: causal convolution of width `conv`, recurrence of the state; per rank.
 
     state_bytes: per element of the state [value_heads, key_dim, value_dim].
     """

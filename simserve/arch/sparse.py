@@ -1,8 +1,8 @@
 """DeepSeek sparse attention (DeepSeek-V3.2, GLM-5): latent attention whose keys an indexer picks, as one module.
 
-The indexer's projections are on every rank; its keys are cached beside the latent vector, 8 bits each with a scale of four
-bytes per 128 [known: vLLM, SGLang]. With an fp8 cache the rotated part of the latent vector stays in 16 bits and every
-128 of its other values have a scale: 512 + 16 + 128 bytes [known: fp8_ds_mla].
+The indexer's projections are on every rank; its keys are cached beside the latent vector, 8 bits each with a scale of
+four bytes per 128 [known: vLLM, SGLang]. With an fp8 cache the rotated part of the latent vector stays in 16 bits and
+every 128 of its other values have a scale: 512 + 16 + 128 bytes [known: fp8_ds_mla].
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def sparse_attention(model: ModelSpec, part: Shard, dtype: str) -> SparseAttenti
 
 
 def index_parameters(model: ModelSpec, latent: LatentSpec, sparse: SparseSpec) -> int:
-    """Weights of one layer's indexer: queries out of the query rank, a key, and a weight per head out of the hidden state."""
+    """Weights of one layer's indexer: queries out of the query rank, a key and head weights out of the hidden row."""
     wide = sparse.index_n_heads * sparse.index_head_dim
     return latent.q_lora_rank * wide + model.hidden_size * (sparse.index_head_dim + sparse.index_n_heads)
 

@@ -5,8 +5,9 @@ Every operand crosses the memory bus once. What is counted, per rank, and what i
 - MLA kernel: prefill expands K and V per head (192 + 128 per pair), decode stays in the latent space (576 + 512);
   MLA module: the projections of DeepSeek-V3 in their format besides, and their weights once;
 - block of sparse attention: its projections and their weights once; nothing of the keys it picks, nor of the indexer;
-- gated delta net: convolved channels read and written at 16 bits; the scan reads queries, keys and values and writes its
-  output, at two products with the state a token; one token reads and writes the state at 32 bits, and each channel's input;
+- gated delta net: convolved channels read and written at 16 bits; the scan reads queries, keys and values and writes
+  its output, at two products with the state a token; one token reads and writes the state at 32 bits, and each
+  channel's input;
 - MoE: tokens x topk / ep rows through an expert's three matrices (two for models without a gate). Weights: under a
   balanced routing half of min(experts / ep, rows), for grouped routing confines tokens to half of the groups; under
   a power law topk experts without expert parallelism and none with it;

@@ -1,15 +1,16 @@
 """DeepSeek sparse attention (DeepSeek-V3.2, GLM-5): the whole block of a layer, projections and indexer included.
 
-Tables are of SGLang. Decode was captured in CUDA graphs and follows the rule of ordinary attention (decode.py): keys seen
-stop at the indexer's top-k, what goes on growing with the context is the indexer's read of one key per cached token.
-Prompts were launched eagerly, as they are served:
-- while no request is longer than the top-k, cached context included, the block is dense: by the number of new tokens Q, the
-  median over batches of equal Q, log time monotone cubic in log Q;
-- else as one prompt of Q tokens after p cached ones, of as many pairs of queries and keys: p = (sum of pairs - Q (Q + 1) /
-  2) / Q, at least 0; log time monotone cubic in log Q, time linear in p between measured ones and beyond. Short prompts
-  without context are never sparse, so there the row of the shortest measured context counts.
-Past the last length time goes with the tokens. Numbers of heads that nobody measured take the times of the nearest; other
-formats of the projections those of fp8_block, or bf16. Without a table: projections, indexer and attention by FLOP and bytes.
+Tables are of SGLang. Decode was captured in CUDA graphs and follows the rule of ordinary attention (decode.py): keys
+seen stop at the indexer's top-k, what goes on growing with the context is the indexer's read of one key per cached
+token. Prompts were launched eagerly, as they are served:
+- while no request is longer than the top-k, cached context included, the block is dense: by the number of new tokens Q,
+  the median over batches of equal Q, log time monotone cubic in log Q;
+- else as one prompt of Q tokens after p cached ones, of as many pairs P of queries and keys: p = P / Q - (Q + 1) / 2,
+  at least 0; log time monotone cubic in log Q, time linear in p between measured ones and beyond. Short prompts without
+  context are never sparse, so there the row of the shortest measured context counts.
+Past the last length time goes with the tokens. Numbers of heads that nobody measured take the times of the nearest,
+other formats of the projections those of fp8_block, or bf16. Without a table: FLOP and bytes of projections, indexer
+and attention.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from math import exp, log
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simserve.arch.ops import SparseAttention
 from simserve.perf import roofline, store
@@ -103,10 +105,11 @@ def measured_prefill(gpu: GpuSpec, source: GpuSpec, kv_dtype: str, op: SparseAtt
         kind, note = worst(kind, "transferred"), f"utilisation of {source.name}; {note}".rstrip("; ")
     ratio = roofline.peak_flops(source, "bf16") / roofline.peak_flops(gpu, "bf16")
     time = c["latency_ns"].astype(np.float64) * ratio
-    whole = c["past"] + c["tokens"]
-    tokens = (c["batch"] * c["tokens"]).astype(np.float64)
-    dense = (c["past"] == 0) & (whole <= op.topk)
-    return SparsePrefill(_medians(tokens[dense], time[dense]), _sparse_curves(c, whole > op.topk, time), op.topk, kind, note)
+    batch, past, length = (c[name].astype(np.int64) for name in ("batch", "past", "tokens"))
+    tokens, sparse = (batch * length).astype(np.float64), past + length > op.topk
+    dense = _medians(tokens[~sparse], time[~sparse])
+    alone = sparse & (batch == 1)
+    return SparsePrefill(dense, _by_past(past[alone], tokens[alone], time[alone]), op.topk, kind, note)
 
 
 def _medians(tokens: Floats, time: Floats) -> _Curve | None:
@@ -114,20 +117,17 @@ def _medians(tokens: Floats, time: Floats) -> _Curve | None:
     return _Curve(each, np.array([np.median(time[tokens == n]) for n in each])) if len(each) else None
 
 
-def _sparse_curves(c: store.Columns, sparse: np.ndarray[tuple[int], np.dtype[np.bool_]], time: Floats) -> list[tuple[int, _Curve]]:
-    """(cached tokens, time over new ones) of single prompts; without context the short ones of the next row stand in."""
-    rows: dict[int, dict[int, float]] = {}
-    for i in np.flatnonzero(sparse & (c["batch"] == 1)):
-        rows.setdefault(int(c["past"][i]), {})[int(c["tokens"][i])] = float(time[i])
+def _by_past(past: NDArray[np.int64], tokens: Floats, time: Floats) -> list[tuple[int, _Curve]]:
+    """(cached tokens, time over new ones) of single prompts; short ones that are missing come from the next row."""
+    rows: dict[int, dict[float, float]] = {}
+    for cached, new, ns in zip(past.tolist(), tokens.tolist(), time.tolist(), strict=True):
+        rows.setdefault(cached, {})[new] = ns
     pasts = sorted(rows)
     if len(pasts) > 1:
-        shortest = min(rows[pasts[0]])
-        rows[pasts[0]] |= {n: min(ns, rows[pasts[0]][shortest]) for n, ns in rows[pasts[1]].items() if n < shortest}
-    found = []
-    for past in pasts:
-        points = sorted(rows[past].items())
-        found.append((past, _Curve(np.array([n for n, _ in points], dtype=np.float64), np.array([t for _, t in points]))))
-    return found
+        first, shortest = rows[pasts[0]], min(rows[pasts[0]])
+        first |= {new: min(ns, first[shortest]) for new, ns in rows[pasts[1]].items() if new < shortest}
+    points = {cached: sorted(rows[cached].items()) for cached in pasts}
+    return [(cached, _Curve(*(np.array(axis) for axis in zip(*points[cached], strict=True)))) for cached in pasts]
 
 
 def measured_decode(
@@ -146,7 +146,8 @@ class RooflinePrefill(SparsePrefill):
     def __init__(self, gpu: GpuSpec, op: SparseAttention) -> None:
         super().__init__(None, [], op.topk, "modelled", "roofline and launch floor")
         self._floor = FLOOR_NS + _weights_ns(gpu, op)
-        self._token_ns = 2 * _matrices(op) / roofline.fastest_flops(gpu, _multiplied(gpu, op)) / roofline.GEMM_FLOP_EFFICIENCY * NS
+        peak = roofline.fastest_flops(gpu, op.dtype if roofline.computes(gpu, op.dtype) else "bf16")
+        self._token_ns = 2 * _matrices(op) / peak / roofline.GEMM_FLOP_EFFICIENCY * NS
         rate = roofline.peak_flops(gpu, "bf16") * roofline.PREFILL_FLOP_EFFICIENCY
         self._index_ns = 2 * op.index_heads * op.index_dim / rate * NS
         self._pair_ns = 2 * op.heads * (LATENT + KV_RANK) / rate * NS
@@ -176,10 +177,6 @@ def _matrices(op: SparseAttention) -> float:
     return float(op.hidden * (op.q_lora_rank + LATENT) + index + op.heads * head)
 
 
-def _multiplied(gpu: GpuSpec, op: SparseAttention) -> str:
-    return op.dtype if roofline.computes(gpu, op.dtype) else "bf16"
-
-
 def _weights_ns(gpu: GpuSpec, op: SparseAttention) -> float:
     rate = gpu.memory_bandwidth_bytes_per_s * roofline.GEMM_BYTE_EFFICIENCY
     return _matrices(op) * roofline.element_bytes(op.dtype) / rate * NS
@@ -191,7 +188,8 @@ def _rows(source: GpuSpec, family: str, kv_dtype: str, op: SparseAttention) -> t
     kind: Source = "measured"
     notes = []
     for key, wanted in (("hidden", op.hidden), ("heads", op.heads)):
-        near = min(np.unique(columns[key]).tolist(), key=lambda have, w=wanted: abs(log(have / w)))
+        have = np.unique(columns[key]).astype(int).tolist()
+        near = have[int(np.argmin(np.abs(np.log(np.array(have) / wanted))))]
         if near != wanted:
             kind = "modelled"
             notes.append(f"times of {key} {near}")

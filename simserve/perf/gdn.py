@@ -1,14 +1,14 @@
 """Gated delta nets (Qwen3.5): a layer's causal convolution and delta rule, without its projections.
 
-Tables hold four operations, heads per rank: over prompts `conv` and `scan`, with one new token a request `conv_update` and
-`recurrence`. The cached context of a request costs nothing: its state holds all that the layer remembers.
-- prompts: log time, monotone cubic in log tokens, then in log batch. The scan walks through each prompt, prompts and heads
-  side by side, so requests of lengths q_i are taken as n = (sum q)^2 / sum q^2 prompts of sum q^2 / sum q tokens; past the
-  longest measured prompt time goes with the tokens;
-- decode: log time, monotone cubic in log batch; past the largest batch, and below the smallest that physics let pass, with
-  the batch;
-- numbers of heads that nobody measured: the nearest by value heads, time going with them; other sizes of a head likewise by
-  the size of the state. Without a table: bytes and FLOP at the shares of `roofline`, and two launches.
+Tables hold four operations, heads per rank: over prompts `conv` and `scan`, with one new token a request `conv_update`
+and `recurrence`. The cached context of a request costs nothing: its state holds all that the layer remembers.
+- prompts: log time, monotone cubic in log tokens, then in log batch. The scan walks through each prompt, prompts and
+  heads side by side, so requests of lengths q_i are taken as n = (sum q)^2 / sum q^2 prompts of sum q^2 / sum q tokens;
+  past the longest measured prompt time goes with the tokens;
+- decode: log time, monotone cubic in log batch; past the largest batch, and below the smallest that physics let pass,
+  with the batch;
+- numbers of heads that nobody measured: the nearest by value heads, time going with them; other sizes of a head
+  likewise by the size of the state. Without a table: bytes and FLOP at the shares of `roofline`, and two launches.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from collections.abc import Sequence
 from math import log
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simserve.arch.ops import LinearAttention
 from simserve.errors import MissingData
 from simserve.perf import roofline, store
 from simserve.perf.curves import monotone
 from simserve.perf.decode import EXPONENTS, DecodeTable
-from simserve.perf.prefill import Equivalent, PrefillTable, grid_of
+from simserve.perf.prefill import PrefillTable, grid_of
 from simserve.perf.priced import Source, worst
 from simserve.perf.roofline import NS, Floats
 from simserve.spec.hardware import GpuSpec
@@ -68,7 +69,7 @@ def measured_prefill(gpu: GpuSpec, source: GpuSpec, op: LinearAttention) -> NetP
     grids: list[tuple[Floats, Floats]] = []
     for name in PROMPTS:
         rows = _rows(columns, name, near)
-        batch, tokens = (columns[key][rows].astype(np.int64) for key in ("batch", "tokens"))
+        batch, tokens = (columns[key][rows].astype(np.float64) for key in ("batch", "tokens"))
         grids.append(grid_of(batch, tokens, columns["latency_ns"][rows].astype(np.float64)))
     shared = np.intersect1d(grids[0][1], grids[1][1])
     deep = min(len(grid) for grid, _ in grids)
@@ -119,11 +120,6 @@ def roofline_decode(gpu: GpuSpec, op: LinearAttention, max_batch: int) -> NetDec
     return NetDecode(_by_batch(each), "modelled", "roofline and launch floor", frozenset(), EXPONENTS)
 
 
-def equal_prompts(batch: int, tokens: int) -> Equivalent:
-    """`batch` prompts of `tokens` tokens, as `source_at` asks for them."""
-    return Equivalent(float(batch), float(tokens), True)
-
-
 def _by_batch(each: Floats) -> Floats:
     """ns[b, j], the same at every sum of contexts."""
     return np.repeat(each[:, None], EXPONENTS, axis=1)
@@ -143,9 +139,9 @@ def _nearest(columns: store.Columns, op: LinearAttention) -> tuple[tuple[int, in
     return near, wanted[1] / near[1] * size, "modelled", note
 
 
-def _rows(columns: store.Columns, op: str, heads: tuple[int, int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _rows(columns: store.Columns, op: str, heads: tuple[int, int]) -> NDArray[np.int64]:
     same = (columns["op"] == op) & (columns["k_heads"] == heads[0]) & (columns["v_heads"] == heads[1])
-    rows: np.ndarray[tuple[int], np.dtype[np.int64]] = np.flatnonzero(same)
+    rows = np.flatnonzero(same)
     if not len(rows):
         raise MissingData(f"the gdn table has no rows of {op} with {heads[0]} key and {heads[1]} value heads")
     return rows

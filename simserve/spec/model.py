@@ -175,7 +175,7 @@ def _checkpoint(model: ModelSpec, asked: str) -> str:
 
 
 # Whose FP8 checkpoints have scales per block of 128 x 128, as their config.json says (weight_block_size).
-_BLOCK_FP8 = "Qwen/"
+_BLOCK_FP8 = ("Qwen/", "zai-org/")
 
 
 def has_fp8_weights(name: str) -> bool:

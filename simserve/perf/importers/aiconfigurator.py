@@ -1,8 +1,9 @@
 """Tables from the PyPI package aiconfigurator-core (Apache-2.0, NVIDIA); none of its code runs.
 
 Rows are of vLLM, the newest version that has the family, older ones filling what it lacks (aiconfigurator_source.py);
-other frameworks only for kernels that vLLM's tables do not hold, and `sources` of provenance.json names them.
-What each family keeps is said in aiconfigurator_dense.py, aiconfigurator_moe.py and aiconfigurator_hybrid.py. Units at the source are ms.
+other frameworks only for kernels that vLLM's tables do not hold, and `sources` of provenance.json names them. What each
+family keeps is said in aiconfigurator_dense.py, aiconfigurator_moe.py and aiconfigurator_hybrid.py. Units at the source
+are ms.
 """
 
 from __future__ import annotations

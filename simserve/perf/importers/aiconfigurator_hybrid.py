@@ -1,16 +1,17 @@
 """Families of gated delta nets and of DeepSeek sparse attention in aiconfigurator-core.
 
-- gated delta nets: the causal convolution and the delta rule of one layer, over prompts (`conv`, `scan`) and one token a
-  request (`conv_update`, `recurrence`); heads per rank of the sizes of Qwen3.5. The model's hidden size changes nothing, so
-  rows of several are repeats. vLLM's rows (FlashInfer's scan on Hopper and Blackwell, Triton's elsewhere); SGLang's, newest
-  version, where vLLM has none (A100): its scan is Triton's everywhere, up to three times as slow on long prompts, and in its
-  file of H200 repeats disagree by up to 4.6 times, against 1.2 in vLLM's;
-- sparse attention: the whole block with projections and indexer, GLM-5 (hidden 6144) and DeepSeek-V3.2 (7168), heads per
-  rank. SGLang's rows: decode as captured in CUDA graphs, where vLLM's hold the host's launches (GLM-5, 8 heads, fp8_block,
-  one request on H200: 60 us against 175). Prompts were launched eagerly, as SGLang serves them, so that short ones take
-  0.75 ms. Prompts of up to 2048 tokens, cached ones included, are dense in SGLang, without the indexer. Kept: prompts without
-  cached context, and single ones after 2048, 4096, ... cached tokens. Left out: layers that reuse another's index (GLM-5.2),
-  and decode from the batch on that was no longer captured, told by more than three times the time of half of it.
+- gated delta nets: the causal convolution and the delta rule of one layer, over prompts (`conv`, `scan`) and one token
+  a request (`conv_update`, `recurrence`); heads per rank of the sizes of Qwen3.5. The model's hidden size changes
+  nothing, so rows of several are repeats. vLLM's rows (FlashInfer's scan on Hopper and Blackwell, Triton's elsewhere);
+  SGLang's, newest version, where vLLM has none (A100): its scan is Triton's everywhere, up to three times as slow on
+  long prompts, and in its file of H200 repeats disagree by up to 4.6 times, against 1.2 in vLLM's;
+- sparse attention: the whole block with projections and indexer, GLM-5 (hidden 6144) and DeepSeek-V3.2 (7168), heads
+  per rank. SGLang's rows: decode as captured in CUDA graphs, where vLLM's hold the host's launches (GLM-5, 8 heads,
+  fp8_block, one request on H200: 60 us against 175). Prompts were launched eagerly, as SGLang serves them, so that
+  short ones take 0.75 ms. Prompts of up to 2048 tokens, cached ones included, are dense in SGLang, without the indexer.
+  Kept: prompts without cached context, and single ones after 2048, 4096, ... cached tokens. Left out: layers that reuse
+  another's index (GLM-5.2), and decode from the batch on that was no longer captured, told by more than three times the
+  time of half of it.
 """
 
 from __future__ import annotations
