@@ -156,10 +156,10 @@ def _attention_passes(model: ModelSpec, part: Shard) -> tuple[Elementwise, ...]:
     layers = model.attention_layers
     kv_row, query_key = _rows(model, part)
     passes = [Elementwise("rotary", 2 * query_key, layers), Elementwise("kv_write", 4 * kv_row, layers)]
-    if model.attention_output_gate:
-        passes.append(Elementwise("output_gate", 3 * ACTIVATION_BYTES * part.heads * model.head_dim, layers))
     if model.qk_norm:
         passes.append(Elementwise("qk_norm", 2 * query_key, layers))
+    if model.attention_output_gate:
+        passes.append(Elementwise("output_gate", 3 * ACTIVATION_BYTES * part.heads * model.head_dim, layers))
     if model.latent is not None:
         ranks = model.latent.q_lora_rank + model.latent.kv_lora_rank
         passes.append(Elementwise("latent_norm", 2 * ACTIVATION_BYTES * ranks, layers))

@@ -48,20 +48,34 @@ class LatentAttention:
 class SparseAttention:
     """A whole block of latent attention with DeepSeek's indexer, projections included, `count` layers; per rank.
 
-    Priced as one module, as it was measured. hidden, q_lora_rank, nope, value: sizes of the model; index_heads,
-    index_dim: of the indexer, which every rank runs whole; topk: keys that a query sees; dtype: of the projections.
+    Priced as one module, as it was measured. hidden, q_lora_rank, kv_lora_rank, rope, nope, value: sizes of the model;
+    index_heads, index_dim: of the indexer; topk: keys that a query sees; dtype: of the projections.
     """
 
     heads: int
     count: int
     hidden: int
     q_lora_rank: int
+    kv_lora_rank: int
+    rope: int
     nope: int
     value: int
     index_heads: int
     index_dim: int
     topk: int
     dtype: str = "bf16"
+
+    @property
+    def shared_weights(self) -> int:
+        """Elements that every rank holds whole: projections down to the ranks, and the indexer's."""
+        index = self.q_lora_rank * self.index_heads * self.index_dim + self.hidden * (self.index_dim + self.index_heads)
+        return self.hidden * (self.q_lora_rank + self.kv_lora_rank + self.rope) + index
+
+    @property
+    def head_weights(self) -> int:
+        """Elements of the projections of this rank's heads: queries, keys and values, output."""
+        up = self.q_lora_rank * (self.nope + self.rope) + self.kv_lora_rank * (self.nope + self.value)
+        return self.heads * (up + self.value * self.hidden)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,9 @@ def sparse_attention(model: ModelSpec, part: Shard, dtype: str) -> SparseAttenti
         return None
     kept = dtype == "nvfp4" and "attention" in model.nvfp4_keeps
     return SparseAttention(
-        part.heads, model.num_hidden_layers, model.hidden_size, latent.q_lora_rank, latent.qk_nope_head_dim,
-        latent.v_head_dim, sparse.index_n_heads, sparse.index_head_dim, sparse.index_topk, "bf16" if kept else dtype,
+        part.heads, model.num_hidden_layers, model.hidden_size, latent.q_lora_rank, latent.kv_lora_rank,
+        latent.qk_rope_head_dim, latent.qk_nope_head_dim, latent.v_head_dim, sparse.index_n_heads,
+        sparse.index_head_dim, sparse.index_topk, "bf16" if kept else dtype,
     )  # fmt: skip
 
 

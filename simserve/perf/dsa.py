@@ -7,7 +7,8 @@ token. Prompts were launched eagerly, as they are served:
   the median over batches of equal Q, log time monotone cubic in log Q;
 - else as one prompt of Q tokens after p cached ones, of as many pairs P of queries and keys: p = P / Q - (Q + 1) / 2,
   at least 0; log time monotone cubic in log Q, time linear in p between measured ones and beyond. Short prompts without
-  context are never sparse, so there the row of the shortest measured context counts.
+  context are never sparse, so there the row of the shortest measured context counts. Where a longer context took less
+  time, the shorter one is believed to take no more.
 Past the last length time goes with the tokens. Numbers of heads that nobody measured take the times of the nearest,
 other formats of the projections those of fp8_block, or bf16. Without a table: FLOP and bytes of projections, indexer
 and attention.
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.arch.ops import SparseAttention
+from simserve.errors import SpecError
 from simserve.perf import roofline, store
 from simserve.perf.curves import monotone
 from simserve.perf.decode import EXPONENTS, DecodeTable, decode_table
@@ -37,6 +39,17 @@ INDEX_BYTES = 132.0  # a key of 128 values in 8 bits with its scale
 # The shortest decode of the tables takes 58 to 80 us: a dozen kernels one after the other.
 FLOOR_NS = 60_000.0
 _PER_GAP = 6
+# Hidden size -> query rank, dims of a head's unrotated query and value, indexer heads: GLM-5, DeepSeek-V3.2.
+_MODELS = {6144: (2048, 192, 256, 32), 7168: (1536, 128, 128, 64)}
+
+
+def block_of(hidden: int, heads: int, dtype: str) -> SparseAttention:
+    """One block of the model with this hidden size; SpecError for any other."""
+    if hidden not in _MODELS:
+        known = " or ".join(str(size) for size in _MODELS)
+        raise SpecError(f"must be the hidden size of a measured model, {known}", key="hidden", value=hidden)
+    rank, nope, value, index_heads = _MODELS[hidden]
+    return SparseAttention(heads, 1, hidden, rank, KV_RANK, ROPE, nope, value, index_heads, 128, 2048, dtype)
 
 
 class _Curve:
@@ -123,6 +136,9 @@ def _by_past(past: NDArray[np.int64], tokens: Floats, time: Floats) -> list[tupl
     for cached, new, ns in zip(past.tolist(), tokens.tolist(), time.tolist(), strict=True):
         rows.setdefault(cached, {})[new] = ns
     pasts = sorted(rows)
+    for cached, longer in zip(pasts[-2::-1], pasts[:0:-1], strict=True):
+        # Of eager launches that took longer after less context the host's noise is the reason.
+        rows[cached] = {new: min(ns, rows[longer].get(new, ns)) for new, ns in rows[cached].items()}
     if len(pasts) > 1:
         first, shortest = rows[pasts[0]], min(rows[pasts[0]])
         first |= {new: min(ns, first[shortest]) for new, ns in rows[pasts[1]].items() if new < shortest}
@@ -147,7 +163,7 @@ class RooflinePrefill(SparsePrefill):
         super().__init__(None, [], op.topk, "modelled", "roofline and launch floor")
         self._floor = FLOOR_NS + _weights_ns(gpu, op)
         peak = roofline.fastest_flops(gpu, op.dtype if roofline.computes(gpu, op.dtype) else "bf16")
-        self._token_ns = 2 * _matrices(op) / peak / roofline.GEMM_FLOP_EFFICIENCY * NS
+        self._token_ns = 2 * (op.shared_weights + op.head_weights) / peak / roofline.GEMM_FLOP_EFFICIENCY * NS
         rate = roofline.peak_flops(gpu, "bf16") * roofline.PREFILL_FLOP_EFFICIENCY
         self._index_ns = 2 * op.index_heads * op.index_dim / rate * NS
         self._pair_ns = 2 * op.heads * (LATENT + KV_RANK) / rate * NS
@@ -170,16 +186,9 @@ def roofline_decode(gpu: GpuSpec, kv_dtype: str, op: SparseAttention, max_batch:
     return DecodeTable(ns, "modelled", "roofline and launch floor", frozenset(), -1)
 
 
-def _matrices(op: SparseAttention) -> float:
-    """Elements of a rank's projections, the indexer's among them."""
-    index = op.q_lora_rank * op.index_heads * op.index_dim + op.hidden * (op.index_dim + op.index_heads)
-    head = op.q_lora_rank * (op.nope + ROPE) + KV_RANK * (op.nope + op.value) + op.value * op.hidden
-    return float(op.hidden * (op.q_lora_rank + LATENT) + index + op.heads * head)
-
-
 def _weights_ns(gpu: GpuSpec, op: SparseAttention) -> float:
     rate = gpu.memory_bandwidth_bytes_per_s * roofline.GEMM_BYTE_EFFICIENCY
-    return _matrices(op) * roofline.element_bytes(op.dtype) / rate * NS
+    return (op.shared_weights + op.head_weights) * roofline.element_bytes(op.dtype) / rate * NS
 
 
 def _rows(source: GpuSpec, family: str, kv_dtype: str, op: SparseAttention) -> tuple[store.Columns, Source, str]:
