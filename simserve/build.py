@@ -131,7 +131,7 @@ def build_swap(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> Sw
     total = int(deployment.swap_space_gib * GIB) // size
     if not total:
         return None
-    link, pieces = load_link(gpu.host_link), 2 * model.num_hidden_layers
+    link, pieces = load_link(gpu.host_link), 2 * model.attention_layers
     out, back = (_copies(link, direction, size // pieces) for direction in ("d2h", "h2d"))
     return SwapSpace(total, size, out=out, back=back, pieces_per_block=pieces)
 

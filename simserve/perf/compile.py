@@ -170,7 +170,7 @@ class Tables:
         """Blocks of sparse attention and gated delta nets."""
         batch, kv = self.formats.max_num_seqs, self.formats.kv_dtype
         if isinstance(a, LinearAttention):
-            pair = self.origin("gdn")
+            pair = self.origin("gdn", "op", "recurrence")
             net = gdn.measured_decode(*pair, a, batch) if pair else gdn.roofline_decode(self.gpu, a, batch)
             return net, f"{pair[1].name if pair else 'roofline'}/gdn"
         pair = self.origin("dsa_decode", "kv_dtype", kv)
@@ -180,7 +180,7 @@ class Tables:
     def _module_prefill(self, a: SparseAttention | LinearAttention) -> tuple[Prompts, str]:
         """Blocks of sparse attention and gated delta nets."""
         if isinstance(a, LinearAttention):
-            pair = self.origin("gdn")
+            pair = self.origin("gdn", "op", "scan")
             net = gdn.measured_prefill(*pair, a) if pair else gdn.roofline_prefill(self.gpu, a)
             return net, f"{pair[1].name if pair else 'roofline'}/gdn"
         kv = self.formats.kv_dtype

@@ -38,6 +38,8 @@ from simserve.spec.hardware import GpuSpec
 INDEX_BYTES = 132.0  # a key of 128 values in 8 bits with its scale
 # The shortest decode of the tables takes 58 to 80 us: a dozen kernels one after the other.
 FLOOR_NS = 60_000.0
+# Short prompts take as long on every device: the host's launches of a dense block, and of one with its indexer.
+EAGER_DENSE_NS, EAGER_SPARSE_NS = 750_000.0, 1_400_000.0
 _PER_GAP = 6
 # Hidden size -> query rank, dims of a head's unrotated query and value, indexer heads: GLM-5, DeepSeek-V3.2.
 _MODELS = {6144: (2048, 192, 256, 32), 7168: (1536, 128, 128, 64)}
@@ -112,14 +114,15 @@ class SparsePrefill:
 
 
 def measured_prefill(gpu: GpuSpec, source: GpuSpec, kv_dtype: str, op: SparseAttention) -> SparsePrefill:
-    """From the table of `source`, on the peak FLOP/s of `gpu`."""
+    """From the table of `source`, on the peak FLOP/s of `gpu`; the host's launches stay what they are."""
     c, kind, note = _rows(source, "dsa_prefill", kv_dtype, op)
     if gpu.name != source.name:
         kind, note = worst(kind, "transferred"), f"utilisation of {source.name}; {note}".rstrip("; ")
-    ratio = roofline.peak_flops(source, "bf16") / roofline.peak_flops(gpu, "bf16")
-    time = c["latency_ns"].astype(np.float64) * ratio
     batch, past, length = (c[name].astype(np.int64) for name in ("batch", "past", "tokens"))
     tokens, sparse = (batch * length).astype(np.float64), past + length > op.topk
+    time = c["latency_ns"].astype(np.float64)
+    ratio = roofline.peak_flops(source, "bf16") / roofline.peak_flops(gpu, "bf16")
+    time = np.maximum(time * ratio, np.minimum(time, np.where(sparse, EAGER_SPARSE_NS, EAGER_DENSE_NS)))
     dense = _medians(tokens[~sparse], time[~sparse])
     alone = sparse & (batch == 1)
     return SparsePrefill(dense, _by_past(past[alone], tokens[alone], time[alone]), op.topk, kind, note)
@@ -161,7 +164,7 @@ class RooflinePrefill(SparsePrefill):
 
     def __init__(self, gpu: GpuSpec, op: SparseAttention) -> None:
         super().__init__(None, [], op.topk, "modelled", "roofline and launch floor")
-        self._floor = FLOOR_NS + _weights_ns(gpu, op)
+        self._weights_ns = _weights_ns(gpu, op)
         peak = roofline.fastest_flops(gpu, op.dtype if roofline.computes(gpu, op.dtype) else "bf16")
         self._token_ns = 2 * (op.shared_weights + op.head_weights) / peak / roofline.GEMM_FLOP_EFFICIENCY * NS
         rate = roofline.peak_flops(gpu, "bf16") * roofline.PREFILL_FLOP_EFFICIENCY
@@ -173,7 +176,9 @@ class RooflinePrefill(SparsePrefill):
         tokens = sum(chunk for chunk, _ in chunks)
         pairs = sum(roofline.causal_pairs(chunk, past) for chunk, past in chunks)
         picked = min(pairs, tokens * self._topk)
-        return self._floor + tokens * self._token_ns + pairs * self._index_ns + picked * self._pair_ns
+        device = self._weights_ns + tokens * self._token_ns + pairs * self._index_ns + picked * self._pair_ns
+        sparse = max(chunk + past for chunk, past in chunks) > self._topk
+        return max(device, EAGER_SPARSE_NS if sparse else EAGER_DENSE_NS)
 
 
 def roofline_decode(gpu: GpuSpec, kv_dtype: str, op: SparseAttention, max_batch: int) -> DecodeTable:

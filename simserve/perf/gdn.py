@@ -8,7 +8,7 @@ and `recurrence`. The cached context of a request costs nothing: its state holds
 - decode: log time, monotone cubic in log batch; past the largest batch, and below the smallest that physics let pass,
   with the batch;
 - numbers of heads that nobody measured: the nearest by value heads, time going with them; other sizes of a head
-  likewise by the size of the state. Without a table: bytes and FLOP at the shares of `roofline`, and two launches.
+  likewise by the size of the state. Without a table: bytes and FLOP at shares of the peaks, and two launches.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from simserve.spec.hardware import GpuSpec
 DIM, CONV = 128, 4  # of a head and of the convolution, in all measured rows
 PROMPTS, ONE_TOKEN = ("conv", "scan"), ("conv_update", "recurrence")
 _KERNELS = 2
+# Of large scans and convolutions in the tables of H100 to B200: 0.15 to 0.25 of the peak, 0.5 of the bandwidth.
+SCAN_FLOP_EFFICIENCY, CONV_BYTE_EFFICIENCY = 0.15, 0.5
 _CHUNK = 64  # tokens that the scan handles at once, by products among themselves [known: flash-linear-attention]
 
 
@@ -63,19 +65,19 @@ class NetDecode(DecodeTable):
 
 
 def measured_prefill(gpu: GpuSpec, source: GpuSpec, op: LinearAttention) -> NetPrefill:
-    """From the table of `source`, on the memory bandwidth of `gpu`."""
+    """From the table of `source`, on the memory bandwidth of `gpu`, the scan on its peak FLOP/s."""
     columns = store.read_table(source.name, "gdn")
     near, scale, kind, note = _nearest(columns, op)
     grids: list[tuple[Floats, Floats]] = []
     for name in PROMPTS:
-        rows = _rows(columns, name, near)
+        rows, rate = _rows(columns, name, near), _rate(gpu, source, name)
         batch, tokens = (columns[key][rows].astype(np.float64) for key in ("batch", "tokens"))
-        grids.append(grid_of(batch, tokens, columns["latency_ns"][rows].astype(np.float64)))
+        grids.append(grid_of(batch, tokens, columns["latency_ns"][rows].astype(np.float64) * rate))
     shared = np.intersect1d(grids[0][1], grids[1][1])
     deep = min(len(grid) for grid, _ in grids)
     ns = sum((np.exp(grid[:deep, np.isin(lengths, shared)]) for grid, lengths in grids), np.zeros(1))
-    ratio, kind, note = _carried(gpu, source, kind, note)
-    return NetPrefill(np.log(ns * scale * ratio), shared, kind, note)
+    kind, note = _carried(gpu, source, kind, note)
+    return NetPrefill(np.log(ns * scale), shared, kind, note)
 
 
 def measured_decode(gpu: GpuSpec, source: GpuSpec, op: LinearAttention, max_batch: int) -> NetDecode:
@@ -91,22 +93,22 @@ def measured_decode(gpu: GpuSpec, source: GpuSpec, op: LinearAttention, max_batc
         wanted = np.arange(1, max_batch + 1, dtype=np.float64)
         with_batch = wanted / np.clip(wanted, batch[0], batch[-1])
         curve = np.exp(monotone(np.log(batch), np.log(ns), np.log(wanted))) * with_batch
-        each[1:] += np.maximum(curve, roofline.ELEMENTWISE_FLOOR_NS if batch[0] > 1 else 0.0)
+        curve = np.maximum(curve, roofline.ELEMENTWISE_FLOOR_NS if batch[0] > 1 else 0.0)
+        each[1:] += curve * _rate(gpu, source, name)
         known = set(batch.astype(int).tolist())
         measured = measured & known if measured else known
-    ratio, kind, note = _carried(gpu, source, kind, note)
-    return NetDecode(_by_batch(each * scale * ratio), kind, note, frozenset(measured), EXPONENTS)
+    kind, note = _carried(gpu, source, kind, note)
+    return NetDecode(_by_batch(each * scale), kind, note, frozenset(measured), EXPONENTS)
 
 
 def roofline_prefill(gpu: GpuSpec, op: LinearAttention) -> NetPrefill:
     """Without a table: the convolved channels in and out, and the scan's FLOP or bytes."""
     lengths: Floats = 2.0 ** np.arange(16, dtype=np.float64)
     tokens = 2.0 ** np.arange(9)[:, None] * lengths
-    rate = gpu.memory_bandwidth_bytes_per_s * roofline.ELEMENTWISE_BYTE_EFFICIENCY
+    rate = gpu.memory_bandwidth_bytes_per_s * CONV_BYTE_EFFICIENCY
     values = op.value_heads * op.value_dim
-    state = values * op.key_dim
-    flop = tokens * (4 * state + 2 * _CHUNK * 2 * values)
-    compute = flop / roofline.peak_flops(gpu, "bf16") / roofline.PREFILL_FLOP_EFFICIENCY
+    flop = tokens * values * (4 * op.key_dim + 4 * _CHUNK)
+    compute = flop / roofline.peak_flops(gpu, "bf16") / SCAN_FLOP_EFFICIENCY
     seconds = 4 * tokens * op.channels / rate + np.maximum(compute, 2 * tokens * (op.channels + values) / rate)
     floor = _KERNELS * roofline.ATTENTION_FLOOR_NS
     return NetPrefill(np.log(floor + seconds * NS), lengths, "modelled", "roofline and launch floor")
@@ -128,8 +130,6 @@ def _by_batch(each: Floats) -> Floats:
 def _nearest(columns: store.Columns, op: LinearAttention) -> tuple[tuple[int, int], float, Source, str]:
     """Measured (key, value) heads, what their times are multiplied with, and how good that is."""
     have = set(zip(columns["k_heads"].tolist(), columns["v_heads"].tolist(), strict=True))
-    if not have:
-        raise MissingData("the gdn table has no rows")
     wanted = (op.key_heads, op.value_heads)
     near = min(have, key=lambda heads: (abs(log(heads[1] / wanted[1])), abs(log(heads[0] / wanted[0])), heads))
     size = op.key_dim * op.value_dim / DIM**2
@@ -147,9 +147,15 @@ def _rows(columns: store.Columns, op: str, heads: tuple[int, int]) -> NDArray[np
     return rows
 
 
-def _carried(gpu: GpuSpec, source: GpuSpec, kind: Source, note: str) -> tuple[float, Source, str]:
-    """What times of `source` are multiplied with on `gpu`: the bandwidths' ratio."""
+def _rate(gpu: GpuSpec, source: GpuSpec, op: str) -> float:
+    """What times of `source` are multiplied with on `gpu`: scans compute, all else moves bytes."""
+    if op == "scan":
+        return roofline.peak_flops(source, "bf16") / roofline.peak_flops(gpu, "bf16")
+    return source.memory_bandwidth_bytes_per_s / gpu.memory_bandwidth_bytes_per_s
+
+
+def _carried(gpu: GpuSpec, source: GpuSpec, kind: Source, note: str) -> tuple[Source, str]:
+    """How good a price from the table of `source` is, and its note."""
     if gpu.name == source.name:
-        return 1.0, kind, note
-    ratio = source.memory_bandwidth_bytes_per_s / gpu.memory_bandwidth_bytes_per_s
-    return ratio, worst(kind, "transferred"), f"times of {source.name}; {note}".rstrip("; ")
+        return kind, note
+    return worst(kind, "transferred"), f"utilisation of {source.name}; {note}".rstrip("; ")

@@ -3,8 +3,9 @@
 - gated delta nets: the causal convolution and the delta rule of one layer, over prompts (`conv`, `scan`) and one token
   a request (`conv_update`, `recurrence`); heads per rank of the sizes of Qwen3.5. The model's hidden size changes
   nothing, so rows of several are repeats. vLLM's rows (FlashInfer's scan on Hopper and Blackwell, Triton's elsewhere);
-  SGLang's, newest version, where vLLM has none (A100): its scan is Triton's everywhere, up to three times as slow on
-  long prompts, and in its file of H200 repeats disagree by up to 4.6 times, against 1.2 in vLLM's;
+  where vLLM has none (A100) SGLang's, decode alone: its file of A100 has no scan, and convolutions of a quarter of the
+  bytes that they must move. Its scan elsewhere is Triton's, up to three times as slow on long prompts, and in its file
+  of H200 repeats disagree by up to 4.6 times, against 1.2 in vLLM's;
 - sparse attention: the whole block with projections and indexer, GLM-5 (hidden 6144) and DeepSeek-V3.2 (7168), heads
   per rank. SGLang's rows: decode as captured in CUDA graphs, where vLLM's hold the host's launches (GLM-5, 8 heads,
   fp8_block, one request on H200: 60 us against 175). Prompts were launched eagerly, as SGLang serves them, so that
@@ -44,7 +45,7 @@ def gdn(folder: Path) -> Read | None:
     """Convolution and delta rule, prompts and decode."""
     keys, file = KEYS["gdn"], "gdn_perf.parquet"
     read = read_family(folder / "linear_attention" / "vllm", file, _gdn, keys)
-    return read or read_family(folder / "linear_attention" / "sglang", file, _gdn, keys, fill=False)
+    return read or read_family(folder / "linear_attention" / "sglang", file, _decode_alone, keys, fill=False)
 
 
 def _gdn(c: Columns) -> tuple[Columns, Counts]:
@@ -54,6 +55,12 @@ def _gdn(c: Columns) -> tuple[Columns, Counts]:
     keep = known & usual
     op = np.array([_OPS[kernel] for kernel in name[keep]], dtype=object)
     return {"op": op, **pick(c, keep, _HEADS)}, {"other kernels or head sizes": int((~keep).sum())}
+
+
+def _decode_alone(c: Columns) -> tuple[Columns, Counts]:
+    out, left_out = _gdn(c)
+    one = np.isin(out["op"].astype(str), ("conv_update", "recurrence"))
+    return {name: values[one] for name, values in out.items()}, {**left_out, "prompts": int((~one).sum())}
 
 
 def dsa_prefill(folder: Path) -> Read | None:

@@ -87,9 +87,12 @@ def test_a_version_fills_whole_curves_and_sglang_stands_in(build: Any) -> None:
 
 
 def test_sglang_where_vllm_has_none(build: Any) -> None:
-    """As on A100."""
-    build({"linear_attention/sglang/0.5.10/gdn_perf.parquet": [{**NET, "framework": "SGLang"}]})
-    assert rows("gdn", "op") == [("scan", 50_000)]
+    """As on A100: decode alone."""
+    update = {**NET, "framework": "SGLang", "kernel_source": "causal_conv1d_update", "seq_len": 1}
+    prompts = {**update, "kernel_source": "causal_conv1d_fn"}
+    build({"linear_attention/sglang/0.5.10/gdn_perf.parquet": [update, prompts]})
+    assert rows("gdn", "op") == [("conv_update", 50_000)]
+    assert store.provenance("h100_sxm", "gdn")["rows_left_out"]["prompts"] == 1
     assert store.provenance("h100_sxm", "gdn")["sources"][0]["framework"] == "SGLang"
 
 
