@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from simserve.arch.ops import LinearAttention
 from simserve.errors import Infeasible
-from simserve.perf import store
+from simserve.perf import dsa, gdn, store
 from simserve.perf.collective import measured_all_reduce, roofline_all_reduce
 from simserve.perf.decode import measured_decode, roofline_decode
 from simserve.perf.gemm import GemmTable, roofline_curve
 from simserve.perf.prefill import measured_prefill, roofline_prefill
+from simserve.perf.relatives import has_rows
 from simserve.spec.hardware import load_gpu
 
 Errors = NDArray[np.float64]
@@ -103,7 +105,61 @@ def all_reduce(device: str, source: str | None) -> Errors:
     return np.concatenate(found)
 
 
-FAMILIES = {"gemm": gemm, "prefill_attention": prefill, "decode_attention": decode, "all_reduce": all_reduce}
+def nets(device: str, source: str | None) -> Errors:
+    """Relative errors of gated delta nets: the two kernels of a layer, for Qwen3.5-397B on 1, 4 and 8 ranks."""
+    gpu, columns, found = load_gpu(device), store.read_table(device, "gdn"), []
+    for keys, values in ((16, 64), (4, 16), (2, 8)):
+        op = LinearAttention(keys, values, gdn.DIM, gdn.DIM, gdn.CONV, 4, 1)
+        mine = (columns["k_heads"] == keys) & (columns["v_heads"] == values) & (columns["batch"] <= 256)
+        rows = {name: _by_two(columns, mine & (columns["op"] == name)) for name in (*gdn.PROMPTS, *gdn.ONE_TOKEN)}
+        scans = not source or has_rows(source, "gdn", "op", "scan")  # A100 has none
+        prompts = gdn.measured_prefill(gpu, load_gpu(source), op) if source and scans else gdn.roofline_prefill(gpu, op)
+        decode = gdn.measured_decode(gpu, load_gpu(source), op, 256) if source else gdn.roofline_decode(gpu, op, 256)
+        for (first, second), ns in (
+            (gdn.PROMPTS, lambda batch, tokens, table=prompts: table.time_ns(batch, tokens)),
+            (gdn.ONE_TOKEN, lambda batch, _, table=decode: table.time_ns(batch, batch)),
+        ):
+            known = rows[first] if scans or first == gdn.ONE_TOKEN[0] else {}
+            both = {key: time + rows[second][key] for key, time in known.items() if key in rows[second]}
+            found.append(np.array([ns(*key) / time - 1 for key, time in both.items() if key[1] == 1 or key[1] >= 64]))
+    return np.concatenate(found)
+
+
+def _by_two(columns: store.Columns, rows: NDArray[np.bool_]) -> dict[tuple[int, int], int]:
+    names = ("batch", "tokens", "latency_ns")
+    return {(batch, tokens): ns for batch, tokens, ns in zip(*(columns[n][rows].tolist() for n in names), strict=True)}
+
+
+def block_prefill(device: str, source: str | None) -> Errors:
+    """Relative errors of blocks of sparse attention over prompts: GLM-5 on 8 and 2 ranks."""
+    gpu, columns, found = load_gpu(device), store.read_table(device, "dsa_prefill", _BLOCK), []
+    for heads in (8, 32):
+        op, rows = dsa.block_of(6144, heads, "fp8_block"), columns["heads"] == heads
+        table = dsa.measured_prefill(gpu, load_gpu(source), "bf16", op) if source else dsa.RooflinePrefill(gpu, op)
+        keys = zip(*(columns[name][rows].tolist() for name in ("batch", "tokens", "past")), strict=True)
+        ns = np.array([table.chunks_ns([(tokens, past)] * batch) for batch, tokens, past in keys])
+        found.append(ns / columns["latency_ns"][rows] - 1)
+    return np.concatenate(found)
+
+
+def block_decode(device: str, source: str | None) -> Errors:
+    """Relative errors of blocks of sparse attention, one new token per request: GLM-5 on 8 and 2 ranks."""
+    gpu, columns, found = load_gpu(device), store.read_table(device, "dsa_decode", _BLOCK), []
+    for heads in (8, 32):
+        op, rows = dsa.block_of(6144, heads, "fp8_block"), columns["heads"] == heads
+        table = (dsa.measured_decode(gpu, load_gpu(source), "bf16", op, 512) if source
+                 else dsa.roofline_decode(gpu, "bf16", op, 512))  # fmt: skip
+        keys = zip(columns["batch"][rows].tolist(), columns["context"][rows].tolist(), strict=True)
+        ns = np.array([table.time_ns(batch, batch * context) for batch, context in keys])
+        found.append(ns / columns["latency_ns"][rows] - 1)
+    return np.concatenate(found)
+
+
+_BLOCK: dict[str, str | int] = {"hidden": 6144, "dtype": "fp8_block", "kv_dtype": "bf16"}
+FAMILIES = {
+    "gemm": gemm, "prefill_attention": prefill, "decode_attention": decode, "all_reduce": all_reduce, "gdn": nets,
+    "dsa_prefill": block_prefill, "dsa_decode": block_decode,
+}  # fmt: skip
 
 
 def summary(errors: Errors) -> dict[str, float]:
@@ -123,6 +179,8 @@ def main() -> None:
         for kind, pairs in (("modelled", [(d, None) for d in DEVICES]), ("transferred", RELATIVES)):
             together = []
             for device, source in pairs:
+                if not all(store.has_table(name, family) for name in (device, source) if name):
+                    continue
                 try:
                     together.append(errors_of(device, source))
                 except Infeasible:

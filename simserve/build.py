@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from simserve.arch.layout import Layout
-from simserve.arch.replica import Engine, block_bytes, rank_blocks, stage_weight_bytes, step_bytes
+from simserve.arch.replica import Engine, block_bytes, rank_blocks, stage_state_bytes, stage_weight_bytes, step_bytes
 from simserve.errors import Infeasible, SpecError, UnknownName
 from simserve.perf.cost import PricedCost
 from simserve.perf.host import EngineProfile, has_profile, load_profile
@@ -100,11 +100,13 @@ def placed_bytes(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec, blo
     """What lies in the memory of one GPU of the fullest pipeline stage, by name; Infeasible if it does not fit."""
     layout, engine = layout_of(deployment), _engine(deployment)
     memory = Memory({"hbm": gpu.memory_bytes})
+    states = max(stage_state_bytes(model, layout, engine))
     own = (blocks - 1) // layout.dp + 1
     for name, kind, size in (
         ("weights", ObjectKind.WEIGHTS,
          max(stage_weight_bytes(model, layout, engine, stage) for stage in range(layout.pp))),
         ("activations", ObjectKind.ACTIVATIONS, step_bytes(model, layout, engine)),
+        *((("states", ObjectKind.KV_CACHE, states),) if states else ()),
         ("kv_cache", ObjectKind.KV_CACHE, own * _block_bytes(model, deployment)),
     ):  # fmt: skip
         memory.place("hbm", MemoryObject(name, kind, size))
@@ -163,7 +165,7 @@ def build_swap(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> Sw
     total = int(deployment.swap_space_gib * GIB) // size
     if not total:
         return None
-    link, pieces = load_link(gpu.host_link), 2 * model.num_hidden_layers
+    link, pieces = load_link(gpu.host_link), 2 * model.attention_layers
     out, back = (_copies(link, direction, size // pieces) for direction in ("d2h", "h2d"))
     return SwapSpace(total, size, out=out, back=back, pieces_per_block=pieces)
 

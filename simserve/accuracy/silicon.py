@@ -11,14 +11,15 @@ Rows under vLLM whose tp and attention dp are the same number n, with n x n expe
 tp 1, as the benchmark's scripts start them. On the calibration scenarios (46 rows) n x n GPUs miss TPOT by 26 %, n
 by 9 %, and only n explain H100 rows that ran out of KV cache.
 Formats: an empty quantisation is bf16; int4 and mxfp4 are held by experts alone. gpt-oss keeps 16-bit attention. Where
-the published checkpoint is fp8 in blocks (DeepSeek, MiniMax, Kimi, Qwen), `fp8` means that. The file does not say how
-KV was cached: fp8 is assumed beside quantised weights under TensorRT-LLM and vLLM, 16 bit elsewhere, as decided on the
-calibration scenarios, where 16 bit lets requests queue for memory that the measured ones never queued for (mean
-error of TTFT 50 against 42 % and 53 against 27 %; under SGLang it was not so). InferenceX's runs have the settings of
-its scripts (`inferencex`). Of the others it is not said either how lengths were drawn; decided on the calibration
-scenarios: SGLang's are of equal length (median error of TTFT on Qwen3-32B 13 against 84 %), and TensorRT-LLM 1.0.0rc3
-held one of max_batch_size = concurrency seats back on Llama-3.1-8B (its TTFT exceeds the model's by one mean
-inter-departure time at all loads from 8 to 64 clients; 26 against 48 %).
+the published checkpoint is fp8 in blocks (DeepSeek, MiniMax, Kimi, Qwen), or the row's own experts are, `fp8` means
+that. The file does not say how KV was cached: fp8 is assumed beside quantised weights under TensorRT-LLM and vLLM, 16
+bit elsewhere, as decided on the calibration scenarios, where 16 bit lets requests queue for memory that the measured
+ones never queued for (mean error of TTFT 50 against 42 % and 53 against 27 %; under SGLang it was not so). Sparse
+attention under SGLang is cached in fp8 on Blackwell, its default there [known: server_args]. InferenceX's runs have the
+settings of its scripts (`inferencex`). Of the others it is not said either how lengths were drawn; decided on the
+calibration scenarios: SGLang's are of equal length (median error of TTFT on Qwen3-32B 13 against 84 %), and
+TensorRT-LLM 1.0.0rc3 held one of max_batch_size = concurrency seats back on Llama-3.1-8B (its TTFT exceeds the model's
+by one mean inter-departure time at all loads from 8 to 64 clients; 26 against 48 %).
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def _split(row: dict[str, Any]) -> tuple[int, int, int, int]:
 def _point(row: dict[str, Any]) -> Point:
     gemm, moe = (row[name] if isinstance(row[name], str) else "bf16" for name in ("gemm_quant_mode", "moe_quant_mode"))
     model = str(row["model_path"])
-    if checkpoint_formats(model)[0] == "fp8_block":
+    if "fp8_block" in (checkpoint_formats(model)[0], moe):
         gemm, moe = ("fp8_block" if name == "fp8" else name for name in (gemm, moe))
     tp, dp, moe_tp, moe_ep = _split(row)
     point = Point(
@@ -132,6 +133,8 @@ def _point(row: dict[str, Any]) -> Point:
     if "gpt-oss" in model:
         mxfp4 = "w4a16_mxfp4" if load_gpu(point.gpu).architecture == "hopper" else "w4a8_mxfp4_mxfp8"
         point = replace(point, dtype="bf16", moe_dtype=mxfp4, kv_cache_dtype="auto")
+    if point.framework == "sglang" and _is_sparse(point.model) and load_gpu(point.gpu).architecture == "blackwell":
+        point = replace(point, kv_cache_dtype="fp8")
     return replace(point, obstacle=_obstacle(point, row))
 
 
@@ -144,6 +147,13 @@ def _as_run(point: Point, source: str) -> Point:
     if point.version == "1.0.0rc3" and "Llama" in point.model:
         return replace(point, max_num_seqs=max(1, point.concurrency - 1))
     return point
+
+
+def _is_sparse(model: str) -> bool:
+    try:
+        return load_model(model).sparse is not None
+    except UnknownName:
+        return False
 
 
 def _obstacle(point: Point, row: dict[str, Any]) -> str:

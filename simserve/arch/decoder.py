@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from simserve.arch.dtypes import ACTIVATION_BYTES, QUANTISED, quantised_bytes
-from simserve.arch.ops import AllReduce, Attention, Elementwise, Experts, Gemm, LatentAttention, StepOps
+from simserve.arch.linear import linear_attention, linear_gemms, linear_passes
+from simserve.arch.ops import AllReduce, AnyAttention, Attention, Elementwise, Experts, Gemm, LatentAttention, StepOps
 from simserve.arch.shard import Shard, shard
+from simserve.arch.sparse import sparse_attention
 from simserve.spec.model import LatentSpec, ModelSpec
 
 ROUTER_DTYPE = "bf16"  # routers stay in 16 bits in every published checkpoint
@@ -21,8 +25,8 @@ def decoder_ops(
     """
     part = shard(model, tensor_parallel_size, expert_parallel, expert_ranks=expert_ranks, moe_tp=moe_tp)
     return StepOps(
-        gemms=_gemms(model, part),
-        attentions=_attentions(model, part),
+        gemms=_gemms(model, part, dtype),
+        attentions=_attentions(model, part, dtype),
         all_reduces=_all_reduces(model, part),
         elementwise=_elementwise(model, part) + _quantisation(model, part, dtype),
         lm_head=Gemm("lm_head", n=part.vocab_rows, k=model.hidden_size, count=1),
@@ -31,16 +35,31 @@ def decoder_ops(
     )
 
 
-def _gemms(model: ModelSpec, part: Shard) -> tuple[Gemm, ...]:
-    projections = _latent_gemms(model, model.latent, part) if model.latent else _attention_gemms(model, part)
-    return (*projections, *_mlp_gemms(model, part))
+def _gemms(model: ModelSpec, part: Shard, dtype: str) -> tuple[Gemm, ...]:
+    """Projections, unless attention is one module, and MLPs; what an nvfp4 checkpoint keeps in 16 bits says so."""
+    if model.sparse is not None:
+        projections: tuple[Gemm, ...] = ()
+    elif model.latent is not None:
+        projections = _latent_gemms(model, model.latent, part)
+    else:
+        projections = (*_attention_gemms(model, part), *linear_gemms(model, part))
+    if dtype != "nvfp4" or not model.nvfp4_keeps:
+        return (*projections, *_mlp_gemms(model, part))
+    shared = "shared" in model.nvfp4_keeps
+    mlp = (_wide(gemm) if shared and gemm.name.startswith("shared_") else gemm for gemm in _mlp_gemms(model, part))
+    return (*(_wide(gemm) if "attention" in model.nvfp4_keeps else gemm for gemm in projections), *mlp)
+
+
+def _wide(gemm: Gemm) -> Gemm:
+    return replace(gemm, dtype="bf16")
 
 
 def _attention_gemms(model: ModelSpec, part: Shard) -> tuple[Gemm, ...]:
-    layers, hidden = model.num_hidden_layers, model.hidden_size
+    layers, hidden = model.attention_layers, model.hidden_size
     query = part.heads * model.head_dim
+    gated = 2 * query if model.attention_output_gate else query
     return (
-        Gemm("qkv_proj", n=query + 2 * part.kv_heads * model.head_dim, k=hidden, count=layers),
+        Gemm("qkv_proj", n=gated + 2 * part.kv_heads * model.head_dim, k=hidden, count=layers),
         Gemm("o_proj", n=hidden, k=query, count=layers),
     )
 
@@ -59,7 +78,7 @@ def _latent_gemms(model: ModelSpec, latent: LatentSpec, part: Shard) -> tuple[Ge
 
 def _prefill_gemms(model: ModelSpec, part: Shard) -> tuple[Gemm, ...]:
     latent = model.latent
-    if latent is None:
+    if latent is None or model.sparse is not None:
         return ()
     width = part.heads * (latent.qk_nope_head_dim + latent.v_head_dim)
     return (Gemm("kv_b_proj", n=width, k=latent.kv_lora_rank, count=model.num_hidden_layers),)
@@ -84,14 +103,17 @@ def _gate_up_down(prefix: str, columns: int, hidden: int, count: int) -> list[Ge
     ]
 
 
-def _attentions(model: ModelSpec, part: Shard) -> tuple[Attention | LatentAttention, ...]:
-    layers, sliding = model.num_hidden_layers, model.sliding_layers
+def _attentions(model: ModelSpec, part: Shard, dtype: str) -> tuple[AnyAttention, ...]:
+    layers, sliding = model.attention_layers, model.sliding_layers
+    sparse, linear = sparse_attention(model, part, dtype), linear_attention(model, part)
+    if sparse is not None:
+        return (sparse,)
     if model.latent is not None:
         return (LatentAttention(part.heads, layers),)
-    found = [Attention(part.heads, part.kv_heads, model.head_dim, layers - sliding)]
+    found: list[AnyAttention] = [Attention(part.heads, part.kv_heads, model.head_dim, layers - sliding)]
     if sliding:
         found.append(Attention(part.heads, part.kv_heads, model.head_dim, sliding, model.sliding_window or 0))
-    return tuple(found)
+    return (*found, linear) if linear else tuple(found)
 
 
 def _experts(model: ModelSpec, part: Shard) -> Experts | None:
@@ -112,21 +134,33 @@ def _all_reduces(model: ModelSpec, part: Shard) -> tuple[AllReduce, ...]:
 
 def _elementwise(model: ModelSpec, part: Shard) -> tuple[Elementwise, ...]:
     """HBM traffic of the passes between the GEMMs, each reading its inputs and writing its outputs once."""
-    layers, row = model.num_hidden_layers, ACTIVATION_BYTES * model.hidden_size
-    kv_row, query_key = _rows(model, part)
+    row = ACTIVATION_BYTES * model.hidden_size
     passes = [
         Elementwise("embedding", 2 * row, 1),
         # Reads and writes both the activations and the residual stream; the last one is the final norm.
-        Elementwise("add_rms_norm", 4 * row, 2 * layers + 1),
-        Elementwise("rotary", 2 * query_key, layers),
-        Elementwise("kv_write", 4 * kv_row, layers),
+        Elementwise("add_rms_norm", 4 * row, 2 * model.num_hidden_layers + 1),
+        *(() if model.sparse else _attention_passes(model, part)),
+        *linear_passes(model, part),
     ]
     if model.dense_layers:
         passes.append(Elementwise("silu_and_mul", 3 * ACTIVATION_BYTES * part.intermediate_size, model.dense_layers))
     if part.shared_size:
         passes.append(Elementwise("shared_silu_and_mul", 3 * ACTIVATION_BYTES * part.shared_size, model.expert_layers))
+    if model.experts is not None and model.experts.shared_gate:
+        # One number a token out of the hidden row, and the shared experts' row times it.
+        passes.append(Elementwise("shared_gate", 3 * row, model.expert_layers))
+    return tuple(passes)
+
+
+def _attention_passes(model: ModelSpec, part: Shard) -> tuple[Elementwise, ...]:
+    """Passes beside attention, where they are not part of a module that was measured whole."""
+    layers = model.attention_layers
+    kv_row, query_key = _rows(model, part)
+    passes = [Elementwise("rotary", 2 * query_key, layers), Elementwise("kv_write", 4 * kv_row, layers)]
     if model.qk_norm:
         passes.append(Elementwise("qk_norm", 2 * query_key, layers))
+    if model.attention_output_gate:
+        passes.append(Elementwise("output_gate", 3 * ACTIVATION_BYTES * part.heads * model.head_dim, layers))
     if model.latent is not None:
         ranks = model.latent.q_lora_rank + model.latent.kv_lora_rank
         passes.append(Elementwise("latent_norm", 2 * ACTIVATION_BYTES * ranks, layers))
@@ -148,5 +182,5 @@ def _quantisation(model: ModelSpec, part: Shard, dtype: str) -> tuple[Elementwis
     if dtype not in QUANTISED:
         return ()
     each = ACTIVATION_BYTES + quantised_bytes(dtype)
-    gemms = (gemm for gemm in _gemms(model, part) if not gemm.dtype)
+    gemms = (gemm for gemm in _gemms(model, part, dtype) if not gemm.dtype)
     return tuple(Elementwise(f"{gemm.name}_{dtype}_quant", round(each * gemm.k), gemm.count) for gemm in gemms)

@@ -65,8 +65,9 @@ class Layout:
         if self.moe_tp and (model.experts is None or self.stage_gpus % self.moe_tp):
             ranks = f"{self.stage_gpus} ranks with experts" if model.experts else "experts, for there are none"
             raise Infeasible(f"moe_tensor_parallel_size {self.moe_tp} does not divide the {ranks}: {model.name}")
-        if self.kv_ranks > 1 and model.sliding_layers:
-            raise Infeasible(f"context parallelism is not modelled with the sliding windows of {model.name}")
+        if self.kv_ranks > 1 and (model.sliding_layers or model.linear is not None or model.sparse is not None):
+            what = "sliding windows" if model.sliding_layers else "sparse attention" if model.sparse else "delta nets"
+            raise Infeasible(f"context parallelism is not modelled with the {what} of {model.name}")
         if self.dcp > 1:
             self._check_duplicates(model)
 
@@ -90,13 +91,16 @@ def stage_layers(layers: int, stages: int) -> list[tuple[int, int]]:
 
 
 def stage_model(model: ModelSpec, first: int, last: int) -> ModelSpec:
-    """The layers [first, last) as a model of their own; windowed layers are spread evenly over the model's."""
+    """The layers [first, last) as a model of their own; windowed and linear ones are spread evenly over it."""
     if last - first == model.num_hidden_layers:
         return model
     update: dict[str, object] = {"num_hidden_layers": last - first}
     if model.sliding_layers:
         before, after = (model.sliding_layers * end // model.num_hidden_layers for end in (first, last))
         update["sliding_layers"] = after - before
+    if model.linear is not None:
+        before, after = (model.linear.linear_layers * end // model.num_hidden_layers for end in (first, last))
+        update["linear"] = model.linear.model_copy(update={"linear_layers": after - before})
     if model.experts is not None:
         dense = min(max(model.experts.first_dense_layers - first, 0), last - first)
         update["experts"] = model.experts.model_copy(update={"first_dense_layers": dense})

@@ -7,7 +7,9 @@ activation peak of the largest step, less what libraries hold, divided by the by
 from __future__ import annotations
 
 from simserve.arch.dtypes import ACTIVATION_BYTES, DTYPES, check_dtype, element_bytes, weight_element_bytes
+from simserve.arch.linear import linear_parameters, linear_small_parameters, state_bytes_per_request
 from simserve.arch.shard import Shard, shard
+from simserve.arch.sparse import index_parameters, index_small_parameters, sparse_bytes_per_token
 from simserve.errors import Infeasible
 from simserve.spec.hardware import GpuSpec
 from simserve.spec.model import ModelSpec
@@ -23,6 +25,7 @@ __all__ = [
     "num_gpu_blocks",
     "parameter_count",
     "runtime_bytes",
+    "state_bytes",
     "weight_bytes",
 ]
 
@@ -38,7 +41,8 @@ def parameter_count(model: ModelSpec) -> int:
     whole = shard(model, 1)
     embeddings = model.vocab_size * model.hidden_size * (1 if model.tie_word_embeddings else 2)
     routers = _router_parameters(model) + _expert_biases(model)
-    return embeddings + _linear_parameters(model, whole) + _expert_parameters(model, 1) + routers + _small_parameters(
+    linear = _attention_parameters(model, whole) + _mlp_parameters(model, whole)
+    return embeddings + linear + _expert_parameters(model, 1) + routers + _small_parameters(
         model, whole
     )
 
@@ -57,7 +61,9 @@ def weight_bytes(
     tables = (1 if model.tie_word_embeddings else 2) if tables is None else tables
     wide = tables * part.vocab_rows * model.hidden_size + _small_parameters(model, part) + _router_parameters(model)
     wide += _expert_biases(model) // part.ranks
-    linear = weight_element_bytes(dtype) * _linear_parameters(model, part)
+    linear = weight_element_bytes(dtype) * (_attention_parameters(model, part) + _mlp_parameters(model, part))
+    if dtype == "nvfp4":
+        linear += (ACTIVATION_BYTES - weight_element_bytes(dtype)) * _kept_parameters(model, part)
     experts = weight_element_bytes(moe_dtype or dtype) * _expert_parameters(model, expert_ranks or part.ranks)
     return ACTIVATION_BYTES * wide + round(linear + experts)
 
@@ -65,15 +71,23 @@ def weight_bytes(
 def kv_bytes_per_token(model: ModelSpec, kv_cache_dtype: str, tensor_parallel_size: int) -> int:
     """Bytes that one token more takes on one rank, all layers. 'auto' is two bytes an element.
 
-    Latent attention caches one vector for all heads, on every rank. Layers with a sliding window stop growing at the
-    window, so they are left out (vLLM's hybrid KV cache gives such blocks back).
+    Latent attention caches one vector for all heads, on every rank, and an indexer its key beside. Layers with a
+    sliding window stop growing at the window, so they are left out (vLLM's hybrid KV cache gives such blocks back);
+    gated delta nets cache nothing per token (`state_bytes`).
     """
+    if model.latent is not None and model.sparse is not None:
+        return model.num_hidden_layers * sparse_bytes_per_token(model.latent, model.sparse, kv_cache_dtype)
     if model.latent is not None:
         elements = model.num_hidden_layers * (model.latent.kv_lora_rank + model.latent.qk_rope_head_dim)
         return elements * element_bytes(kv_cache_dtype)
     part = shard(model, tensor_parallel_size)
-    layers = model.num_hidden_layers - model.sliding_layers
+    layers = model.attention_layers - model.sliding_layers
     return 2 * layers * part.kv_heads * model.head_dim * element_bytes(kv_cache_dtype)
+
+
+def state_bytes(model: ModelSpec, max_num_seqs: int, tensor_parallel_size: int) -> int:
+    """Bytes on one rank of the state slots, one for each request that may run; 0 without gated delta nets."""
+    return max_num_seqs * state_bytes_per_request(model, shard(model, tensor_parallel_size))
 
 
 def activation_bytes(
@@ -135,48 +149,65 @@ def num_gpu_blocks(
         step=activation_bytes(model, max_num_batched_tokens, max_num_seqs, tp),
         libraries=runtime_bytes(tp),
         block_bytes=block_size * kv_bytes_per_token(model, kv_cache_dtype, tp), rule=rule,
+        states=state_bytes(model, max_num_seqs, tp),
     )  # fmt: skip
 
 
 def blocks_left(
     what: str, gpu: GpuSpec, gpu_memory_utilization: float, *, weights: int, step: int, libraries: int,
-    block_bytes: int, rule: str = "utilization",
+    block_bytes: int, rule: str = "utilization", states: int = 0,
 ) -> int:  # fmt: skip
     """KV blocks that weights, activations of the largest step and libraries (bytes on one GPU) leave.
 
     Raises Infeasible with the byte counts in words when fewer than two fit. what: who does not fit; rule: what the
-    memory fraction is of, see `simserve.perf.host`.
+    memory fraction is of, see `simserve.perf.host`; states: what state slots take.
     """
     budget = int(gpu.memory_bytes * gpu_memory_utilization)
-    left = budget - weights - step - libraries
+    left = budget - weights - states - step - libraries
     if rule == "static":
-        left = int((gpu.memory_bytes - libraries) * gpu_memory_utilization) - weights
+        left = int((gpu.memory_bytes - libraries) * gpu_memory_utilization) - weights - states
     elif rule == "free":
-        left = int((gpu.memory_bytes - weights - step - libraries) * gpu_memory_utilization)
+        left = int((gpu.memory_bytes - weights - states - step - libraries) * gpu_memory_utilization)
     blocks = left // block_bytes
     if blocks < 2:
         verdict = f"{format_bytes(left)} for KV" if left > 0 else f"{format_bytes(-left)} too little"
+        slots = f", {format_bytes(states)} of state slots" if states else ""
         raise Infeasible(
             f"{what} does not fit: per GPU {format_bytes(weights)} "
-            f"of weights, {format_bytes(step)} of activations and {format_bytes(libraries)} of libraries "
+            f"of weights{slots}, {format_bytes(step)} of activations and {format_bytes(libraries)} of libraries "
             f"against {format_bytes(budget)} available ({gpu_memory_utilization:g} of "
             f"{format_bytes(gpu.memory_bytes)}) leave {verdict}"
         )
     return blocks
 
 
-def _linear_parameters(model: ModelSpec, part: Shard) -> int:
-    """Weights of the projections, dense MLPs and shared experts of all layers on one rank."""
+def _attention_parameters(model: ModelSpec, part: Shard) -> int:
+    """Weights of the projections of all layers, indexers and gated delta nets included, on one rank."""
     hidden, latent = model.hidden_size, model.latent
     if latent is None:
-        attention = hidden * 2 * (part.heads + part.kv_heads) * model.head_dim
+        queries = 3 * part.heads if model.attention_output_gate else 2 * part.heads
+        attention = hidden * (queries + 2 * part.kv_heads) * model.head_dim
     else:
         down = hidden * (latent.q_lora_rank + latent.kv_lora_rank + latent.qk_rope_head_dim)
         query = latent.q_lora_rank * (latent.qk_nope_head_dim + latent.qk_rope_head_dim)
         expanded = latent.kv_lora_rank * (latent.qk_nope_head_dim + latent.v_head_dim)
         attention = down + part.heads * (query + expanded + latent.v_head_dim * hidden)
-    mlp = 3 * hidden * (model.dense_layers * part.intermediate_size + model.expert_layers * part.shared_size)
-    return model.num_hidden_layers * attention + mlp
+        attention += index_parameters(model, latent, model.sparse) if model.sparse else 0
+    return model.attention_layers * attention + linear_parameters(model, part)
+
+
+def _mlp_parameters(model: ModelSpec, part: Shard) -> int:
+    """Weights of the dense MLPs and shared experts of all layers on one rank."""
+    shared = model.expert_layers * part.shared_size
+    return 3 * model.hidden_size * (model.dense_layers * part.intermediate_size + shared)
+
+
+def _kept_parameters(model: ModelSpec, part: Shard) -> int:
+    """Weights that the published nvfp4 checkpoint leaves in 16 bits."""
+    kept = _attention_parameters(model, part) if "attention" in model.nvfp4_keeps else 0
+    if "shared" in model.nvfp4_keeps:
+        kept += 3 * model.hidden_size * model.expert_layers * part.shared_size
+    return kept
 
 
 def _expert_parameters(model: ModelSpec, ranks: int) -> int:
@@ -188,11 +219,12 @@ def _expert_parameters(model: ModelSpec, ranks: int) -> int:
 
 
 def _router_parameters(model: ModelSpec) -> int:
-    """Routers and their corrections, on every rank."""
+    """Routers, their corrections and the gates of shared experts, on every rank."""
     e = model.experts
     if e is None:
         return 0
-    return model.expert_layers * e.num_experts * (model.hidden_size + e.router_bias + e.biases)
+    gate = model.hidden_size if e.shared_gate else 0
+    return model.expert_layers * (e.num_experts * (model.hidden_size + e.router_bias + e.biases) + gate)
 
 
 def _expert_biases(model: ModelSpec) -> int:
@@ -205,7 +237,7 @@ def _expert_biases(model: ModelSpec) -> int:
 def _small_parameters(model: ModelSpec, part: Shard) -> int:
     """Norms and biases of all layers on one rank, and the final norm."""
     hidden, head_dim = model.hidden_size, model.head_dim
-    layer = 2 * hidden
+    layer = index_small_parameters(model)
     if model.qk_norm:
         layer += (part.heads + part.kv_heads) * head_dim if model.qk_norm_whole else 2 * head_dim
     if model.latent is not None:
@@ -216,7 +248,8 @@ def _small_parameters(model: ModelSpec, part: Shard) -> int:
         layer += (part.heads + 2 * part.kv_heads) * head_dim
     if model.attention_output_bias:
         layer += hidden
-    total = model.num_hidden_layers * layer + hidden
+    total = model.attention_layers * layer + (2 * model.num_hidden_layers + 1) * hidden
+    total += linear_small_parameters(model, part)
     if model.mlp_bias:
         total += model.dense_layers * (2 * part.intermediate_size + hidden)
     return total

@@ -47,6 +47,61 @@ class LatentAttention:
 
 
 @dataclass(frozen=True, slots=True)
+class SparseAttention:
+    """A whole block of latent attention with DeepSeek's indexer, projections included, `count` layers; per rank.
+
+    Priced as one module, as it was measured. hidden, q_lora_rank, kv_lora_rank, rope, nope, value: sizes of the model;
+    index_heads, index_dim: of the indexer; topk: keys that a query sees; dtype: of the projections.
+    """
+
+    heads: int
+    count: int
+    hidden: int
+    q_lora_rank: int
+    kv_lora_rank: int
+    rope: int
+    nope: int
+    value: int
+    index_heads: int
+    index_dim: int
+    topk: int
+    dtype: str = "bf16"
+
+    @property
+    def shared_weights(self) -> int:
+        """Elements that every rank holds whole: projections down to the ranks, and the indexer's."""
+        index = self.q_lora_rank * self.index_heads * self.index_dim + self.hidden * (self.index_dim + self.index_heads)
+        return self.hidden * (self.q_lora_rank + self.kv_lora_rank + self.rope) + index
+
+    @property
+    def head_weights(self) -> int:
+        """Elements of the projections of this rank's heads: queries, keys and values, output."""
+        up = self.q_lora_rank * (self.nope + self.rope) + self.kv_lora_rank * (self.nope + self.value)
+        return self.heads * (up + self.value * self.hidden)
+
+
+@dataclass(frozen=True, slots=True)
+class LinearAttention:
+    """A gated delta net without its projections: causal convolution of width `conv`, recurrence of the state; per rank.
+
+    state_bytes: per element of the state [value_heads, key_dim, value_dim].
+    """
+
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    conv: int
+    state_bytes: int
+    count: int
+
+    @property
+    def channels(self) -> int:
+        """Values a token that are convolved: queries, keys and values."""
+        return 2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
+
+
+@dataclass(frozen=True, slots=True)
 class Experts:
     """An expert layer, `count` times a step: sizes of the model, split by `tp` inside experts and `ep` over them."""
 
@@ -77,6 +132,9 @@ class Elementwise:
     count: int
 
 
+AnyAttention = Attention | LatentAttention | SparseAttention | LinearAttention
+
+
 @dataclass(frozen=True, slots=True)
 class StepOps:
     """Everything one rank does in a step. `lm_head` runs on the sampled rows only, the rest on all tokens.
@@ -87,7 +145,7 @@ class StepOps:
     """
 
     gemms: tuple[Gemm, ...]
-    attentions: tuple[Attention | LatentAttention, ...]
+    attentions: tuple[AnyAttention, ...]
     all_reduces: tuple[AllReduce, ...]
     elementwise: tuple[Elementwise, ...]
     lm_head: Gemm

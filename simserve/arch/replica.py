@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from simserve.arch.dtypes import ACTIVATION_BYTES, check_dtype
 from simserve.arch.layout import Layout, stage_layers, stage_model
-from simserve.arch.memory import activation_bytes, blocks_left, kv_bytes_per_token, runtime_bytes, weight_bytes
+from simserve.arch.memory import (
+    activation_bytes,
+    blocks_left,
+    kv_bytes_per_token,
+    runtime_bytes,
+    state_bytes,
+    weight_bytes,
+)
 from simserve.spec.hardware import GpuSpec
 from simserve.spec.model import ModelSpec
 
@@ -33,6 +40,12 @@ def stage_weight_bytes(model: ModelSpec, layout: Layout, engine: Engine, stage: 
         part, engine.dtype, layout.tp, moe_dtype=engine.moe_dtype, expert_parallel=layout.expert_parallel,
         expert_ranks=layout.expert_ranks, moe_tp=layout.moe_tp, tables=tables,
     )  # fmt: skip
+
+
+def stage_state_bytes(model: ModelSpec, layout: Layout, engine: Engine) -> list[int]:
+    """Bytes of state slots on one GPU of each pipeline stage, one slot for each request that may run."""
+    ends = stage_layers(model.num_hidden_layers, layout.pp)
+    return [state_bytes(stage_model(model, *pair), engine.max_num_seqs, layout.tp) for pair in ends]
 
 
 def step_bytes(model: ModelSpec, layout: Layout, engine: Engine) -> int:
@@ -69,12 +82,12 @@ def rank_blocks(
     check_dtype(gpu, engine.dtype)
     check_dtype(gpu, engine.moe_dtype or engine.dtype)
     step = step_bytes(model, layout, engine)
-    libraries = runtime_bytes(layout.gpus)
+    libraries, states = runtime_bytes(layout.gpus), stage_state_bytes(model, layout, engine)
     return min(
         blocks_left(
             f"{model.name} in {engine.dtype} over {layout.gpus} x {gpu.name}", gpu, gpu_memory_utilization,
             weights=stage_weight_bytes(model, layout, engine, stage), step=step, libraries=libraries,
-            block_bytes=size, rule=rule,
+            block_bytes=size, rule=rule, states=states[stage],
         )
         for stage, size in enumerate(_stage_block_bytes(model, layout, engine.kv_cache_dtype, block_size))
     )  # fmt: skip

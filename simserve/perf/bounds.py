@@ -4,6 +4,10 @@ Every operand crosses the memory bus once. What is counted, per rank, and what i
 - attention: pairs inside the causal triangle and the window; 16-bit queries and outputs;
 - MLA kernel: prefill expands K and V per head (192 + 128 per pair), decode stays in the latent space (576 + 512);
   MLA module: the projections of DeepSeek-V3 in their format besides, and their weights once;
+- block of sparse attention: its projections and their weights once; nothing of the keys it picks, nor of the indexer;
+- gated delta net: convolved channels read and written at 16 bits; the scan reads queries, keys and values and writes
+  its output, at two products with the state a token; one token reads and writes the state at 32 bits, and each
+  channel's input;
 - MoE: tokens x topk / ep rows through an expert's three matrices (two for models without a gate). Weights: under a
   balanced routing half of min(experts / ep, rows), for grouped routing confines tokens to half of the groups; under
   a power law topk experts without expert parallelism and none with it;
@@ -32,6 +36,9 @@ Count = Callable[[Columns, Numbers, GpuSpec], Work]
 # (hidden, inter) of models whose experts have no gate: two matrices (Nemotron).
 UNGATED = ((2688, 1856), (1024, 2688), (2048, 5120))
 HIDDEN, QUERY_RANK, KV_RANK, ROPE, NOPE, VALUE = 7168, 1536, 512, 64, 128, 128  # DeepSeek-V3
+
+GLM_HIDDEN, GLM_SIZES = 6144, (2048, 192, 256)  # GLM-5: query rank, dims of a head's unrotated query and of its value
+GDN_DIM = 128  # of a head's key and value, in every Qwen3.5
 
 
 def bound_ns(family: str, columns: Columns, gpu: GpuSpec, link: LinkSpec, cached_bytes: int = 0) -> Floats:
@@ -118,6 +125,25 @@ def _elementwise(columns: Columns, x: Numbers, gpu: GpuSpec) -> Work:
     return np.zeros_like(values), 3 * values  # 16 bits read, 8 bits written
 
 
+def _dsa(columns: Columns, x: Numbers, gpu: GpuSpec) -> Work:
+    """Of either model, one row per new token."""
+    queries = x["batch"] * x.get("tokens", np.ones_like(x["batch"]))
+    glm = x["hidden"] == GLM_HIDDEN
+    rank, nope, value = (np.where(glm, a, b) for a, b in zip(GLM_SIZES, (QUERY_RANK, NOPE, VALUE), strict=True))
+    matrices = x["hidden"] * (rank + KV_RANK + ROPE) + x["heads"] * (rank * (nope + ROPE) + value * x["hidden"])
+    return 2 * queries * matrices / _peaks(columns["dtype"], gpu), matrices * _elements(columns["dtype"])
+
+
+def _gdn(columns: Columns, x: Numbers, gpu: GpuSpec) -> Work:
+    queries, op = x["batch"] * x["tokens"], columns["op"].astype(str)
+    channels = GDN_DIM * (2 * x["k_heads"] + x["v_heads"])
+    state = GDN_DIM**2 * x["v_heads"]
+    moved = np.where(op == "scan", channels + GDN_DIM * x["v_heads"], 2 * channels)
+    size = 2 * queries * moved + np.where(op == "recurrence", 2 * 4 * x["batch"] * state - 2 * queries * moved, 0.0)
+    flop = np.where(op == "scan", 4 * queries * state, 0.0)
+    return flop / roofline.fastest_flops(gpu, "bf16"), size
+
+
 LINKED = ("all_reduce", "collective", "moe_exchange")
 WORK: dict[str, Count] = {
     "gemm": _gemm,
@@ -126,6 +152,9 @@ WORK: dict[str, Count] = {
     "mla_prefill": _mla_prefill,
     "mla_decode": _mla_decode,
     "mla_bmm": _mla_bmm,
+    "dsa_prefill": _dsa,
+    "dsa_decode": _dsa,
+    "gdn": _gdn,
     "moe": _moe,
     "encoder_attention": _encoder,
     "elementwise": _elementwise,

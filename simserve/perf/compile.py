@@ -8,8 +8,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from simserve.arch.dtypes import QUANTISED
-from simserve.arch.ops import AllReduce, Attention, Elementwise, Experts, Gemm, LatentAttention, StepOps
-from simserve.perf import roofline, store
+from simserve.arch.ops import (
+    AllReduce,
+    AnyAttention,
+    Elementwise,
+    Experts,
+    Gemm,
+    LatentAttention,
+    LinearAttention,
+    SparseAttention,
+    StepOps,
+)
+from simserve.perf import dsa, gdn, roofline, store
 from simserve.perf.collective import (
     measured_all_reduce,
     measured_collective,
@@ -34,6 +44,8 @@ from simserve.perf.relatives import gemm_table, has_rows, rated, source_for
 from simserve.perf.roofline import Floats
 from simserve.perf.scattered import ScatteredGemms
 from simserve.spec.hardware import GpuSpec, LinkSpec, load_gpu, load_link
+
+Prompts = PrefillTable | dsa.SparsePrefill
 
 
 @dataclass(frozen=True)
@@ -139,10 +151,12 @@ class Tables:
         ns = _from_zero(elementwise_ns(self.gpu, size) * op.count)
         return TokenOp(op.name, ns, lambda m: "modelled", "roofline/elementwise", "bytes and launch floor")
 
-    def decode(self, a: Attention | LatentAttention) -> tuple[DecodeTable, str]:
+    def decode(self, a: AnyAttention) -> tuple[DecodeTable, str]:
         """Decode attention of one layer, and the table's name."""
         if isinstance(a, LatentAttention):
             return self._latent_decode(a)
+        if isinstance(a, SparseAttention | LinearAttention):
+            return self._module_decode(a)
         batch, kv = self.formats.max_num_seqs, self.formats.kv_dtype
         pair = self.origin("decode_attention", "kv_dtype", kv)
         if pair is None:
@@ -154,9 +168,11 @@ class Tables:
             return measured_decode(*pair, kv, a.heads, a.kv_heads, a.head_dim, batch, a.window), name
         return within_window(measured_decode(*pair, kv, a.heads, a.kv_heads, a.head_dim, batch), a.window), name
 
-    def prefill(self, a: Attention | LatentAttention) -> tuple[PrefillTable, str]:
+    def prefill(self, a: AnyAttention) -> tuple[Prompts, str]:
         """Prefill attention of one layer, and the table's name."""
         kv = self.formats.kv_dtype
+        if isinstance(a, SparseAttention | LinearAttention):
+            return self._module_prefill(a)
         if isinstance(a, LatentAttention):
             pair = self.origin("mla_prefill", "kv_dtype", kv)
             latent = measured_mla_prefill(*pair, kv, a.heads) if pair else roofline_mla_prefill(self.gpu, a.heads)
@@ -179,6 +195,28 @@ class Tables:
             both = sum((measured_bmm(*around, op, a.heads, rows).ns for op in ("pre", "post")), np.zeros(batch))
             table = replace(table, ns=table.ns + _from_zero(both)[:, None])
         return table, f"{pair[1].name if pair else 'roofline'}/mla_decode"
+
+    def _module_decode(self, a: SparseAttention | LinearAttention) -> tuple[DecodeTable, str]:
+        """Blocks of sparse attention and gated delta nets."""
+        batch, kv = self.formats.max_num_seqs, self.formats.kv_dtype
+        if isinstance(a, LinearAttention):
+            pair = self.origin("gdn", "op", "recurrence")
+            net = gdn.measured_decode(*pair, a, batch) if pair else gdn.roofline_decode(self.gpu, a, batch)
+            return net, f"{pair[1].name if pair else 'roofline'}/gdn"
+        pair = self.origin("dsa_decode", "kv_dtype", kv)
+        block = dsa.measured_decode(*pair, kv, a, batch) if pair else dsa.roofline_decode(self.gpu, kv, a, batch)
+        return block, f"{pair[1].name if pair else 'roofline'}/dsa_decode"
+
+    def _module_prefill(self, a: SparseAttention | LinearAttention) -> tuple[Prompts, str]:
+        """Blocks of sparse attention and gated delta nets."""
+        if isinstance(a, LinearAttention):
+            pair = self.origin("gdn", "op", "scan")
+            net = gdn.measured_prefill(*pair, a) if pair else gdn.roofline_prefill(self.gpu, a)
+            return net, f"{pair[1].name if pair else 'roofline'}/gdn"
+        kv = self.formats.kv_dtype
+        pair = self.origin("dsa_prefill", "kv_dtype", kv)
+        block = dsa.measured_prefill(*pair, kv, a) if pair else dsa.RooflinePrefill(self.gpu, a)
+        return block, f"{pair[1].name if pair else 'roofline'}/dsa_prefill"
 
     def experts(self, op: Experts) -> TokenOp:
         """One expert layer over 1..max_tokens rows."""

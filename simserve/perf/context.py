@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from simserve.arch.dtypes import ACTIVATION_BYTES
 from simserve.arch.layout import Layout
-from simserve.arch.ops import Attention, LatentAttention
+from simserve.arch.ops import AnyAttention, Attention, LatentAttention
 from simserve.perf.compile import Formats, Tables, TokenOp
 from simserve.perf.decode import DecodeTable
 from simserve.perf.host import EngineProfile
@@ -37,8 +37,10 @@ class ContextTables(Tables):
         super().__init__(gpu, formats)
         self._dcp = dcp
 
-    def decode(self, a: Attention | LatentAttention) -> tuple[DecodeTable, str]:
-        """As `Tables.decode`, of dcp times the heads."""
+    def decode(self, a: AnyAttention) -> tuple[DecodeTable, str]:
+        """As `Tables.decode`, of dcp times the heads; the layout refuses other kinds of attention."""
+        if not isinstance(a, Attention | LatentAttention):
+            return super().decode(a)
         return super().decode(replace(a, heads=a.heads * self._dcp))
 
 

@@ -96,6 +96,7 @@ def _decoding(*keys: str) -> tuple[list[Line], list[Line]]:
 _SIZES = "two sizes in a row, a gap of eight times"
 _HEADS = ("part", "dtype", "kv_dtype", "heads")
 _KV = ("kv_dtype", "head_dim", "heads", "kv_heads", "window")
+_BLOCK, _NET = ("hidden", "dtype", "kv_dtype", "heads"), ("op", "k_heads", "v_heads")
 _CPU = ("dtype", "head_dim", "heads", "kv_heads", "threads")
 _EXCHANGE = ("op", "method", "ranks")
 _MODEL_KEYS = ("dtype", "hidden", "inter", "experts", "topk")
@@ -112,6 +113,21 @@ LINES: dict[str, tuple[list[Line], list[Line]]] = {
     "mla_bmm": (
         [Line(("op", "dtype", "heads"), "tokens", "one number of tokens")],
         [Line(("op", "dtype", "tokens"), "heads", "one number of heads", straight=True)],
+    ),
+    "dsa_prefill": (
+        [Line((*_BLOCK, "past", "batch"), "tokens", "one prompt length")],
+        [
+            Line((*_BLOCK, "past", "batch"), "tokens", "one prompt length at all batch sizes"),
+            Line((*_BLOCK, "past", "tokens"), "batch", "one batch size at all lengths"),
+        ],
+    ),
+    "dsa_decode": _decoding(*_BLOCK),
+    "gdn": (
+        [Line((*_NET, "batch"), "tokens", "one prompt length")],
+        [
+            Line((*_NET, "batch"), "tokens", "one prompt length at all batch sizes"),
+            Line((*_NET, "tokens"), "batch", "one batch size at all lengths"),
+        ],
     ),
     "moe": (
         [Line((*_MODEL_KEYS, "tp", "ep", "distribution"), "tokens", "one number of tokens")],

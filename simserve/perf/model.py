@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from simserve.arch.decoder import decoder_ops
 from simserve.arch.dtypes import check_dtype
-from simserve.arch.ops import Attention, LatentAttention, StepOps
+from simserve.arch.ops import AnyAttention, Attention, LinearAttention, StepOps
 from simserve.errors import OutOfRange
 from simserve.perf import store
 from simserve.perf.compile import Formats, Tables, head_op, priced, prompt_ops, token_ops
@@ -42,10 +42,11 @@ NO_DRAFTS = Drafts()
 class AttentionCost:
     """One kind of attention layer, compiled: its decode and prefill tables, and how many layers are of it."""
 
-    def __init__(self, layers: int, tables: Tables, op: Attention | LatentAttention) -> None:
+    def __init__(self, layers: int, tables: Tables, op: AnyAttention) -> None:
         self.layers = layers
         self.decode_layers = self.prefill_layers = float(layers)
         self.suffix = f"_window_{op.window}" if isinstance(op, Attention) and op.window else ""
+        self.suffix = "_linear" if isinstance(op, LinearAttention) else self.suffix
         self.decode, self.decode_name = tables.decode(op)
         self.prefill, self.prefill_name = tables.prefill(op)
 

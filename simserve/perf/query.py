@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from simserve.arch.ops import AllReduce, Attention, Gemm
+from simserve.arch.ops import AllReduce, Attention, Gemm, LinearAttention
 from simserve.errors import SpecError, UnknownName
+from simserve.perf import gdn
 from simserve.perf.collective import AllReduceCurve, measured_collective, roofline_collective
 from simserve.perf.compile import Formats, Tables, priced
 from simserve.perf.cpu_attention import cpu_attention
+from simserve.perf.dsa import block_of
 from simserve.perf.encoder import measured_encoder, roofline_encoder
 from simserve.perf.gemm import Curve
 from simserve.perf.host_copy import copy
@@ -137,6 +139,32 @@ def _mla_kv(v: Values) -> str:
     return "fp8" if v["kv_dtype"] == "fp8" else "bf16"
 
 
+def _dsa_prefill(gpu: GpuSpec, v: Values) -> Priced:
+    block = block_of(int(v["hidden"]), int(v["heads"]), str(v["dtype"]))
+    table, name = _tables(gpu, kv_dtype=str(v["kv_dtype"])).prefill(block)
+    chunks = [(int(v["tokens"]), int(v["past"]))] * int(v["batch"])
+    return priced(table.chunks_ns(chunks), table.source_at(equivalent(chunks)), name, table.note)
+
+
+def _dsa_decode(gpu: GpuSpec, v: Values) -> Priced:
+    batch, total = int(v["batch"]), int(v["batch"]) * int(v["context"])
+    tables = _tables(gpu, kv_dtype=str(v["kv_dtype"]), seqs=2 * batch)
+    table, name = tables.decode(block_of(int(v["hidden"]), int(v["heads"]), str(v["dtype"])))
+    return priced(table.time_ns(batch, total), table.source_at(batch, total), name, table.note)
+
+
+def _gdn(gpu: GpuSpec, v: Values) -> Priced:
+    """Both kernels of a layer; one token is one more of a request that has a state."""
+    net = LinearAttention(int(v["k_heads"]), int(v["v_heads"]), gdn.DIM, gdn.DIM, gdn.CONV, 4, 1)
+    batch, tokens = int(v["batch"]), int(v["tokens"])
+    if tokens == 1:
+        decode, name = _tables(gpu, seqs=2 * batch).decode(net)
+        return priced(decode.time_ns(batch, batch), decode.source_at(batch, batch), name, decode.note)
+    prompts, name = _tables(gpu).prefill(net)
+    chunks = [(tokens, 0)] * batch
+    return priced(prompts.chunks_ns(chunks), prompts.source_at(equivalent(chunks)), name, prompts.note)
+
+
 def _encoder(gpu: GpuSpec, v: Values) -> Priced:
     pair, shape = _tables(gpu).origin("encoder_attention"), (int(v["heads"]), int(v["head_dim"]))
     table = measured_encoder(*pair, *shape) if pair else roofline_encoder(gpu, *shape)
@@ -168,12 +196,16 @@ def _of_prompts(table: PrefillTable, chunks: list[tuple[int, int]], family: str,
 
 
 _ATTENTION: dict[str, Value | None] = {"kv_dtype": "auto", "head_dim": 128, "heads": None, "kv_heads": None, "batch": 1}
+_BLOCK: dict[str, Value | None] = {"dtype": "fp8_block", "kv_dtype": "auto", "hidden": None, "heads": None, "batch": 1}
 QUERIES: dict[str, Family] = {
     "gemm": Family({"dtype": "bf16", "m": None, "n": None, "k": None}, _gemm),
     "prefill_attention": Family({**_ATTENTION, "tokens": None, "past": 0}, _prefill),
     "decode_attention": Family({**_ATTENTION, "context": None}, _decode),
     "mla_prefill": Family({"kv_dtype": "auto", "heads": None, "batch": 1, "tokens": None, "past": 0}, _mla_prefill),
     "mla_decode": Family({"kv_dtype": "auto", "heads": None, "batch": 1, "context": None}, _mla_decode),
+    "dsa_prefill": Family({**_BLOCK, "tokens": None, "past": 0}, _dsa_prefill),
+    "dsa_decode": Family({**_BLOCK, "context": None}, _dsa_decode),
+    "gdn": Family({"k_heads": None, "v_heads": None, "batch": 1, "tokens": 1}, _gdn),
     "moe": Family({
         "dtype": "bf16", "hidden": None, "inter": None, "experts": None, "topk": None, "tp": 1, "ep": 1, "tokens": None,
     }, _moe),

@@ -86,6 +86,8 @@ class OffloadTiers:
 
         def to_gpu() -> None:
             self._promote(far)
+            if far:
+                self.changed()  # what had to make room cannot be fetched now
             self._move(self._channels.from_host, len(blocks), arrived, request.id)
 
         if far and self._channels.from_ssd is not None:

@@ -1,7 +1,8 @@
 """`config.json` of a Hugging Face decoder -> ModelSpec; what cannot be represented exactly is refused.
 
 Dense llama, mistral, qwen2, qwen3; experts: mixtral, qwen3_moe, minimax_m2, gpt_oss; latent attention and experts:
-deepseek_v3, kimi_k2. Multi-token prediction layers are left out: nothing drafts with them here.
+deepseek_v3, kimi_k2; with sparse attention: deepseek_v32, glm_moe_dsa; with gated delta nets: qwen3_5, qwen3_5_moe
+(hf_hybrid.py). Multi-token prediction layers are left out: nothing drafts with them here.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from simserve.errors import SpecError, nearest_name
 from simserve.spec.base import parse
+from simserve.spec.hf_hybrid import NESTED, SPARSE, hybrid_fields, unnested
 from simserve.spec.model import LatentSpec, ModelSpec
 
 # Fields that, when set to anything but null, false, 0 or [], mean: no decoder of the kinds above.
@@ -77,13 +79,17 @@ _CLASSES = {
     "gpt_oss": _Class(kv_heads=8, head_dim=64, experts="num_local_experts", expert_size=_MLP, windowed=True),
     "deepseek_v3": _Class(kv_heads=None, experts="n_routed_experts"),
     "kimi_k2": _Class(kv_heads=None, experts="n_routed_experts"),
+    "deepseek_v32": _Class(kv_heads=None, experts="n_routed_experts"),
+    "glm_moe_dsa": _Class(kv_heads=None, experts="n_routed_experts"),
+    "qwen3_5": _Class(kv_heads=4, head_dim=256, qk_norm=True),
+    "qwen3_5_moe": _Class(kv_heads=2, head_dim=256, qk_norm=True, experts="num_experts"),
 }
 
 
 def read_hf_config(path: Path, name: str | None = None) -> ModelSpec:
     """The model described by `path`, a config.json or a folder that holds one. SpecError otherwise."""
     path = path / "config.json" if path.is_dir() else path
-    config = _read_json(path)
+    config = unnested(_read_json(path))
     file = str(path)
     _refuse(config, file)
     family = _CLASSES[config["model_type"]]
@@ -95,6 +101,7 @@ def read_hf_config(path: Path, name: str | None = None) -> ModelSpec:
         fields["latent"] = {key: _required(config, key, file) for key in LatentSpec.model_fields}
     if family.windowed:
         fields |= _windows(config, file)
+    fields |= hybrid_fields(config, file)
     fields |= _formats(config)
     fields |= {
         "name": name or _name(path),
@@ -125,7 +132,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _refuse(config: Mapping[str, Any], file: str) -> None:
     for key, why in _REFUSED.items():
-        if config.get(key):
+        if config.get(key) and not (key == "index_topk" and config.get("model_type") in SPARSE):
             value = config[key] if isinstance(config[key], (int, float)) else None
             raise SpecError(why, file=file, key=key, value=value)
     kind = _required(config, "model_type", file)
@@ -146,7 +153,7 @@ def _refuse(config: Mapping[str, Any], file: str) -> None:
 
 def _refuse_windows(config: Mapping[str, Any], file: str) -> None:
     """Sliding windows cap the KV cache and the attention of a request: not a plain dense model."""
-    if _CLASSES[config["model_type"]].windowed:
+    if _CLASSES[config["model_type"]].windowed or config["model_type"] in NESTED:
         return
     layers = config.get("layer_types") or []
     if not isinstance(layers, list) or any(kind != "full_attention" for kind in layers):
@@ -180,7 +187,8 @@ def _refuse_quantised(config: Mapping[str, Any], file: str) -> None:
 def _experts(config: Mapping[str, Any], family: _Class, file: str) -> dict[str, Any]:
     """The expert layers; every layer but the first `first_k_dense_replace` has them in all these models."""
     inter = _required(config, family.expert_size, file)
-    shared = config.get("shared_intermediate_size") or (config.get("n_shared_experts") or 0) * inter
+    shared = config.get("shared_intermediate_size") or config.get("shared_expert_intermediate_size")
+    shared = shared or (config.get("n_shared_experts") or 0) * inter
     for key in ("decoder_sparse_step", "moe_layer_freq"):
         if config.get(key, 1) != 1:
             raise SpecError("experts must be in every layer", file=file, key=key, value=config[key])
@@ -192,6 +200,7 @@ def _experts(config: Mapping[str, Any], family: _Class, file: str) -> dict[str, 
         "first_dense_layers": config.get("first_k_dense_replace") or 0,
         "biases": config["model_type"] == "gpt_oss",
         "router_bias": bool(config.get("use_routing_bias")) or config.get("topk_method") == "noaux_tc",
+        "shared_gate": bool(shared) and config["model_type"] in NESTED,
     }
 
 

@@ -15,6 +15,7 @@ from simserve.spec.catalogue import Catalogue, NamedSpec, fold
 ModelType = Literal[
     "llama", "mistral", "qwen2", "qwen3",
     "mixtral", "qwen3_moe", "minimax_m2", "gpt_oss", "deepseek_v3", "kimi_k2",
+    "qwen3_5", "qwen3_5_moe", "deepseek_v32", "glm_moe_dsa",
 ]  # fmt: skip
 
 
@@ -22,7 +23,8 @@ class ExpertsSpec(Spec):
     """Expert layers: all but the first `first_dense_layers`, which have an MLP of the model's intermediate_size.
 
     moe_intermediate_size: of one expert; shared_intermediate_size: of all experts that every token goes through.
-    biases: on router and experts (gpt-oss); router_bias: a correction of the router's scores alone (DeepSeek, MiniMax).
+    biases: on router and experts (gpt-oss); router_bias: a correction of the router's scores alone (DeepSeek, MiniMax);
+    shared_gate: the shared experts' output is weighted by one number a token (Qwen3.5).
     """
 
     num_experts: PositiveInt
@@ -32,6 +34,7 @@ class ExpertsSpec(Spec):
     first_dense_layers: NonNegativeInt = 0
     biases: bool = False
     router_bias: bool = False
+    shared_gate: bool = False
 
 
 class LatentSpec(Spec):
@@ -44,6 +47,29 @@ class LatentSpec(Spec):
     v_head_dim: PositiveInt
 
 
+class SparseSpec(Spec):
+    """DeepSeek sparse attention: an indexer of its own heads picks the index_topk keys that latent attention sees."""
+
+    index_n_heads: PositiveInt
+    index_head_dim: PositiveInt
+    index_topk: PositiveInt
+
+
+class LinearSpec(Spec):
+    """Gated delta nets in place of attention in `linear_layers` of the layers: a state per request instead of KV.
+
+    mamba_ssm_dtype: in which the state [value heads, key dim, value dim] is held; the names are those of config.json.
+    """
+
+    linear_layers: PositiveInt
+    linear_num_key_heads: PositiveInt
+    linear_num_value_heads: PositiveInt
+    linear_key_head_dim: PositiveInt
+    linear_value_head_dim: PositiveInt
+    linear_conv_kernel_dim: PositiveInt
+    mamba_ssm_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
 class ModelSpec(NamedSpec):
     """One model: sizes as in its config.json, plus what the config leaves to the model class.
 
@@ -52,7 +78,10 @@ class ModelSpec(NamedSpec):
     published_parameters: the count of the published checkpoint, None where nobody stated one. aliases: checkpoints of
     the same architecture. experts: expert layers, None for a dense model; latent: multi-head latent attention;
     sliding_window: keys that a query sees in `sliding_layers` of the layers; attention_sinks: one value per query head;
-    checkpoint_dtype, checkpoint_moe_dtype: formats in which the published weights come, '' for 16 bit and for the same.
+    linear: gated delta nets, None for none; sparse: latent attention over the keys that an indexer picks;
+    attention_output_gate: queries come with a gate of their size for the output (Qwen3.5);
+    checkpoint_dtype, checkpoint_moe_dtype: formats in which the published weights come, '' for 16 bit and for the same;
+    nvfp4_keeps: what the published nvfp4 checkpoint leaves in 16 bits, `attention` or `shared` experts.
     """
 
     model_type: ModelType
@@ -71,6 +100,9 @@ class ModelSpec(NamedSpec):
     qk_norm_whole: bool = False
     experts: ExpertsSpec | None = None
     latent: LatentSpec | None = None
+    sparse: SparseSpec | None = None
+    linear: LinearSpec | None = None
+    attention_output_gate: bool = False
     sliding_window: PositiveInt | None = None
     sliding_layers: NonNegativeInt = 0
     attention_sinks: bool = False
@@ -78,6 +110,7 @@ class ModelSpec(NamedSpec):
     torch_dtype: Literal["bfloat16", "float16", "float32"]
     checkpoint_dtype: str = ""
     checkpoint_moe_dtype: str = ""
+    nvfp4_keeps: tuple[Literal["attention", "shared"], ...] = ()
     published_parameters: PositiveInt | None = None
     sources: tuple[str, ...] = Field(min_length=1)
 
@@ -88,7 +121,16 @@ class ModelSpec(NamedSpec):
                 f"num_key_value_heads {self.num_key_value_heads} does not divide "
                 f"num_attention_heads {self.num_attention_heads}"
             )
+        if self.sparse is not None and self.latent is None:
+            raise ValueError("sparse attention needs latent attention")
+        if self.linear is not None and self.linear.linear_layers >= self.num_hidden_layers:
+            raise ValueError("linear_layers must leave a layer of full attention")
         return self
+
+    @property
+    def attention_layers(self) -> int:
+        """Layers that attend to cached keys: all but those with a gated delta net."""
+        return self.num_hidden_layers - (self.linear.linear_layers if self.linear else 0)
 
     @property
     def dense_layers(self) -> int:
@@ -133,7 +175,7 @@ def _checkpoint(model: ModelSpec, asked: str) -> str:
 
 
 # Whose FP8 checkpoints have scales per block of 128 x 128, as their config.json says (weight_block_size).
-_BLOCK_FP8 = "Qwen/"
+_BLOCK_FP8 = ("Qwen/", "zai-org/")
 
 
 def has_fp8_weights(name: str) -> bool:

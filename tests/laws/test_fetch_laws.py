@@ -126,3 +126,14 @@ def test_every_scheduler_can_prefill_and_decode_in_pools(
 
     assert (traces[0].requests["outcome"] != 2).all()
     assert same(*traces)
+
+
+def test_blocks_that_make_room_for_promoted_ones_end_a_leap() -> None:
+    """Found by the law above: what request 4 could have fetched goes to the SSD while request 11 decodes."""
+    prompts = [45, 31, 1, 1, 40, 49, 1, 1, 1, 5, 12, 32, 25, 61]
+    outputs = [1, 30, 1, 1, 26, 1, 1, 1, 1, 20, 21, 6, 1, 1]
+    shared = [(0, 44), (1, 24), (0, 0), (0, 0), (1, 22), (0, 40), *[(0, 0)] * 3]
+    shared += [(2, 4), (0, 0), (2, 12), (1, 24), (0, 44)]
+    content = [(part, (100 + i, prompts[i] - part[1])) for i, part in enumerate(shared)]
+    requests = load([(0, *pair) for pair in zip(prompts, outputs, strict=True)], content=content)
+    test_offload_keeps_the_laws.hypothesis.inner_test("sglang", requests, 30, 12, 400, 0, Lru())  # type: ignore[attr-defined]

@@ -1,8 +1,9 @@
 """Tables from the PyPI package aiconfigurator-core (Apache-2.0, NVIDIA); none of its code runs.
 
 Rows are of vLLM, the newest version that has the family, older ones filling what it lacks (aiconfigurator_source.py);
-other frameworks only for kernels that vLLM's tables do not hold, and `sources` of provenance.json names them.
-What each family keeps is said in aiconfigurator_dense.py and aiconfigurator_moe.py. Units at the source are ms.
+other frameworks only for kernels that vLLM's tables do not hold, and `sources` of provenance.json names them. What each
+family keeps is said in aiconfigurator_dense.py, aiconfigurator_moe.py and aiconfigurator_hybrid.py. Units at the source
+are ms.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from simserve.errors import MissingData
 from simserve.perf.importers import aiconfigurator_dense as dense
+from simserve.perf.importers import aiconfigurator_hybrid as hybrid
 from simserve.perf.importers import aiconfigurator_moe as experts
 from simserve.perf.importers.aiconfigurator_source import PACKAGE
 from simserve.perf.importers.rows import Read
@@ -32,6 +34,9 @@ _READERS: dict[str, Callable[[Path], Read | None]] = {
     "mla_prefill": experts.mla_prefill,
     "mla_decode": experts.mla_decode,
     "mla_bmm": experts.mla_bmm,
+    "dsa_prefill": hybrid.dsa_prefill,
+    "dsa_decode": hybrid.dsa_decode,
+    "gdn": hybrid.gdn,
     "moe": experts.moe,
     "moe_exchange": experts.moe_exchange,
     "encoder_attention": dense.encoder,

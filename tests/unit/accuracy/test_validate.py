@@ -254,3 +254,13 @@ def test_the_kv_cache_is_assumed_by_framework_and_weights(tmp_path: Path, change
     """The file does not say."""
     ((_, point),) = silicon_points(sample(tmp_path, changes)).points
     assert point.kv_cache_dtype == kv
+
+
+GLM = {"model_path": "zhipuai/GLM-5", "backend": "sglang", "moe_quant_mode": "fp8_block"}
+
+
+@pytest.mark.parametrize(("gpu", "kv"), [("b200_sxm", "fp8"), ("h200_sxm", "auto")])
+def test_sparse_attention_is_cached_as_sglang_does(tmp_path: Path, gpu: str, kv: str) -> None:
+    """In fp8 on Blackwell, in 16 bits on Hopper; experts in blocks mean that all of the checkpoint is."""
+    ((_, point),) = silicon_points(sample(tmp_path, {**GLM, "system": gpu})).points
+    assert (point.kv_cache_dtype, point.dtype, point.moe_dtype, point.obstacle) == (kv, "fp8_block", "", "")
