@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from simserve.accuracy.points import Point
 from simserve.errors import SimserveError, SpecError
-from simserve.perf.host import EngineProfile, load_profile
+from simserve.perf.host import EngineProfile, is_older, load_profile
 from simserve.run import half_width, simulate
 from simserve.sim.plan import knobs
 from simserve.spec.base import parse
@@ -22,6 +22,7 @@ from simserve.units import NS_PER_MS, NS_PER_S
 from simserve.workload.requests import RequestSet
 
 Floats = NDArray[np.float64]
+ASYNC_SINCE = "0.14"  # vLLM's default from then on; SGLang and TensorRT-LLM overlap in all versions of the samples
 BANDS = ((1, 8), (9, 32), (33, 128), (129, 1 << 30))
 
 
@@ -89,6 +90,7 @@ def deployment_of(point: Point, *, calibrated: bool = True) -> DeploymentSpec:
         "scheduler_options": _declared(scheduler, point) | options_of(point),
         "num_speculative_tokens": point.num_speculative_tokens, "acceptance_rate": point.acceptance_rate,
     }  # fmt: skip
+    values["async_scheduling"] = scheduler != "vllm" or not is_older(point.version, ASYNC_SINCE)
     own = load_profile(scheduler, point.version).gpu_memory_utilization
     values["gpu_memory_utilization"] = point.gpu_memory_utilization or own
     return parse(DeploymentSpec, values, file=point.id or "point")

@@ -138,6 +138,11 @@ def _take(section: dict[str, Any], path: Path, entries: dict[str, Any]) -> None:
         entries[key] = entry
 
 
+def is_older(version: str, since: str) -> bool:
+    """Whether an engine's version came before another; '' and what is no number are the newest."""
+    return bool(version) and _order(version) < _order(since)
+
+
 def _order(version: str) -> tuple[int, ...]:
     """Versions in order: '1.2.0rc6.post3' after '1.2.0rc2'; what is no number counts as newest ('nightly')."""
     numbers = re.findall(r"\d+", str(version)) if re.match(r"v?\d", str(version)) else ["9999"]
