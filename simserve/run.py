@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from simserve.arch.memory import kv_bytes_per_token
@@ -62,7 +63,11 @@ class RunResult:
     metrics: Metrics
     num_gpus: int
     engines: tuple[Engine, ...]
-    cost_provenance: dict[str, Any]
+
+    @cached_property
+    def cost_provenance(self) -> dict[str, Any]:
+        """Tables behind the numbers of each pool, and the share of the busy time by source over all of them."""
+        return _provenance(self.engines, self.trace)
 
     @property
     def num_gpu_blocks(self) -> int:
@@ -102,7 +107,6 @@ def simulate(
         ),
         num_gpus=deployment.num_gpus,
         engines=engines,
-        cost_provenance=_provenance(engines, trace),
     )
 
 
@@ -181,7 +185,6 @@ def half_width(run: RunResult) -> float:
 
 
 def _provenance(engines: Sequence[Engine], trace: Trace) -> dict[str, Any]:
-    """Tables behind the numbers of each pool, and the share of the busy time by source over all of them."""
     tables = {engine.name: engine.cost.inner.provenance() for engine in engines}
     busy = [_busy_ns(engine, trace) for engine in engines]
     whole, shares = max(sum(busy), 1), dict[str, float]()

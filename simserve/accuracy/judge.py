@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from simserve.accuracy.points import Point
 from simserve.errors import SimserveError, SpecError
 from simserve.perf.host import EngineProfile, is_older, load_profile
-from simserve.run import half_width, simulate
+from simserve.run import RunResult, half_width, simulate
 from simserve.sim.plan import knobs
 from simserve.spec.base import parse
 from simserve.spec.deployment import DeploymentSpec
@@ -62,18 +62,37 @@ def predict(
     if point.obstacle:
         return Verdict(point, problem=point.obstacle)
     try:
-        deployment = deployment_of(point, calibrated=calibrated)
-        load = requests_of(point, seed)
-        run = simulate(load_model(point.model), deployment, load, client_side=True, profile=profile)
+        run = _run(point, seed, calibrated, profile)
     except SimserveError as error:
         return Verdict(point, problem=str(error))
+    ttft, tpot, e2e, rate = _means(run)
+    return Verdict(point, ttft, tpot, rate, half_width(run), e2e)
+
+
+def play(point: Point, seed: int = 0, *, profile: EngineProfile | None = None) -> tuple[float, float, float] | None:
+    """Mean TTFT, TPOT and E2E in ms as `predict` has them, without what they rest on; None for what cannot be."""
+    try:
+        return None if point.obstacle else _means(_run(point, seed, True, profile))[:3]
+    except SimserveError:
+        return None
+
+
+def _run(point: Point, seed: int, calibrated: bool, profile: EngineProfile | None) -> RunResult:
+    deployment = deployment_of(point, calibrated=calibrated)
+    return simulate(
+        load_model(point.model), deployment, requests_of(point, seed), client_side=True, profile=profile
+    )  # fmt: skip
+
+
+def _means(run: RunResult) -> tuple[float, float, float, float]:
+    """TTFT, TPOT and E2E in ms over the requests; output tokens per second and GPU."""
     requests = run.trace.requests
     first, last = requests["first_token_ns"], requests["finish_ns"]
     ttft = (first - requests["arrival_ns"]) / NS_PER_MS
     tpot = (last - first) / NS_PER_MS / np.maximum(requests["output_tokens"] - 1, 1)
     e2e = (last - requests["arrival_ns"]) / NS_PER_MS
     rate = float(requests["output_tokens"].sum()) / (run.trace.end_ns / NS_PER_S) / run.num_gpus
-    return Verdict(point, float(ttft.mean()), float(tpot.mean()), rate, half_width(run), float(e2e.mean()))
+    return float(ttft.mean()), float(tpot.mean()), float(e2e.mean()), rate
 
 
 def deployment_of(point: Point, *, calibrated: bool = True) -> DeploymentSpec:
@@ -114,7 +133,7 @@ def options_of(point: Point) -> dict[str, int | float | str]:
 
 
 def requests_of(point: Point, seed: int = 0) -> RequestSet:
-    """The closed loop's requests; equal points get equal lengths."""
+    """The requests of the closed loop, or of Poisson arrivals at a rate; equal points get equal ones."""
     count = point.requests or 10 * point.concurrency
     draw = np.random.default_rng(seed)
 
@@ -123,12 +142,15 @@ def requests_of(point: Point, seed: int = 0) -> RequestSet:
 
     prompt, output = lengths(point.prompt_tokens), lengths(point.output_tokens)
     start = np.zeros(count, dtype=np.int64)
+    if point.rate_rps:
+        arrival = np.cumsum(draw.exponential(NS_PER_S / point.rate_rps, count)).astype(np.int64)
+        return RequestSet(arrival, prompt, output, start, None, {})
     return RequestSet(start, prompt, output, start, point.concurrency, {})
 
 
 def measured_rate(point: Point) -> float | None:
-    """Output tokens per second and GPU that the measured latencies imply (Little's law); None without both."""
-    if point.ttft_ms is None or point.tpot_ms is None:
+    """Output tokens per second and GPU that latencies imply (Little's law); None without both or at a given rate."""
+    if point.ttft_ms is None or point.tpot_ms is None or point.rate_rps:
         return None
     mean = (1 + point.least_share) / 2 * point.output_tokens
     seconds = (point.ttft_ms + point.tpot_ms * (mean - 1)) / 1000

@@ -2,8 +2,9 @@
 
 Every number of the file is a pair of value and source; `EngineProfile.sources` keeps the latter. A key that a file
 leaves out is taken from the profile that it names as `base`. `versions` changes numbers from a version of the engine
-on: `load_profile("vllm", "0.16.0")` takes those of the latest entry that is not newer. `calibrated` holds what
-`simserve calibrate` fitted, in the same form; `load_profile(name, calibrated=False)` leaves that out.
+on: `load_profile("vllm", "0.16.0")` takes those of the latest entry that is not newer. What `simserve calibrate` fitted
+lies beside, in `<name>.calibrated.yaml`, by version in the same form; `load_profile(name, calibrated=False)` leaves it
+out.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ def has_profile(name: str) -> bool:
     return any(path.stem == name and path.parent.name == "engines" for path in data_files("perfdb"))
 
 
+TEXTS = ("name", "version", "base", "versions")
 NUMBERS = tuple(f.name for f in fields(EngineProfile) if f.name not in ("name", "version", "sources"))
 
 
@@ -110,16 +112,23 @@ def _gather(name: str, version: str, calibrated: bool, entries: dict[str, Any]) 
     data: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     if "base" in data:
         _gather(str(data["base"]), version, calibrated, entries)
-    known = [*NUMBERS, "name", "version", "base", "versions", "calibrated"]
-    _take({key: entry for key, entry in data.items() if key not in known[-5:]}, path, entries)
-    sections = [("versions", data.get("versions") or {})]
-    if calibrated:
-        sections.append(("calibrated", data.get("calibrated") or {}))
-    for _, by_version in sections:
-        for since in sorted(by_version, key=_order):
-            if not version or _order(since) <= _order(version):
-                _take(by_version[since], path, entries)
+    _take({key: entry for key, entry in data.items() if key not in TEXTS}, path, entries)
+    _take_versions(data.get("versions") or {}, version, path, entries)
+    fitted = fitted_path(path)
+    if calibrated and fitted.is_file():
+        _take_versions(yaml.safe_load(fitted.read_text(encoding="utf-8")), version, fitted, entries)
     return str(data.get("version", ""))
+
+
+def fitted_path(path: Path) -> Path:
+    """Where the fitted numbers of a profile's file lie."""
+    return path.with_name(f"{path.stem}.calibrated.yaml")
+
+
+def _take_versions(by_version: dict[str, Any], version: str, path: Path, entries: dict[str, Any]) -> None:
+    for since in sorted(by_version, key=_order):
+        if not is_older(version, since):
+            _take(by_version[since], path, entries)
 
 
 def _take(section: dict[str, Any], path: Path, entries: dict[str, Any]) -> None:
@@ -144,6 +153,6 @@ def is_older(version: str, since: str) -> bool:
 
 
 def _order(version: str) -> tuple[int, ...]:
-    """Versions in order: '1.2.0rc6.post3' after '1.2.0rc2'; what is no number counts as newest ('nightly')."""
+    """Versions in order: '1.2.0rc6.post3' after '1.2.0rc2'; what is no number counts as newest ('nightly', '')."""
     numbers = re.findall(r"\d+", str(version)) if re.match(r"v?\d", str(version)) else ["9999"]
     return tuple(int(n) for n in numbers)

@@ -287,7 +287,7 @@ class TableCost:
         )
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def build_cost(
     model: ModelSpec,
     gpu: GpuSpec,

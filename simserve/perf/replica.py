@@ -20,7 +20,7 @@ from simserve.spec.hardware import GpuSpec
 from simserve.spec.model import ModelSpec
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def build_replica(
     model: ModelSpec, gpu: GpuSpec, layout: Layout, *, dtype: str = "bf16", moe_dtype: str = "",
     kv_cache_dtype: str = "auto", max_num_batched_tokens: int = 8192, max_num_seqs: int = 256,

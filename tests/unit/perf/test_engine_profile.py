@@ -76,8 +76,8 @@ def test_versions_and_fits_change_a_base(tmp_path: Path, monkeypatch: pytest.Mon
         "name: mine", "base: vllm", "host_ns_per_step: {value: 5, source: here}",
         "versions:", '  "1.2.0rc2": {host_ns_per_step: {value: 6, source: here}}',
         '  "1.10": {host_ns_per_step: {value: 7, source: here}}',
-        "calibrated:", '  "1.2.0rc6": {api_ns: {value: 9, source: fit}}',
     ]  # fmt: skip
+    (folder / "mine.calibrated.yaml").write_text('"1.2.0rc6": {api_ns: {value: 9, source: fit}}\n')
     (folder / "mine.yaml").write_text("\n".join(lines) + "\n")
     monkeypatch.setenv("SIMSERVE_DATA", str(tmp_path))
 

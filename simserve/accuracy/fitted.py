@@ -1,0 +1,59 @@
+"""Which points a fit sees, and the file that keeps what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simserve.accuracy.fit import CONSTANTS, Fit
+from simserve.accuracy.points import Point
+from simserve.errors import MissingData
+from simserve.perf.host import is_older
+
+SLOWEST = 256  # clients; more make a run long and teach nothing about constants
+
+
+def chosen(
+    points: Iterable[Point], framework: str, since: str = "", before: str = "", sample: int = 0, seed: int = 0
+) -> list[Point]:
+    """Points of a framework's versions [since, before) that can be played, `sample` of them drawn evenly (0: all).
+
+    MissingData if there are none.
+    """
+    fitting = [
+        point for point in points
+        if framework in ("", point.framework) and not point.obstacle and point.concurrency <= SLOWEST
+        and not (since and is_older(point.version, since)) and (not before or is_older(point.version, before))
+    ]  # fmt: skip
+    if not fitting:
+        versions = f" from {since or 'the first'}{f' before {before}' if before else ''}"
+        raise MissingData(f"no points of {framework or 'any framework'}{versions} to fit to")
+    if sample and sample < len(fitting):
+        drawn = np.random.default_rng(seed).choice(len(fitting), size=sample, replace=False)
+        fitting = [fitting[i] for i in sorted(drawn)]
+    return sorted(fitting, key=lambda p: (p.model, p.gpu, p.dtype, p.tensor_parallel_size))
+
+
+def entries(found: Fit, names: Sequence[str], what: str) -> dict[str, dict[str, Any]]:
+    """{constant: {value, source}} of a fit; the source names the points, the standard error and the prior."""
+    rows = {}
+    for name in names:
+        unit, constant = ("ns" if CONSTANTS[name].scale else ""), CONSTANTS[name]
+        width = constant.width * (constant.scale or 1)
+        error = f"{found.errors[name]:.4g} {unit}".strip()
+        source = f"simserve calibrate: {what}; standard error {error}, prior width {width:g} {unit}".strip()
+        rows[name] = {"value": getattr(found.profile, name), "source": source}
+    return rows
+
+
+def merged(path: Path, since: str, rows: dict[str, dict[str, Any]], remark: str) -> str:
+    """The text of a `<name>.calibrated.yaml` whose entries of version `since` are `rows`, others as they were."""
+    import yaml
+
+    old = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    whole = {**(old or {}), since or "0": rows}
+    body: str = yaml.safe_dump(dict(sorted(whole.items())), sort_keys=False, width=110)
+    return f"# {remark}\n{body}"
