@@ -29,13 +29,13 @@ def measured(profile: EngineProfile, points: list[Point]) -> list[Point]:
 
 
 def loads() -> list[Point]:
-    """One client and sixteen, short prompts and long ones, two requests each."""
-    return [replace(POINT, concurrency=c, prompt_tokens=p, requests=2 * c) for c in (1, 16) for p in (256, 2048)]
+    """From one client to sixteen, short prompts and long ones, two requests each."""
+    return [replace(POINT, concurrency=c, prompt_tokens=p, requests=2 * c) for c in (1, 4, 16) for p in (256, 2048)]
 
 
 def test_known_constants_are_found_again() -> None:
-    """2 ms a step, 60 ms of API: within a fifth, for priors pull, by residuals that then vanish."""
-    truth = replace(BASE, host_ns_per_step=2_000_000, api_ns=60_000_000)
+    """1.2 ms a step, 60 ms of API: within a fifth, for priors pull, by residuals that then vanish."""
+    truth = replace(BASE, host_ns_per_step=1_200_000, api_ns=60_000_000)
     points = measured(truth, loads())
     names = ("host_ns_per_step", "api_ns")
     found = fit(BASE, lambda profile: residuals(points, profile), len(points), names, rounds=8)
