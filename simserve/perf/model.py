@@ -99,8 +99,10 @@ class TableCost:
     def _compile(self) -> None:
         self._launching = float(self.ops.launches * self.profile.eager_ns_per_op)
         seqs = self.formats.max_num_seqs
-        sizes = [self.profile.padded_tokens(m, seqs) for m in range(self.formats.max_tokens + 1)]
-        self._padded = [min(size, self.formats.max_tokens) for size in sizes]
+        captured, tokens = np.array(self.profile.capture_sizes(seqs)), np.arange(self.formats.max_tokens + 1)
+        next_size = captured[np.searchsorted(captured, np.minimum(tokens, captured[-1]))]
+        sizes = np.where(tokens <= captured[-1], next_size, tokens)
+        self._padded: list[int] = np.minimum(sizes, self.formats.max_tokens).tolist()
         self._padded[0] = 0
         per_token = np.sum([op.ns for op in self.token_ops], axis=0)
         self._tokens_array = per_token[self._padded]
