@@ -37,7 +37,7 @@ def ours(points: list[Point], judged: Path | None, jobs: int) -> list[Verdict]:
     table["problem"] = table["problem"].fillna("")
     return [
         Verdict(point, row.predicted_ttft_ms, row.predicted_tpot_ms, row.predicted_tokens_per_s_per_gpu,
-                row.predicted_half_width, row.problem)
+                row.predicted_half_width, problem=row.problem)
         for point, row in zip(points, table.itertuples(index=False), strict=True)
     ]  # fmt: skip
 

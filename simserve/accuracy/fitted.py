@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from simserve.accuracy.fit import CONSTANTS, Fit
+from simserve.accuracy.judge import Floats
 from simserve.accuracy.points import Point
 from simserve.errors import MissingData
 from simserve.perf.host import is_older
@@ -47,6 +48,14 @@ def entries(found: Fit, names: Sequence[str], what: str) -> dict[str, dict[str, 
         source = f"simserve calibrate: {what}; standard error {error}, prior width {width:g} {unit}".strip()
         rows[name] = {"value": getattr(found.profile, name), "source": source}
     return rows
+
+
+def spreads(off: Floats, what: str) -> dict[str, dict[str, Any]]:
+    """{ttft_spread, tpot_spread} of residuals log(predicted / measured), TTFT and TPOT of each point after another."""
+    found = np.quantile(np.abs(off.reshape(-1, 2)), 0.9, axis=0)
+    source = f"90th percentile of |log(predicted / measured)| over {what}"
+    return {name: {"value": round(float(value), 4), "source": source}
+            for name, value in zip(("ttft_spread", "tpot_spread"), found, strict=True)}  # fmt: skip
 
 
 def merged(path: Path, since: str, rows: dict[str, dict[str, Any]], remark: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
-from math import sqrt
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import exp, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,11 @@ BANDS = ((1, 8), (9, 32), (33, 128), (129, 1 << 30))
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A point and its prediction; problem: why there is none. half_width: of the 90 % interval of step times."""
+    """A point and its prediction; problem: why there is none.
+
+    half_width: of the 90 % interval of step times; within: {metric: f}, where 90 % of measurements lie between the
+    prediction over f and times f, by the residuals of the calibration, or by the half-width without one.
+    """
 
     point: Point
     ttft_ms: float | None = None
@@ -36,6 +40,7 @@ class Verdict:
     tokens_per_s_per_gpu: float | None = None
     half_width: float | None = None
     e2e_ms: float | None = None
+    within: Mapping[str, float] = field(default_factory=dict)
     problem: str = ""
 
 
@@ -66,7 +71,15 @@ def predict(
     except SimserveError as error:
         return Verdict(point, problem=str(error))
     ttft, tpot, e2e, rate = _means(run)
-    return Verdict(point, ttft, tpot, rate, half_width(run), e2e)
+    width = half_width(run)
+    return Verdict(point, ttft, tpot, rate, width, e2e, _within(width, run.engines[0].cost.inner.profile))
+
+
+def _within(width: float, profile: EngineProfile) -> dict[str, float]:
+    """The factor of each metric; throughput and E2E go as TPOT does, which is most of them."""
+    kernels = 1 + width
+    ttft, tpot = (exp(spread) if spread else kernels for spread in (profile.ttft_spread, profile.tpot_spread))
+    return {"ttft": ttft, "tpot": tpot, "e2e": tpot, "throughput": tpot}
 
 
 def play(point: Point, seed: int = 0, *, profile: EngineProfile | None = None) -> tuple[float, float, float] | None:
@@ -165,16 +178,36 @@ METRICS: dict[str, tuple[Callable[[Verdict], float | None], Callable[[Point], fl
 }
 
 
+def compared(verdict: Verdict) -> dict[str, tuple[float, float]]:
+    """{metric: (predicted, measured)} of the metrics that have both; none for a point with a problem."""
+    found = {}
+    for metric, (predicted, measured) in METRICS.items() if not verdict.problem else ():
+        ours, theirs = predicted(verdict), measured(verdict.point)
+        if ours is not None and theirs:
+            found[metric] = (ours, theirs)
+    return found
+
+
 def scores(verdicts: Iterable[Verdict]) -> list[Score]:
     """One score per metric over the points that were predicted and measured."""
-    done = [v for v in verdicts if not v.problem]
+    pairs = [(verdict.point.scenario, compared(verdict)) for verdict in verdicts]
     found = []
-    for metric, (predicted, measured) in METRICS.items():
-        pairs = [(v.point.scenario, predicted(v), measured(v.point)) for v in done]
-        whole = [(s, p, m) for s, p, m in pairs if p is not None and m]
+    for metric in METRICS:
+        whole = [(scenario, *both[metric]) for scenario, both in pairs if metric in both]
         if whole:
             found.append(score(metric, whole))
     return found
+
+
+def coverage(verdicts: Iterable[Verdict]) -> dict[str, tuple[int, float]]:
+    """{metric: (points, share)} of the measurements within the 90 % interval of their prediction."""
+    inside: dict[str, list[bool]] = {}
+    for verdict in verdicts:
+        for metric, (predicted, measured) in compared(verdict).items():
+            if metric in verdict.within:
+                factor = verdict.within[metric]
+                inside.setdefault(metric, []).append(predicted / factor <= measured <= predicted * factor)
+    return {metric: (len(hits), sum(hits) / len(hits)) for metric, hits in inside.items()}
 
 
 def score(metric: str, rows: Sequence[tuple[Hashable, float, float]]) -> Score:
@@ -218,18 +251,32 @@ def band(point: Point) -> str:
     raise SpecError("must be at least 1", key="concurrency", value=point.concurrency)
 
 
+def model_class(point: Point) -> str:
+    """What kind of decoder: 'dense', 'MoE', 'MoE, MLA', 'MoE, sliding window'; 'not described' without a model file."""
+    try:
+        model = load_model(point.model)
+    except SimserveError:
+        return "not described"
+    kinds = {"sparse MLA": model.sparse, "MLA": None if model.sparse else model.latent, "delta nets": model.linear,
+             "sliding window": model.sliding_window}  # fmt: skip
+    return ", ".join(["MoE" if model.experts is not None else "dense", *(k for k, part in kinds.items() if part)])
+
+
 REGIMES: dict[str, Callable[[Point], str]] = {
     "framework": lambda p: p.framework,
     "gpu": lambda p: p.gpu,
+    "model class": model_class,
     "model": lambda p: p.model,
     "concurrency": band,
 }
 
 
 def by_regime(verdicts: Sequence[Verdict]) -> list[tuple[str, str, Score]]:
-    """(regime, value, score): all points, then by framework, GPU, model and concurrency band."""
+    """(regime, value, score): all points, then by framework, GPU, class of model, model and concurrency band."""
     rows = [("all", "", score) for score in scores(verdicts)]
     for regime, of in REGIMES.items():
-        for value in sorted({of(v.point) for v in verdicts}):
-            rows += [(regime, value, score) for score in scores(v for v in verdicts if of(v.point) == value)]
+        groups: dict[str, list[Verdict]] = {}
+        for verdict in verdicts:
+            groups.setdefault(of(verdict.point), []).append(verdict)
+        rows += [(regime, value, score) for value in sorted(groups) for score in scores(groups[value])]
     return rows

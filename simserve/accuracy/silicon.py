@@ -37,6 +37,7 @@ from simserve.spec.hardware import load_gpu
 from simserve.spec.model import checkpoint_formats, load_model
 
 FILE = Path("systems") / "silicon_sample.csv"
+SOURCE, LICENCE = f"aiconfigurator-core 0.12.0, {FILE.as_posix()}", "Apache-2.0, NVIDIA"
 _ALIASES = {"meta-llama/Llama-3.1-8B-Instruct": "meta-llama/Llama-3.1-8B",
             "nvidia/Llama-3.1-8B-Instruct-FP8": "meta-llama/Llama-3.1-8B",
             "nvidia/Qwen3-32B-NVFP4": "Qwen/Qwen3-32B"}  # fmt: skip

@@ -63,7 +63,8 @@ def calibrate(
     found = fit(start, _progress(fitting, jobs), len(fitting), names, rounds)
     kept = [] if few else chosen(split(points, HELD_OUT, seed), framework, since, before, sample, seed)
     content = _content(found, start, names, fitting, kept, jobs)
-    write_atomic(out, _text(out, found, names, fitting, framework, since))
+    everything = chosen(seen, "" if bench else framework, since, before, seed=seed)
+    write_atomic(out, _text(out, found, names, (fitting, everything), framework, since, jobs))
     if json_out is not None and json_out != "-":
         write_atomic(Path(json_out), to_json(content))
     if json_out == "-":
@@ -110,13 +111,22 @@ def _progress(points: list[Point], jobs: int) -> Evaluate:
     return evaluate
 
 
-def _text(out: Path, found: Fit, names: tuple[str, ...], points: list[Point], framework: str, since: str) -> str:
-    """An overlay for a shipped profile, or a profile of its own on that of the framework."""
+def _text(
+    out: Path, found: Fit, names: tuple[str, ...], points: tuple[list[Point], list[Point]], framework: str, since: str,
+    jobs: int,
+) -> str:  # fmt: skip
+    """An overlay for a shipped profile, or a profile of its own on that of the framework.
+
+    points: those of the fit, and all that it could have been made from, whose residuals give the spreads.
+    """
     import yaml
 
-    from simserve.accuracy.fitted import entries, merged
+    from simserve.accuracy.fit import residuals
+    from simserve.accuracy.fitted import entries, merged, spreads
 
-    rows = entries(found, names, f"{len(points)} points of {framework}{f' from {since}' if since else ''}")
+    of = f"points of {framework}{f' from {since}' if since else ''}"
+    rows = entries(found, names, f"{len(points[0])} {of}")
+    rows.update(spreads(residuals(points[1], found.profile, jobs), f"{len(points[1])} {of}"))
     if out.name.endswith(".calibrated.yaml"):
         remark = "Fitted by `simserve calibrate`, by version of the engine; see perfdb/README.md."
         return merged(out, since, rows, remark)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simserve.cli.accuracy_page import page
 from simserve.cli.console import make_console
 from simserve.cli.options import COMMAND_LINE
 from simserve.errors import SpecError
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from simserve.accuracy.points import Point
 
 
-
 def validate(
+    context: typer.Context,
     records: Annotated[
         Path | None,
         typer.Option(help="CSV of points, or a records file in YAML (default: aiconfigurator's silicon sample)."),
@@ -48,6 +49,12 @@ def validate(
     json_out: Annotated[
         str | None, typer.Option("--json", metavar="OUT", help="Write scores and points to OUT; '-' prints them.")
     ] = None,
+    html_out: Annotated[
+        Path | None, typer.Option("--html", metavar="OUT", help="Write a report with plots to OUT; works offline.")
+    ] = None,
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated/--uncalibrated", help="With what was fitted to measured runs, or without.")
+    ] = True,
 ) -> None:
     """Play measured points as they were measured and report how far off TTFT, TPOT, E2E and throughput are, by regime.
 
@@ -58,17 +65,24 @@ def validate(
     simserve validate --records blis_vllm --data DIR
     """
     from simserve.accuracy.records import records_file
+    from simserve.report.accuracy import check_plotly
     from simserve.report.save import check_targets, to_json, write_atomic
 
-    check_targets(None, json_out, csv_out)
+    check_targets(None, json_out, csv_out, html_out)
+    check_plotly(html_out)
     described = None if records is None else records_file(records)
     if described is not None:
-        content = _judged(described, Asked(data, gpu, part, sample, seed, jobs))
+        content = _judged(described, Asked(data, gpu, part, sample, seed, jobs, calibrated))
     else:
         if data is not None or gpu is not None:
             raise SpecError("is for a records file (YAML)", file=COMMAND_LINE, key="--data" if data else "--gpu")
         points, left_out = _points(records, package_dir, flags)
-        content = _played(points, left_out, Asked(None, None, part, sample, seed, jobs))
+        content = _played(points, left_out, Asked(None, None, part, sample, seed, jobs, calibrated))
+    pairs = content.pop("compared", None)
+    if html_out is not None:
+        if pairs is None:
+            raise SpecError("is for points", file=COMMAND_LINE, key="--html")
+        write_atomic(html_out, page(context, content, pairs))
     if csv_out is not None:
         write_atomic(csv_out, _csv(content["verdicts"]))
     if json_out is not None and json_out != "-":
@@ -89,19 +103,23 @@ class Asked:
     sample: int
     seed: int
     jobs: int
+    calibrated: bool
 
 
 def _played(points: list[Point], left_out: dict[str, int], asked: Asked) -> dict[str, Any]:
     """The report on points."""
-    from simserve.accuracy.judge import by_regime
+    from simserve.accuracy.judge import by_regime, compared, coverage
     from simserve.accuracy.split import split
 
     if asked.part:
         points = split(points, asked.part)
     if asked.sample and asked.sample < len(points):
         points = _drawn(points, asked.sample, asked.seed)
-    verdicts = _predict(points, asked.seed, asked.jobs)
-    return _content([_flat(v) for v in verdicts], by_regime(verdicts), left_out, asked.seed)
+    verdicts = _predict(points, asked)
+    content = _content([_flat(v) for v in verdicts], by_regime(verdicts), left_out, asked.seed)
+    held = {metric: {"points": count, "share": share} for metric, (count, share) in coverage(verdicts).items()}
+    return {**content, "calibrated": asked.calibrated, "interval_coverage": held,
+            "compared": [compared(v) for v in verdicts]}  # fmt: skip
 
 
 def _judged(path: Path, asked: Asked) -> dict[str, Any]:
@@ -163,7 +181,7 @@ def _drawn(points: list[Point], count: int, seed: int) -> list[Point]:
     return [points[i] for i in sorted(chosen)]
 
 
-def _predict(points: Sequence[Point], seed: int, jobs: int) -> list[Verdict]:
+def _predict(points: Sequence[Point], asked: Asked) -> list[Verdict]:
     """All verdicts in the order of the points; those of one model and GPU go to one process, which keeps its tables."""
     from joblib import Parallel, delayed
     from rich.progress import track
@@ -172,8 +190,8 @@ def _predict(points: Sequence[Point], seed: int, jobs: int) -> list[Verdict]:
 
     order = sorted(range(len(points)), key=lambda i: (points[i].model, points[i].gpu, points[i].dtype))
     console = make_console(stderr=True)
-    work = Parallel(n_jobs=jobs, return_as="generator", batch_size=16 if jobs > 1 else 1)(
-        delayed(predict)(points[i], seed) for i in order
+    work = Parallel(n_jobs=asked.jobs, return_as="generator", batch_size=16 if asked.jobs > 1 else 1)(
+        delayed(predict)(points[i], asked.seed, calibrated=asked.calibrated) for i in order
     )
     shown = track(work, "simulating", total=len(points), console=console, transient=True,
                   disable=not console.is_terminal)  # fmt: skip
@@ -183,8 +201,9 @@ def _predict(points: Sequence[Point], seed: int, jobs: int) -> list[Verdict]:
 
 def _flat(verdict: Verdict) -> dict[str, Any]:
     """One row: the point, then the prediction."""
-    predicted = {f"predicted_{k}": v for k, v in asdict(verdict).items() if k not in ("point", "problem")}
-    return {**asdict(verdict.point), **predicted, "problem": verdict.problem}
+    predicted = {f"predicted_{k}": v for k, v in asdict(verdict).items() if k not in ("point", "problem", "within")}
+    factors = {f"predicted_within_{metric}": factor for metric, factor in verdict.within.items()}
+    return {**asdict(verdict.point), **predicted, **factors, "problem": verdict.problem}
 
 
 def _flat_record(record: Judged) -> dict[str, Any]:
@@ -224,6 +243,9 @@ def _print(content: dict[str, Any]) -> None:
         console.print(f"left out: {count:,} rows: {reason}", highlight=False)
     for reason, count in content["not_predicted"].items():
         console.print(f"not predicted: {count:,} points: {reason}", highlight=False)
+    if content.get("interval_coverage"):
+        shares = ", ".join(f"{m.upper()} {100 * row['share']:.0f} %" for m, row in content["interval_coverage"].items())
+        console.print(f"measurements within the 90 % interval: {shares}", highlight=False)
     console.print(f"{content['predicted']:,} of {content['points']:,} points predicted", highlight=False)
 
 

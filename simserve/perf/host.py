@@ -33,7 +33,9 @@ class EngineProfile:
     that clients see in TTFT, api_ns_per_token: of the tokenizer, one prompt after the other; neither is in engine-side
     times; max_cudagraph_tokens: largest captured step of decodes, max_mixed_cudagraph_tokens: of steps with prompts;
     eager_ns_per_op: host time to launch one operation of a step that is not captured, which no such step can undercut;
-    *_time_factor: what the kernels of a family take, against the tables; memory_rule: see `MEMORY_RULES`; the rest are
+    *_time_factor: what the kernels of a family take, against the tables; memory_rule: see `MEMORY_RULES`;
+    ttft_spread, tpot_spread: of 90 % of the calibration points |log(predicted / measured)| was at most that (0: not
+    calibrated); the rest are
     the engine's default limits.
     """
 
@@ -54,6 +56,8 @@ class EngineProfile:
     decode_attention_time_factor: float
     all_reduce_time_factor: float
     memory_rule: str
+    ttft_spread: float
+    tpot_spread: float
     max_num_batched_tokens: int
     max_num_seqs: int
     gpu_memory_utilization: float

@@ -21,15 +21,19 @@ PACKAGES = ("numpy", "optuna", "simpy", "scipy", "pandas", "pyarrow", "pydantic"
 def provenance(study: StudySpec, model: ModelSpec, workload: RequestSet) -> dict[str, Any]:
     """JSON-safe record of the inputs; `tables` is added per deployment by the runner."""
     return {
-        "simserve": __version__,
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        **versions(),
         "seed": study.seed,
         "study": study.model_dump(mode="json"),
         "model": model.model_dump(mode="json"),
         "workload": {"requests": len(workload), **dict(workload.provenance)},
         "workload_sha256": _columns_digest(workload),
     }
+
+
+def versions() -> dict[str, Any]:
+    """Of simserve, Python and the packages that results depend on."""
+    packages = {name: _version(name) for name in PACKAGES}
+    return {"simserve": __version__, "python": platform.python_version(), "packages": packages}
 
 
 def fingerprint(record: dict[str, Any]) -> str:
