@@ -115,7 +115,8 @@ def hover(metric: str, row: Row, pair: Pair) -> str:
     lines = [
         str(row["model"]), f"{row['gpu']} x {row.get('tensor_parallel_size', 1)}, {row.get('dtype', '')}", about,
         f"concurrency {row['concurrency']}", f"{row['prompt_tokens']:,} + {row['output_tokens']:,} tokens",
-        f"measured {measured:,.4g}, predicted {predicted:,.4g} {UNITS[metric]} ({100 * (predicted / measured - 1):+.1f} %)",
+        f"measured {measured:,.4g}, predicted {predicted:,.4g} {UNITS[metric]}",
+        f"off by {100 * (predicted / measured - 1):+.1f} %",
         str(row.get("id") or ""),
     ]  # fmt: skip
     return "<br>".join(escape(line) for line in lines if line)
