@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import exp, sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,7 +113,8 @@ def deployment_of(point: Point, *, calibrated: bool = True) -> DeploymentSpec:
     """The engine that the point was measured on."""
     scheduler = point.framework if point.framework in SCHEDULERS.names() else "vllm"
     values = {
-        "gpu": point.gpu, "tensor_parallel_size": point.tensor_parallel_size, "dtype": point.dtype,
+        "gpu": point.gpu, "replicas": point.replicas, "tensor_parallel_size": point.tensor_parallel_size,
+        "dtype": point.dtype,
         "scheduler": scheduler, "engine_version": point.version, "calibrated": calibrated,
         "data_parallel_size": point.data_parallel_size,
         "moe_tensor_parallel_size": point.moe_tensor_parallel_size or None,
@@ -123,9 +125,21 @@ def deployment_of(point: Point, *, calibrated: bool = True) -> DeploymentSpec:
         "num_speculative_tokens": point.num_speculative_tokens, "acceptance_rate": point.acceptance_rate,
     }  # fmt: skip
     values["async_scheduling"] = scheduler != "vllm" or not is_older(point.version, ASYNC_SINCE)
+    if point.prefill_replicas:
+        values |= _pools(point)
     own = load_profile(scheduler, point.version).gpu_memory_utilization
     values["gpu_memory_utilization"] = point.gpu_memory_utilization or own
     return parse(DeploymentSpec, values, file=point.id or "point")
+
+
+def _pools(point: Point) -> dict[str, Any]:
+    """Servers for prompts, of their own sizes, and for decoding, of the point's."""
+    prefill = {
+        "replicas": point.prefill_replicas, "tensor_parallel_size": point.prefill_tensor_parallel_size,
+        "data_parallel_size": point.prefill_data_parallel_size,
+        "enable_expert_parallel": point.prefill_enable_expert_parallel,
+    }  # fmt: skip
+    return {"system": "distserve", "pools": {"prefill": prefill, "decode": {}}}
 
 
 def _declared(scheduler: str, point: Point) -> dict[str, int]:
@@ -263,6 +277,7 @@ def model_class(point: Point) -> str:
 
 
 REGIMES: dict[str, Callable[[Point], str]] = {
+    "mode": lambda p: p.mode,
     "framework": lambda p: p.framework,
     "gpu": lambda p: p.gpu,
     "model class": model_class,

@@ -5,7 +5,8 @@ loop of `concurrency` clients and `requests` requests (0: ten per client), whose
 `least_share` of prompt_tokens and output_tokens and all of them, without shared prefixes; TTFT, TPOT and E2E are means
 over requests. rate_rps above 0: not a closed loop but Poisson arrivals at that rate. gpu_memory_utilization 0 and
 max_num_seqs 0: the engine's own; scheduler_options: knobs of the engine's scheduler, as in
-'scheduler_recv_interval=10; max_prefill_tokens=16384'.
+'scheduler_recv_interval=10; max_prefill_tokens=16384'. prefill_replicas above 0: so many servers run the prompts, of
+the sizes with prefill_, and `replicas` servers decode.
 """
 
 from __future__ import annotations
@@ -50,17 +51,29 @@ class Point:
     num_speculative_tokens: int = 0
     acceptance_rate: float = 0.7
     rate_rps: float = 0.0
+    replicas: int = 1
+    prefill_replicas: int = 0
+    prefill_tensor_parallel_size: int = 1
+    prefill_data_parallel_size: int = 1
+    prefill_enable_expert_parallel: bool = False
     obstacle: str = ""
 
     @property
     def num_gpus(self) -> int:
-        """GPUs of the server."""
-        return self.tensor_parallel_size * self.data_parallel_size
+        """GPUs of all servers."""
+        prefill = self.prefill_replicas * self.prefill_tensor_parallel_size * self.prefill_data_parallel_size
+        return self.replicas * self.tensor_parallel_size * self.data_parallel_size + prefill
+
+    @property
+    def mode(self) -> str:
+        """Whether prompts run on servers of their own."""
+        return "disaggregated" if self.prefill_replicas else "aggregated"
 
     @property
     def scenario(self) -> tuple[str, str, str, int, int]:
-        """Points that differ in configuration and load alone."""
-        return self.model, self.gpu, self.framework, self.prompt_tokens, self.output_tokens
+        """Points that differ in configuration and load alone; disaggregated ones are scenarios of their own."""
+        framework = f"{self.framework} {self.mode}" if self.prefill_replicas else self.framework
+        return self.model, self.gpu, framework, self.prompt_tokens, self.output_tokens
 
     @property
     def group(self) -> tuple[object, ...]:

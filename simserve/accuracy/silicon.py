@@ -24,6 +24,7 @@ by one mean inter-departure time at all loads from 8 to 64 clients; 26 against 4
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,10 +54,12 @@ class Sample:
     left_out: dict[str, int]
 
 
-def silicon_points(package_dir: Path | None = None, flags: Path | None = None) -> Sample:
-    """The clean, unique, versioned, aggregated points; MissingData says how to get the package.
+def silicon_points(
+    package_dir: Path | None = None, flags: Path | None = None, *, modes: tuple[str, ...] = ("agg",)
+) -> Sample:
+    """The clean, unique, versioned points; MissingData says how to get the package.
 
-    flags: a CSV with columns row, bad_par and unique_keep, whose verdicts replace this module's.
+    modes: "agg" for aggregated ones, "disagg" for those with pools whose servers are counted; flags: a CSV with columns row, bad_par and unique_keep, whose verdicts replace this module's.
     """
     import pandas as pd
 
@@ -74,17 +77,21 @@ def silicon_points(package_dir: Path | None = None, flags: Path | None = None) -
     left_out: Counter[str] = Counter()
     points: list[tuple[int, Point]] = []
     for number, row in enumerate(rows):
-        reason = _reason(row, bool(repeated[number]), mapped[number])
+        reason = _reason(row, modes, bool(repeated[number]), mapped[number])
         if reason:
             left_out[reason] += 1
+        elif row["mode"] == "disagg":
+            points.append((number, _disaggregated(row)))
         else:
             points.append((number, _as_run(_point(row), str(row["silicon_data_source"]))))
     return Sample(points, dict(left_out))
 
 
-def _reason(row: dict[str, Any], repeated: bool, mapped: bool) -> str:
-    if row["mode"] != "agg":
-        return "disaggregated"
+def _reason(row: dict[str, Any], modes: tuple[str, ...], repeated: bool, mapped: bool) -> str:
+    if row["mode"] not in modes:
+        return "disaggregated" if row["mode"] == "disagg" else "aggregated"
+    if row["mode"] == "disagg" and not (row["prefill_num_workers"] > 0 and row["decode_num_workers"] > 0):
+        return "no number of servers"
     if repeated:
         return "repeats another row"
     if not mapped:
@@ -93,7 +100,9 @@ def _reason(row: dict[str, Any], repeated: bool, mapped: bool) -> str:
 
 
 def _consistent(row: dict[str, Any]) -> bool:
-    """Whether attention and experts are spread over equally many ranks."""
+    """Whether attention and experts are spread over equally many ranks, in both pools of a disaggregated row."""
+    if row["mode"] == "disagg":
+        return all(_consistent({**row, **_pool(row, name), "mode": "agg"}) for name in ("prefill", "decode"))
     names = ("tp", "pp", "attention_dp", "moe_tp", "moe_ep")
     tp, pp, dp, moe_tp, moe_ep = (_number(row[f"{name}_size"]) for name in names)
     if not isinstance(row["moe_quant_mode"], str) or (moe_tp, moe_ep) == (1, 1):
@@ -104,7 +113,7 @@ def _consistent(row: dict[str, Any]) -> bool:
 
 def _number(value: Any) -> int:
     """A size; empty and 0 mean one."""
-    return int(value) if value == value and value else 1
+    return int(value) if value is not None and value == value and value else 1
 
 
 def _split(row: dict[str, Any]) -> tuple[int, int, int, int]:
@@ -137,6 +146,30 @@ def _point(row: dict[str, Any]) -> Point:
     if point.framework == "sglang" and _is_sparse(point.model) and load_gpu(point.gpu).architecture == "blackwell":
         point = replace(point, kv_cache_dtype="fp8")
     return replace(point, obstacle=_obstacle(point, row))
+
+
+_SIZES = ("tp", "pp", "attention_dp", "moe_tp", "moe_ep")
+
+
+def _pool(row: dict[str, Any], name: str) -> dict[str, Any]:
+    """The sizes of one pool, under the names that aggregated rows have."""
+    return {f"{size}_size": row.get(f"{name}_{size}_size") for size in _SIZES}
+
+
+def _disaggregated(row: dict[str, Any]) -> Point:
+    """A point with pools; the file states its concurrency in the notes, else by what each decode rank held."""
+    stated = re.search(r"silicon_concurrency=(\d+)", str(row["silicon_data_source"]))
+    servers, ranks = int(row["decode_num_workers"]), _number(row["decode_attention_dp_size"])
+    clients = int(stated[1]) if stated else servers * ranks * _number(row["decode_batch_size"])
+    prompts = _pool(row, "prefill")
+    point = _point({**row, **_pool(row, "decode"), "batch_size": 1})
+    return replace(
+        point, concurrency=clients, replicas=servers, prefill_replicas=int(row["prefill_num_workers"]),
+        prefill_tensor_parallel_size=_number(prompts["tp_size"]),
+        prefill_data_parallel_size=_number(prompts["attention_dp_size"]),
+        prefill_enable_expert_parallel=_number(prompts["moe_ep_size"]) > 1,
+        obstacle=point.obstacle or _obstacle(point, prompts),
+    )  # fmt: skip
 
 
 def _as_run(point: Point, source: str) -> Point:

@@ -13,7 +13,7 @@ import typer
 from simserve.cli.accuracy_page import page
 from simserve.cli.console import make_console
 from simserve.cli.options import COMMAND_LINE
-from simserve.errors import SpecError
+from simserve.errors import SpecError, UnknownName
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,6 +39,9 @@ def validate(
     flags: Annotated[
         Path | None, typer.Option(help="CSV of stored cleaning verdicts: row, bad_par, unique_keep.")
     ] = None,
+    mode: Annotated[
+        str, typer.Option(help="agg, disagg or all points of the silicon sample.")
+    ] = "agg",
     part: Annotated[
         str, typer.Option("--split", help="calibration or held-out scenarios (70/30), or a split of the file.")
     ] = "",
@@ -76,7 +79,7 @@ def validate(
     else:
         if data is not None or gpu is not None:
             raise SpecError("is for a records file (YAML)", file=COMMAND_LINE, key="--data" if data else "--gpu")
-        points, left_out = _points(records, package_dir, flags)
+        points, left_out = _points(records, package_dir, flags, mode)
         content = _played(points, left_out, Asked(None, None, part, sample, seed, jobs, calibrated))
     pairs = content.pop("compared", None)
     if html_out is not None:
@@ -161,16 +164,21 @@ def _content(
     }  # fmt: skip
 
 
+MODES = {"agg": ("agg",), "disagg": ("disagg",), "all": ("agg", "disagg")}
+
+
 def _points(
-    records: Path | None, package_dir: Path | None, flags: Path | None
+    records: Path | None, package_dir: Path | None, flags: Path | None, mode: str
 ) -> tuple[list[Point], dict[str, int]]:
+    if mode not in MODES:
+        raise UnknownName("mode", mode, MODES)
     if records is not None:
         from simserve.accuracy.points import read_points
 
         return read_points(records), {}
     from simserve.accuracy.silicon import silicon_points
 
-    found = silicon_points(package_dir, flags)
+    found = silicon_points(package_dir, flags, modes=MODES[mode])
     return [point for _, point in found.points], found.left_out
 
 

@@ -78,9 +78,9 @@ def sample(tmp_path: Path, *rows: dict[str, object]) -> Path:
     ), strict=True))  # fmt: skip
     folder = tmp_path / "aiconfigurator_core" / "systems"
     (folder / "data").mkdir(parents=True)
-    lines = [",".join(COLUMNS)]
-    for number, changes in enumerate(rows):
-        lines.append(",".join(str(value) for value in {**good, "id": f"r{number}", **changes}.values()))
+    table = [{**good, "id": f"r{number}", **changes} for number, changes in enumerate(rows)]
+    columns = list(dict.fromkeys(name for row in table for name in row))
+    lines = [",".join(columns), *(",".join(str(row.get(name, "")) for name in columns) for row in table)]
     (folder / "silicon_sample.csv").write_text("\n".join(lines) + "\n")
     return tmp_path / "aiconfigurator_core"
 
@@ -99,6 +99,31 @@ def test_rows_are_cleaned_for_a_reason(tmp_path: Path) -> None:
     first, last = (point for _, point in found.points)
     assert (first.dtype, first.moe_dtype, first.enable_expert_parallel, first.obstacle) == ("fp8_block", "", False, "")
     assert (last.concurrency, last.enable_expert_parallel) == (16, True)
+
+
+POOLS = {
+    "mode": "disagg", "silicon_data_source": "db-dump/2026; silicon_concurrency=192; x", "prefill_num_workers": 2.0,
+    "decode_num_workers": 3.0, **{f"{pool}_{size}_size": 1.0 for pool in ("prefill", "decode") for size in (
+        "tp", "pp", "attention_dp", "moe_tp", "moe_ep")},
+    "prefill_attention_dp_size": 4.0, "prefill_moe_ep_size": 4.0, "decode_tp_size": 8.0, "decode_moe_tp_size": 8.0,
+    "decode_batch_size": 1.0,
+}  # fmt: skip
+
+
+def test_pools_of_a_disaggregated_row(tmp_path: Path) -> None:
+    """Sizes of both pools, clients as the notes state them, GPUs of all servers; rows without counts are left out."""
+    package = sample(tmp_path, {}, POOLS, {**POOLS, "prefill_num_workers": ""}, {**POOLS, "decode_moe_tp_size": 2.0})
+    found = silicon_points(package, modes=("disagg",))
+    ((number, point),) = found.points
+    assert number == 1
+    assert found.left_out == {"aggregated": 1, "no number of servers": 1, "inconsistent parallel mapping": 1}
+    assert (point.replicas, point.tensor_parallel_size, point.enable_expert_parallel) == (3, 8, False)
+    assert (point.prefill_replicas, point.prefill_data_parallel_size) == (2, 4)
+    assert point.prefill_enable_expert_parallel
+    assert (point.concurrency, point.num_gpus, point.mode) == (192, 3 * 8 + 2 * 4, "disaggregated")
+    deployment = deployment_of(point)
+    assert deployment.system == "distserve"
+    assert deployment.num_gpus == 32
 
 
 def test_stored_verdicts_replace_the_rules(tmp_path: Path) -> None:
