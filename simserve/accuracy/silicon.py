@@ -59,7 +59,8 @@ def silicon_points(
 ) -> Sample:
     """The clean, unique, versioned points; MissingData says how to get the package.
 
-    modes: "agg" for aggregated ones, "disagg" for those with pools whose servers are counted; flags: a CSV with columns row, bad_par and unique_keep, whose verdicts replace this module's.
+    modes: "agg" for aggregated ones, "disagg" for those with pools whose servers are counted; flags: a CSV with columns
+    row, bad_par and unique_keep, whose verdicts replace this module's.
     """
     import pandas as pd
 
