@@ -48,6 +48,7 @@ CONSTANTS = {
     "decode_attention_time_factor": Constant(0, 0.2, 2),
     "all_reduce_time_factor": Constant(0, 0.3, 3),
 }
+EAGER_SEED_NS = 60_000  # where the search for it starts: near 0 kernels hide it, and no difference shows a slope
 SOFT = 0.25  # residuals beyond count by their size, not its square
 Evaluate = Callable[[EngineProfile], Floats]
 
@@ -93,6 +94,8 @@ def fit(
     if not points:
         raise MissingData("no points to fit to")
     first = np.array([_inward(name, start) for name in chosen])
+    seeded = replace(start, eager_ns_per_op=start.eager_ns_per_op or EAGER_SEED_NS)
+    origin = np.array([_inward(name, seeded) for name in chosen])
     bounds = ([0.0 if CONSTANTS[n].scale else -log(CONSTANTS[n].high) for n in chosen], [_top(n) for n in chosen])
     widths = np.array([CONSTANTS[name].width for name in chosen])
 
@@ -108,7 +111,7 @@ def fit(
         return np.array([(robust(x + h * unit) - here) / h for h, unit in zip(steps, np.eye(len(x)), strict=True)]).T
 
     before = robust(first)
-    inside = np.clip(first, np.array(bounds[0]) + 1e-6, np.array(bounds[1]) - 1e-6)
+    inside = np.clip(origin, np.array(bounds[0]) + 1e-6, np.array(bounds[1]) - 1e-6)
     found = least_squares(
         robust, inside, slopes, bounds=bounds, x_scale=widths, max_nfev=rounds, ftol=1e-3, xtol=1e-3
     )  # fmt: skip

@@ -14,7 +14,7 @@ from simserve.accuracy.points import Point
 from simserve.errors import MissingData
 from simserve.perf.host import is_older
 
-SLOWEST = 256  # clients; more make a run long and teach nothing about constants
+SLOWEST = 128  # clients; more make a run long and teach little about constants
 
 
 def chosen(

@@ -39,14 +39,18 @@ from simserve.workload.blocks import FORMATS, read_blocks
 from simserve.workload.files import resolve
 
 _OF_KIND: dict[str, set[str]] = {
-    "requests": {"model", "clock", "deployment", "trace"}, "stages": {"clock", "deployment"}, "points": set(),
+    "requests": {"model", "clock", "deployment", "trace"}, "stages": {"clock", "deployment", "api_ns"}, "points": set(),
 }  # fmt: skip
 _KINDS: dict[str, Kind[Any]] = {"requests": REQUESTS, "stages": STAGES, "points": POINTS}
 _NEEDED: dict[str, tuple[str, ...]] = {"requests": ("model", "clock", "deployment"), "stages": ("clock",), "points": ()}
 
 
 class RecordsSpec(Layout):
-    """One file of measurements. source: whose they are; clock: whose times they are, the engine's or a client's."""
+    """One file of measurements.
+
+    source: whose they are; clock: whose times they are, the engine's or a client's; api_ns: what the measurement states
+    of the way between the two, None for the engine profile's.
+    """
 
     kind: Literal["requests", "stages", "points"]
     csv: str
@@ -55,13 +59,14 @@ class RecordsSpec(Layout):
     clock: Literal["engine", "client"] | None = None
     deployment: DeploymentSpec | None = None
     trace: TraceSpec | None = Field(default=None)
+    api_ns: int | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _has_what_its_kind_needs(self) -> RecordsSpec:
         for name in _NEEDED[self.kind]:
             if getattr(self, name) is None:
                 raise ValueError(f"records of {self.kind} need {name}")
-        for name in ("model", "clock", "deployment", "trace"):
+        for name in ("model", "clock", "deployment", "trace", "api_ns"):
             if name not in _OF_KIND[self.kind] and getattr(self, name) is not None:
                 raise ValueError(f"records of {self.kind} have no {name}")
         names = _KINDS[self.kind].names
@@ -111,10 +116,12 @@ def points_of(spec: RecordsSpec, folder: Path) -> Rows[Point]:
     return read_rows(resolve(spec.csv, folder), POINTS, spec)
 
 
-def work_of(spec: RecordsSpec, folder: Path, *, gpu: str = "", split: str = "", seed: int = 0) -> Work:
+def work_of(
+    spec: RecordsSpec, folder: Path, *, gpu: str = "", split: str = "", seed: int = 0, calibrated: bool = True
+) -> Work:
     """What to judge for a file of requests or stages; gpu: instead of the file's; split: these rows alone."""
     path = resolve(spec.csv, folder)
-    deployment = spec.deployment or DeploymentSpec()
+    deployment = (spec.deployment or DeploymentSpec()).model_copy(update={"calibrated": calibrated})
     if gpu:
         load_gpu(gpu)
     if spec.kind == "requests":
@@ -139,6 +146,7 @@ def work_of(spec: RecordsSpec, folder: Path, *, gpu: str = "", split: str = "", 
     if not kept:
         raise UnknownName("split", split, {row.split for row in stages.rows if row.split})
     runs: list[Callable[[], list[Judged]]] = [
-        partial(judge_run, run, deployment, client_side=spec.client_side, seed=seed) for run in runs_of(kept)
+        partial(judge_run, run, deployment, client_side=spec.client_side, seed=seed, api_ns=spec.api_ns)
+        for run in runs_of(kept)
     ]
     return Work(runs, stages.left_out)

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from simserve.accuracy.judged import ALL, Judged
 from simserve.accuracy.requests import TOO_LONG, Floats, complete, latencies_ms
 from simserve.accuracy.table import Kind
+from simserve.build import engine_profile
 from simserve.errors import SimserveError, SpecError
 from simserve.run import half_width, simulate
 from simserve.sim.rng import stream
@@ -157,9 +158,12 @@ def _content(stages: Sequence[Stage], rng: np.random.Generator) -> list[Content]
 
 
 def judge_run(
-    rows: Sequence[Stage], deployment: DeploymentSpec, *, client_side: bool, seed: int = 0
+    rows: Sequence[Stage], deployment: DeploymentSpec, *, client_side: bool, seed: int = 0, api_ns: int | None = None
 ) -> list[Judged]:
-    """A record per row of one run; a run that cannot be simulated is records with a problem, never an error."""
+    """A record per row of one run; a run that cannot be simulated is records with a problem, never an error.
+
+    api_ns: what lies between client and engine, where the measurement states it; None for the engine profile's.
+    """
     stages = [row for row in rows if row.rate_rps]
     records = [_record(row) for row in rows]
     try:
@@ -169,7 +173,10 @@ def judge_run(
         if any(row.model != rows[0].model or deployment_of(row, deployment) != engine for row in rows):
             raise SpecError("the rows of this run differ in model or engine")
         load = load_of(stages, seed)
-        run = simulate(load_model(rows[0].model), engine, load, client_side=client_side)
+        profile = None
+        if api_ns is not None:
+            profile = replace(engine_profile(engine), api_ns=api_ns, api_ns_per_token=0)
+        run = simulate(load_model(rows[0].model), engine, load, client_side=client_side, profile=profile)
     except SimserveError as error:
         return [replace(record, problem=str(error)) for record in records]
     done, times = complete(run.trace, load), latencies_ms(run.trace.requests)

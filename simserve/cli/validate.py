@@ -140,7 +140,9 @@ def _judged(path: Path, asked: Asked) -> dict[str, Any]:
         return _played(rows.rows, rows.left_out, asked)
     if asked.sample:
         raise SpecError("is for points", file=COMMAND_LINE, key="--sample")
-    work = work_of(spec, folder, gpu=asked.gpu or "", split=asked.part, seed=asked.seed)
+    work = work_of(
+        spec, folder, gpu=asked.gpu or "", split=asked.part, seed=asked.seed, calibrated=asked.calibrated
+    )  # fmt: skip
     runs = Parallel(n_jobs=asked.jobs)(delayed(run)() for run in work.runs)
     records = [record for run in runs for record in run]
     content = _content([_flat_record(r) for r in records if r.regimes], by_regime(records), work.left_out, asked.seed)
