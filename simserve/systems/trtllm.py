@@ -60,18 +60,18 @@ class TrtLlm:
 
     def plan(self, view: View) -> Plan:
         """Generations, contexts under way, new contexts."""
-        plan, held = Plan(), False
+        plan = Plan()
         if self.capacity_policy == "max_utilization":
             self._utilize(view, plan)
         else:
             left = decode_running(view, plan, self.max_num_batched_tokens)
             left = continue_prompts(view, plan, left, self._unit(view))
             if not plan.preempted and left and len(view.running) < self.max_num_seqs:
-                held = self._holds_back(view, plan, left)
-                if not held:
+                if not self._holds_back(view, plan, left):
                     self._guarantee(view, plan, left)
         promise(view, plan)
-        plan.repeats = plan.repeats and not held
+        if self.batch_wait_timeout_iters and view.waiting:
+            plan.repeats = False  # the wait is counted in plans
         return plan
 
     def _holds_back(self, view: View, plan: Plan, left: int) -> bool:
