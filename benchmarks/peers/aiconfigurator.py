@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
 import peers
 
 RUNNER = Path(__file__).with_name("aiconfigurator_run.py")
@@ -27,7 +28,7 @@ def check(python: Path) -> None:
 
 
 def price(python: Path, rows: pd.DataFrame, database_mode: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """(by row number ttft_ms, tpot_ms, wall_s, problem; version, start_s, peak_mb of the process)."""
+    """(by row number ttft_ms, tpot_ms, wall_s, problem; version, start_s, load_s, peak_mb of the process)."""
     jobs = [{"row": int(str(number)), **_arguments(row)} for number, row in rows.iterrows()]
     result = peers.play("AIConfigurator", python, RUNNER, {"database_mode": database_mode, "rows": jobs}, {})
     priced = pd.DataFrame(result.pop("rows"), columns=["row", "ttft_ms", "tpot_ms", "wall_s", "problem"])

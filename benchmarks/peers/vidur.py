@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import peers
-
 from simserve.perf.model import TableCost
 from simserve.units import NS_PER_MS, NS_PER_S
 from simserve.workload.requests import RequestSet
