@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bars import verdicts
 from charts import CURVES, bars_table, console, growth, line, peer_table, results, write_html
-from peers import vidur
+from peers import PeerMissing, vidur
 from scenarios import BLOCK_SIZE, LONG, SCENARIOS, Row, llama_cost, measure
 
 from simserve.errors import SimserveError
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(json.dumps(measure(options.only, options.traces, options.head)))
         else:
             report(options)
-    except (SimserveError, vidur.PeerMissing) as error:
+    except (SimserveError, PeerMissing) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
 

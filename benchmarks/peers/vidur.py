@@ -12,12 +12,11 @@ plots and traces are off. simserve's time includes creating its requests and rec
 from __future__ import annotations
 
 import csv
-import json
-import subprocess
-import tempfile
+import io
 from pathlib import Path
 from typing import Any
 
+import peers
 from simserve.perf.model import TableCost
 from simserve.units import NS_PER_MS, NS_PER_S
 from simserve.workload.requests import RequestSet
@@ -37,38 +36,21 @@ Step = tuple[tuple[tuple[int, int], ...], int, int, int]
 Table = list[tuple[tuple[int, ...], float]]
 
 
-class PeerMissing(Exception):
-    """The peer cannot be run by the given Python."""
-
-
 def check(python: Path) -> None:
     """PeerMissing if `python` cannot import Vidur."""
-    try:
-        done = subprocess.run([python, "-I", "-c", "import vidur.simulator"], capture_output=True, text=True)
-    except OSError as error:
-        raise PeerMissing(f"Vidur cannot be run: {python}: {error.strerror}") from None
-    if done.returncode:
-        raise PeerMissing(f"Vidur cannot be run by {python}: {_last_line(done.stderr)}")
+    peers.check("Vidur", python, "vidur.simulator")
 
 
 def play(python: Path, load: RequestSet, cost: TableCost, *, blocks: int, block_size: int) -> dict[str, Any]:
     """Play `load` on one replica; wall seconds, steps, restarts, mean latency, peak memory."""
-    with tempfile.TemporaryDirectory(prefix="simserve-vidur-") as name:
-        folder = Path(name)
-        longest = int((load.prompt_tokens + load.output_tokens).max())
-        longest = -(-longest // GRANULARITY) * GRANULARITY
-        job = {
-            "model": MODEL, "date": DATE, "num_blocks": blocks, "block_size": block_size, "max_tokens": longest,
-            "granularity": GRANULARITY, "max_num_seqs": cost.formats.max_num_seqs,
-            "max_num_batched_tokens": cost.formats.max_tokens, "tables": tables(cost, longest),
-        }  # fmt: skip
-        (folder / "job.json").write_text(json.dumps(job))
-        _write_trace(load, folder / "trace.csv")
-        done = subprocess.run([python, "-I", RUNNER, folder], cwd=folder, capture_output=True, text=True)
-        if done.returncode:
-            raise PeerMissing(f"Vidur failed: {_last_line(done.stderr)}")
-        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    return result
+    longest = int((load.prompt_tokens + load.output_tokens).max())
+    longest = -(-longest // GRANULARITY) * GRANULARITY
+    job = {
+        "model": MODEL, "date": DATE, "num_blocks": blocks, "block_size": block_size, "max_tokens": longest,
+        "granularity": GRANULARITY, "max_num_seqs": cost.formats.max_num_seqs,
+        "max_num_batched_tokens": cost.formats.max_tokens, "tables": tables(cost, longest),
+    }  # fmt: skip
+    return peers.play("Vidur", python, RUNNER, job, {"trace.csv": _trace(load)})
 
 
 def tables(cost: TableCost, longest: int) -> dict[str, Table]:
@@ -99,14 +81,10 @@ def _ms(cost: TableCost, step: Step, *, attention: bool) -> float:
     return ns / cost.ops.attentions[0].count / NS_PER_MS
 
 
-def _write_trace(load: RequestSet, path: Path) -> None:
+def _trace(load: RequestSet) -> str:
     columns = ((load.arrival_ns / NS_PER_S).tolist(), load.prompt_tokens.tolist(), load.output_tokens.tolist())
-    with path.open("w", newline="") as out:
-        writer = csv.writer(out)
-        writer.writerow(("Date", "Time", "PromptTokenCount", "CompletionTokenCount"))
-        writer.writerows((DATE, *row) for row in zip(*columns, strict=True))
-
-
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else "no message"
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("Date", "Time", "PromptTokenCount", "CompletionTokenCount"))
+    writer.writerows((DATE, *row) for row in zip(*columns, strict=True))
+    return out.getvalue()

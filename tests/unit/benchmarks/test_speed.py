@@ -94,6 +94,7 @@ def test_vidur_gets_the_same_step_costs(tmp_path):
 
 
 def test_vidur_gets_the_same_requests(tmp_path, monkeypatch):
+    import peers
     from peers import vidur
     from scenarios import llama_cost, poisson
 
@@ -106,7 +107,7 @@ def test_vidur_gets_the_same_requests(tmp_path, monkeypatch):
         (cwd / "result.json").write_text('{"wall_s": 1.0}')
         return type("Done", (), {"returncode": 0, "stderr": ""})()
 
-    monkeypatch.setattr(vidur.subprocess, "run", run)
+    monkeypatch.setattr(peers.subprocess, "run", run)
     load = poisson(20, 8, 300, 30)
     assert vidur.play(Path("python"), load, llama_cost(), blocks=100, block_size=16) == {"wall_s": 1.0}
     assert [int(r["PromptTokenCount"]) for r in seen["rows"]] == [300] * 20
