@@ -23,7 +23,8 @@ from simserve.workload.requests import RequestSet
 # Llama-3-8B and Llama-3.1-8B have the same layers; they differ in context length and rope scaling only.
 MODELS = {"meta-llama/Llama-2-7b-hf": "meta-llama/Llama-2-7b-hf",
           "meta-llama/Meta-Llama-3-8B": "meta-llama/Llama-3.1-8B"}  # fmt: skip
-DEPLOYMENT = DeploymentSpec(gpu="a100_sxm_40gb", dtype="fp16", gpu_memory_utilization=0.9)
+# The runs are of 2024, when vLLM scheduled synchronously; their version is not stated.
+DEPLOYMENT = DeploymentSpec(gpu="a100_sxm_40gb", dtype="fp16", gpu_memory_utilization=0.9, engine_version="0.6")
 
 
 def predict_s(model: str, length: int, batch: int) -> tuple[float, float]:

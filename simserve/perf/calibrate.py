@@ -63,7 +63,7 @@ def host_constant(path: Path) -> tuple[int, int, int]:
 
 
 def _residual(row: dict[str, str]) -> Residual:
-    engine = load_profile("vllm")
+    engine = load_profile("vllm", calibrated=False)
     limit = int(row["max_num_batched_tokens"])
     cost = build_cost(
         load_model(row["model"]),
@@ -71,6 +71,7 @@ def _residual(row: dict[str, str]) -> Residual:
         tensor_parallel_size=int(row["tp"]),
         max_num_batched_tokens=limit,
         max_num_seqs=128,
+        profile=engine,
     )
     rate, measured_ms = float(row["stage_rate_rps"]), float(row["tpot_from_e2e_ms"])
     prompt, output = int(row["in_tok"]), int(row["out_tok"])

@@ -54,7 +54,7 @@ def test_number_without_source_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 def test_host_constant_is_what_the_runs_give(shared: Path) -> None:
     """The YAML's number is the rounded result of the fit, from five runs."""
     median_ns, spread_ns, runs = calibrate.host_constant(shared / "data" / "e2e" / "blis_vllm_share.csv")
-    profile = load_profile("vllm")
+    profile = load_profile("vllm", calibrated=False)
     assert (profile.host_ns_per_step, profile.host_ns_sigma, runs) == (
         round(median_ns, -4),
         round(spread_ns, -3),
@@ -85,9 +85,12 @@ def test_versions_and_fits_change_a_base(tmp_path: Path, monkeypatch: pytest.Mon
         profile = load_profile("mine", version, calibrated=calibrated)
         return profile.host_ns_per_step, profile.api_ns
 
-    api_ns = load_profile("vllm").api_ns
-    assert numbers("1.1") == (5, api_ns)
-    assert numbers("1.2.0rc2.post1") == (6, api_ns)
+    def api_ns(version: str, *, calibrated: bool = True) -> int:
+        return load_profile("vllm", version, calibrated=calibrated).api_ns
+
+    assert numbers("1.1") == (5, api_ns("1.1"))
+    assert numbers("1.2.0rc2.post1") == (6, api_ns("1.2.0rc2.post1"))
     assert numbers("1.2.0rc6.post2") == (6, 9)
     assert numbers("nightly-1") == numbers("") == (7, 9)
-    assert numbers("", calibrated=False) == (7, api_ns)
+    assert numbers("", calibrated=False) == (7, api_ns("", calibrated=False))
+    assert api_ns("0.12") != api_ns("0.15") != api_ns("", calibrated=False)
