@@ -305,13 +305,13 @@ def build_cost(
     profile: EngineProfile | None = None,
     drafts: Drafts = NO_DRAFTS,
 ) -> TableCost:
-    """The compiled cost model of one replica, under vLLM's profile if none is given.
+    """The compiled cost model of one replica, under vLLM's profile without fitted constants if none is given.
 
     Raises Infeasible when the model does not split or the device lacks the dtype.
     """
     check_dtype(gpu, dtype)
     check_dtype(gpu, moe_dtype or dtype)
-    engine = profile or load_profile("vllm")
+    engine = profile or load_profile("vllm", calibrated=False)
     largest = max(max_num_batched_tokens, *engine.capture_sizes(max_num_seqs))
     formats = Formats(dtype, kv_cache_dtype, largest, max_num_seqs * drafts.rows, moe_dtype, inter_node_link)
     ops = decoder_ops(model, tensor_parallel_size, dtype, expert_parallel=expert_parallel)

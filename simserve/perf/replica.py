@@ -43,7 +43,7 @@ def build_replica(
     check_dtype(gpu, moe_dtype or dtype)
     if drafts.num_speculative_tokens and (layout.pp > 1 or layout.kv_ranks > 1):
         raise Infeasible("num_speculative_tokens is not modelled with pipeline or context parallelism")
-    engine = profile or load_profile("vllm")
+    engine = profile or load_profile("vllm", calibrated=False)
     largest = max(max_num_batched_tokens, *engine.capture_sizes(max_num_seqs))
     # a prompt alone may take the budget of all ranks
     rows = max_num_seqs * drafts.rows

@@ -59,7 +59,7 @@ def test_a_closed_loop_pays_at_every_turn() -> None:
 def test_clients_see_the_profiles_constants(system: str | None) -> None:
     """15.6 ms and 8 us a token more than the engine's own TTFT, for a lone request; through pools as well."""
     pools = {"system": system, "pools": {"prefill": {"replicas": 1}, "decode": {"replicas": 1}}} if system else {}
-    deployment = DeploymentSpec(**pools)  # type: ignore[arg-type]
+    deployment = DeploymentSpec(calibrated=False, **pools)  # type: ignore[arg-type]
     model, one = load_model("meta-llama/Llama-3.1-8B"), load([(0, 1000, 5)])
     engine, client = (simulate(model, deployment, one, client_side=seen).trace for seen in (False, True))
     extra = client.requests["first_token_ns"] - engine.requests["first_token_ns"]

@@ -159,11 +159,11 @@ def test_the_command_calibrates_to_a_cluster(
         path = tmp_path / f"c{c}.json"
         path.write_text(json.dumps(result))
         words += ["--bench", str(path)]
-    out = tmp_path / "perfdb" / "engines" / "mine.yaml"
+    out = tmp_path / "perfdb" / "engines" / "cluster.yaml"
     out.parent.mkdir(parents=True)
     assert main([*words, "-o", str(out)]) == 0
     assert "no scenarios kept back" in capsys.readouterr().out
     monkeypatch.setenv("SIMSERVE_DATA", str(tmp_path))
-    assert load_profile("mine").api_ns == pytest.approx(90_000_000, rel=0.05)
+    assert load_profile("cluster").api_ns == pytest.approx(90_000_000, rel=0.05)
     assert main(["calibrate", "--bench", str(path), "-o", str(out)]) == 2
     assert "results need --study" in capsys.readouterr().err
