@@ -66,9 +66,9 @@ class TrtLlm:
         else:
             left = decode_running(view, plan, self.max_num_batched_tokens)
             left = continue_prompts(view, plan, left, self._unit(view))
-            if not plan.preempted and left and len(view.running) < self.max_num_seqs:
-                if not self._holds_back(view, plan, left):
-                    self._guarantee(view, plan, left)
+            starts = not plan.preempted and left and len(view.running) < self.max_num_seqs
+            if starts and not self._holds_back(view, plan, left):
+                self._guarantee(view, plan, left)
         promise(view, plan)
         if self.batch_wait_timeout_iters and view.waiting:
             plan.repeats = False  # the wait is counted in plans
