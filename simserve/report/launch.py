@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -122,6 +123,9 @@ def serve_command(model: Served, run: Outcome, *, port: int = FIRST_PORT) -> str
         words += ["--kv-offloading-backend", "native", "--kv-offloading-size", f"{d.offload.dram_gib:g}"]
     if run.pools:
         words += ["--kv-transfer-config", _NIXL]
+    if d.num_speculative_tokens:
+        drafts = {"method": "mtp", "num_speculative_tokens": d.num_speculative_tokens}
+        words += ["--speculative-config", json.dumps(drafts)]
     words += ["--async-scheduling" if d.async_scheduling else "--no-async-scheduling", "--port", port]
     return shlex.join(["vllm", "serve", model.target, *map(str, words)])
 
@@ -223,7 +227,9 @@ def _remarks(model: Served, run: Outcome) -> list[str]:
         lines.append(model.remark)
     if run.deployment.max_model_len is None and _max_model_len(model, run) is not None:
         lines.append(_CAPPED)
-    return [" ".join(line.split()) for line in [*lines, _SYNCHRONOUS]]
+    if not all(d.async_scheduling for _, d in run.deployment.engines()):
+        lines.append(_SYNCHRONOUS)
+    return [" ".join(line.split()) for line in lines]
 
 
 def _side_by_side(commands: list[str]) -> list[str]:

@@ -86,8 +86,16 @@ def test_prefix_caching_is_as_simulated(enabled: bool, flag: str) -> None:
     assert flag in serve_command(MODEL, outcome(enable_prefix_caching=enabled)).split()
 
 
+def test_drafts_and_scheduling_ahead_are_flags() -> None:
+    """As simulated; then no remark on synchronous scheduling is needed."""
+    lines = launch_lines(MODEL, outcome(async_scheduling=True, num_speculative_tokens=3))
+
+    assert """--speculative-config '{"method": "mtp", "num_speculative_tokens": 3}' --async-scheduling""" in lines[0]
+    assert not [line for line in lines[1:] if "async" in line]
+
+
 def test_scheduling_is_synchronous_and_a_comment_says_so() -> None:
-    """vLLM overlaps scheduling with the step before by default, the simulator does not."""
+    """vLLM overlaps scheduling with the step before by default, a deployment that does not ask for it does not."""
     lines = launch_lines(MODEL, outcome())
 
     assert "--no-async-scheduling" in lines[0].split()
