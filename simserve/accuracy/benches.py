@@ -21,7 +21,7 @@ def read_bench(path: Path, like: Point) -> list[Point]:
     """The points of one result file, JSON or JSON lines, with the engine of `like`; SpecError for what it lacks."""
     if not path.is_file():
         raise MissingData(f"{path}: no such file")
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8", errors="replace")
     try:
         rows = [json.loads(text)]
     except json.JSONDecodeError:
@@ -34,15 +34,31 @@ def read_bench(path: Path, like: Point) -> list[Point]:
         if not isinstance(row, dict):
             raise SpecError("must be an object", file=str(path), line=number)
         reader = _aggregated if "time_to_first_token" in row else _bench_serve
-        found.append(replace(reader(row, like, str(path)), id=f"{path.name}:{number}"))
+        try:
+            point = reader(row, like, str(path))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise SpecError(f"no result that is understood: {error}", file=str(path), line=number) from None
+        found.append(replace(point, id=f"{path.name}:{number}"))
+    if not found:
+        raise MissingData(f"{path}: no results in it")
     return found
+
+
+# What a point has too, and what the fit decides; whether scheduling is asynchronous follows from the version.
+_KEPT = {
+    "gpu", "scheduler", "engine_version", "tensor_parallel_size", "data_parallel_size", "enable_expert_parallel",
+    "dtype", "moe_dtype", "kv_cache_dtype", "max_num_batched_tokens", "max_num_seqs", "gpu_memory_utilization",
+    "scheduler_options", "moe_tensor_parallel_size", "replicas", "num_speculative_tokens", "acceptance_rate", "engine",
+    "calibrated", "async_scheduling", "max_model_len",
+}  # fmt: skip
 
 
 def like_study(model: str, deployment: DeploymentSpec) -> Point:
     """A point without a load on a study's deployment; SpecError for settings that points do not have."""
-    for key in ("system", "offload", "enable_prefix_caching", "num_gpu_blocks"):
-        if getattr(deployment, key):
-            raise SpecError("measured points cannot have this", key=f"deployment.{key}", value=getattr(deployment, key))
+    for key, field in DeploymentSpec.model_fields.items():
+        value = getattr(deployment, key)
+        if key not in _KEPT and value != field.default:
+            raise SpecError("calibration to results cannot have this", key=f"deployment.{key}", value=str(value))
     options = "; ".join(f"{name}={value}" for name, value in deployment.scheduler_options)
     return Point(
         model=model, gpu=deployment.gpu, concurrency=1, prompt_tokens=1, output_tokens=1,
@@ -52,6 +68,8 @@ def like_study(model: str, deployment: DeploymentSpec) -> Point:
         moe_dtype=deployment.moe_dtype or "", kv_cache_dtype=deployment.kv_cache_dtype,
         max_num_batched_tokens=deployment.max_num_batched_tokens, max_num_seqs=deployment.max_num_seqs,
         gpu_memory_utilization=deployment.gpu_memory_utilization, scheduler_options=options,
+        moe_tensor_parallel_size=deployment.moe_tensor_parallel_size or 0, replicas=deployment.replicas,
+        num_speculative_tokens=deployment.num_speculative_tokens, acceptance_rate=deployment.acceptance_rate,
     )  # fmt: skip
 
 

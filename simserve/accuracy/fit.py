@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import exp, log
+from math import exp, log, nan
 
 import numpy as np
 
@@ -65,7 +65,7 @@ class Fit:
 
 
 def residuals(points: Sequence[Point], profile: EngineProfile, jobs: int = 1) -> Floats:
-    """log(predicted / measured), TTFT and TPOT of each point; 0 where one is not measured or cannot be played."""
+    """log(predicted / measured), TTFT and TPOT of each point; NaN where one is not measured or cannot be played."""
     from joblib import Parallel, delayed
 
     work = Parallel(n_jobs=jobs, batch_size=4)(delayed(_errors)(point, profile) for point in points)
@@ -75,9 +75,9 @@ def residuals(points: Sequence[Point], profile: EngineProfile, jobs: int = 1) ->
 def _errors(point: Point, profile: EngineProfile) -> tuple[float, float]:
     found = play(point, profile=profile)
     if found is None:
-        return 0.0, 0.0
+        return nan, nan
     pairs = zip(found[:2], (point.ttft_ms, point.tpot_ms), strict=True)
-    ttft, tpot = (log(predicted / measured) if measured and predicted > 0 else 0.0 for predicted, measured in pairs)
+    ttft, tpot = (log(predicted / measured) if measured and predicted > 0 else nan for predicted, measured in pairs)
     return ttft, tpot
 
 
@@ -91,8 +91,8 @@ def fit(
     for name in chosen:
         if name not in CONSTANTS:
             raise UnknownName("constant", name, CONSTANTS)
-    if not points:
-        raise MissingData("no points to fit to")
+    if not points or np.isnan(evaluate(start)).all():
+        raise MissingData("no points to fit to that have TTFT or TPOT and can be played (simserve validate says why)")
     first = np.array([_inward(name, start) for name in chosen])
     seeded = replace(start, eager_ns_per_op=start.eager_ns_per_op or EAGER_SEED_NS)
     origin = np.array([_inward(name, seeded) for name in chosen])
@@ -100,7 +100,7 @@ def fit(
     widths = np.array([CONSTANTS[name].width for name in chosen])
 
     def robust(x: Floats) -> Floats:
-        own = evaluate(_profile(start, chosen, x)) / SOFT
+        own = np.nan_to_num(evaluate(_profile(start, chosen, x)) / SOFT)
         soft = np.sign(own) * np.sqrt(2 * (np.sqrt(1 + own**2) - 1))
         return np.concatenate([soft, (x - first) / widths])
 
@@ -113,7 +113,7 @@ def fit(
     before = robust(first)
     inside = np.clip(origin, np.array(bounds[0]) + 1e-6, np.array(bounds[1]) - 1e-6)
     found = least_squares(
-        robust, inside, slopes, bounds=bounds, x_scale=widths, max_nfev=rounds, ftol=1e-3, xtol=1e-3
+        robust, inside, slopes, bounds=bounds, x_scale=widths, max_nfev=rounds + 1, ftol=1e-3, xtol=1e-3
     )  # fmt: skip
     spread = np.sqrt(np.diag(np.linalg.inv(found.jac.T @ found.jac)))
     profile = _profile(start, chosen, found.x)

@@ -11,22 +11,25 @@ import numpy as np
 from simserve.accuracy.fit import CONSTANTS, Fit
 from simserve.accuracy.judge import Floats
 from simserve.accuracy.points import Point
-from simserve.errors import MissingData
+from simserve.errors import MissingData, SpecError
 from simserve.perf.host import is_older
 
 SLOWEST = 128  # clients; more make a run long and teach little about constants
 
 
 def chosen(
-    points: Iterable[Point], framework: str, since: str = "", before: str = "", sample: int = 0, seed: int = 0
-) -> list[Point]:
+    points: Iterable[Point], framework: str, since: str = "", before: str = "", sample: int = 0, seed: int = 0,
+    clients: int = 0,
+) -> list[Point]:  # fmt: skip
     """Points of a framework's versions [since, before) that can be played, `sample` of them drawn evenly (0: all).
 
+    clients: leave out closed loops of more (0: none).
     MissingData if there are none.
     """
     fitting = [
         point for point in points
-        if framework in ("", point.framework) and not point.obstacle and point.concurrency <= SLOWEST
+        if framework in ("", point.framework) and not point.obstacle
+        and (not clients or point.rate_rps or point.concurrency <= clients)
         and not (since and is_older(point.version, since)) and (not before or is_older(point.version, before))
     ]  # fmt: skip
     if not fitting:
@@ -52,7 +55,8 @@ def entries(found: Fit, names: Sequence[str], what: str) -> dict[str, dict[str, 
 
 def spreads(off: Floats, what: str) -> dict[str, dict[str, Any]]:
     """{ttft_spread, tpot_spread} of residuals log(predicted / measured), TTFT and TPOT of each point after another."""
-    found = np.quantile(np.abs(off.reshape(-1, 2)), 0.9, axis=0)
+    sizes = np.abs(off.reshape(-1, 2)).T
+    found = [np.quantile(own[~np.isnan(own)], 0.9) if (~np.isnan(own)).any() else 0.0 for own in sizes]
     source = f"90th percentile of |log(predicted / measured)| over {what}"
     return {name: {"value": round(float(value), 4), "source": source}
             for name, value in zip(("ttft_spread", "tpot_spread"), found, strict=True)}  # fmt: skip
@@ -63,6 +67,8 @@ def merged(path: Path, since: str, rows: dict[str, dict[str, Any]], remark: str)
     import yaml
 
     old = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-    whole = {**(old or {}), since or "0": rows}
+    if old is not None and not isinstance(old, dict):
+        raise SpecError("must hold versions", file=str(path), value=old)
+    whole = {**(old or {}), since or "0": {**(old or {}).get(since or "0", {}), **rows}}
     body: str = yaml.safe_dump(dict(sorted(whole.items())), sort_keys=False, width=110)
     return f"# {remark}\n{body}"

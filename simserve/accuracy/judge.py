@@ -147,16 +147,27 @@ def _declared(scheduler: str, point: Point) -> dict[str, int]:
     return {"max_new_tokens": point.output_tokens} if "max_new_tokens" in knobs(SCHEDULERS.get(scheduler)) else {}
 
 
-def options_of(point: Point) -> dict[str, int | float | str]:
+def options_of(point: Point) -> dict[str, bool | int | float | str]:
     """The knobs of `scheduler_options`; SpecError for what is no name=value."""
-    found: dict[str, int | float | str] = {}
+    found: dict[str, bool | int | float | str] = {}
     for part in filter(None, (text.strip() for text in point.scheduler_options.split(";"))):
         name, equals, text = (piece.strip() for piece in part.partition("="))
         if not equals:
             raise SpecError("must be name=value pairs, parted by ;", key="scheduler_options", value=part)
-        number = float(text) if text.replace(".", "", 1).isdigit() else None
-        found[name] = text if number is None else int(number) if number == int(number) else number
+        found[name] = _scalar(text)
     return found
+
+
+def _scalar(text: str) -> bool | int | float | str:
+    """true and false, whole numbers, other numbers, text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def requests_of(point: Point, seed: int = 0) -> RequestSet:

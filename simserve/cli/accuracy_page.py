@@ -46,7 +46,7 @@ def command_line(context: typer.Context) -> str:
     for option in context.command.params:
         value = context.params.get(option.name or "")
         if value not in (None, option.default):
-            words += [option.opts[0], str(value)]
+            words += [option.secondary_opts[0]] if value is False else [option.opts[0], str(value)]
     return shlex.join(words)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simserve.errors import SpecError
+from simserve.errors import MissingData, SpecError
 
 if TYPE_CHECKING:
     from simserve.accuracy.fit import Evaluate, Fit
@@ -46,25 +46,28 @@ def calibrate(
     simserve calibrate --bench c8.json --bench c64.json --study study.yaml -o data/perfdb/engines/mine.yaml
     """
     from simserve.accuracy.fit import CONSTANTS, fit
-    from simserve.accuracy.fitted import chosen
-    from simserve.accuracy.split import CALIBRATION, HELD_OUT, split
+    from simserve.accuracy.fitted import SLOWEST, chosen
+    from simserve.accuracy.split import CALIBRATION, split
     from simserve.perf.host import load_profile
     from simserve.report.save import check_targets, to_json, write_atomic
 
     check_targets(None, json_out, out)
+    _check_name(out, framework)
     points = _points(bench, study, records, package_dir, flags)
     mine = bench is not None or records is not None
     few = len({point.scenario for point in points}) < FEW
     framework = points[0].framework if bench else framework
     seen = points if few else split(points, CALIBRATION, seed)
-    fitting = chosen(seen, "" if bench else framework, since, before, sample, seed)
+    clients = 0 if mine else SLOWEST
+    fitting = chosen(seen, "" if bench else framework, since, before, sample, seed, clients)
+    kept = [] if few else _kept(points, framework, since, before, sample, seed, clients)
     start = load_profile(framework, since or (fitting[0].version if mine else ""), calibrated=mine)
     names = tuple(constant or CONSTANTS)
     found = fit(start, _progress(fitting, jobs), len(fitting), names, rounds)
-    kept = [] if few else chosen(split(points, HELD_OUT, seed), framework, since, before, sample, seed)
     content = _content(found, start, names, fitting, kept, jobs)
     everything = chosen(seen, "" if bench else framework, since, before, seed=seed)
-    write_atomic(out, _text(out, found, names, (fitting, everything), framework, since, jobs))
+    versions = f"{f' from {since}' if since else ''}{f' before {before}' if before else ''}"
+    write_atomic(out, _text(out, found, names, (fitting, everything), framework, (since, versions), jobs))
     if json_out is not None and json_out != "-":
         write_atomic(Path(json_out), to_json(content))
     if json_out == "-":
@@ -94,6 +97,27 @@ def _points(
     return [point for _, point in silicon_points(package_dir, flags).points]
 
 
+def _check_name(out: Path, framework: str) -> None:
+    """Before any work: a profile may not rest on itself, and what was fitted lies beside its profile."""
+    if out.name == f"{framework}.yaml":
+        raise SpecError(f"give the profile a name of its own: it rests on {framework}", file=str(out))
+    if out.name.endswith(".calibrated.yaml") and not out.with_name(out.name.replace(".calibrated", "")).is_file():
+        raise SpecError("lies beside no profile of that name; write NAME.yaml instead", file=str(out))
+
+
+def _kept(
+    points: list[Point], framework: str, since: str, before: str, sample: int, seed: int, clients: int
+) -> list[Point]:
+    """The held-out points of the same range; none if there are none."""
+    from simserve.accuracy.fitted import chosen
+    from simserve.accuracy.split import HELD_OUT, split
+
+    try:
+        return chosen(split(points, HELD_OUT, seed), framework, since, before, sample, seed, clients)
+    except MissingData:
+        return []
+
+
 def _progress(points: list[Point], jobs: int) -> Evaluate:
     """Residuals, with a line that says how often they were taken."""
     from rich.console import Console
@@ -112,24 +136,25 @@ def _progress(points: list[Point], jobs: int) -> Evaluate:
 
 
 def _text(
-    out: Path, found: Fit, names: tuple[str, ...], points: tuple[list[Point], list[Point]], framework: str, since: str,
-    jobs: int,
+    out: Path, found: Fit, names: tuple[str, ...], points: tuple[list[Point], list[Point]], framework: str,
+    since: tuple[str, str], jobs: int,
 ) -> str:  # fmt: skip
     """An overlay for a shipped profile, or a profile of its own on that of the framework.
 
-    points: those of the fit, and all that it could have been made from, whose residuals give the spreads.
+    points: those of the fit, and all that it could have been made from, whose residuals give the spreads; since: the
+    version, and the range in words.
     """
     import yaml
 
     from simserve.accuracy.fit import residuals
     from simserve.accuracy.fitted import entries, merged, spreads
 
-    of = f"points of {framework}{f' from {since}' if since else ''}"
+    of = f"points of {framework}{since[1]}"
     rows = entries(found, names, f"{len(points[0])} {of}")
     rows.update(spreads(residuals(points[1], found.profile, jobs), f"{len(points[1])} {of}"))
     if out.name.endswith(".calibrated.yaml"):
         remark = "Fitted by `simserve calibrate`, by version of the engine; see perfdb/README.md."
-        return merged(out, since, rows, remark)
+        return merged(out, since[0], rows, remark)
     whole = {"name": out.stem, "base": framework, **rows}
     return str(yaml.safe_dump(whole, sort_keys=False, width=110))
 
@@ -157,12 +182,12 @@ def _errors(points: list[Point], profile: EngineProfile, jobs: int) -> dict[str,
 
     from simserve.accuracy.fit import residuals
 
-    off = np.abs(np.expm1(residuals(points, profile, jobs).reshape(-1, 2)))
+    off = np.abs(np.expm1(residuals(points, profile, jobs).reshape(-1, 2))).T
+    known = {metric: own[~np.isnan(own)] for metric, own in zip(("ttft", "tpot"), off, strict=True)}
     return {
-        f"{metric}_{name}": float(value)
-        for name, values in (("median", np.median(off, axis=0)), ("mape", off.mean(axis=0)))
-        for metric, value in zip(("ttft", "tpot"), values, strict=True)
-    }
+        f"{metric}_{name}": float(of(own)) if len(own) else float("nan")
+        for name, of in (("median", np.median), ("mape", np.mean)) for metric, own in known.items()
+    }  # fmt: skip
 
 
 def _print(content: dict[str, Any], out: Path) -> None:

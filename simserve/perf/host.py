@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from simserve.errors import SpecError, nearest_name
+from simserve.errors import SpecError, UnknownName, nearest_name
 from simserve.paths import data_files, find_data
 
 # What the engine's memory fraction f is of: the device, weights and activations included (vLLM); the device, weights
@@ -86,6 +86,9 @@ def load_profile(name: str, version: str = "", *, calibrated: bool = True) -> En
 
     UnknownName with the nearest, SpecError if the file is not as described.
     """
+    if not has_profile(name):
+        known = {path.stem for path in data_files("perfdb") if path.parent.name == "engines"}
+        raise UnknownName("engine", name, sorted(n for n in known if "." not in n))
     entries: dict[str, Any] = {}
     stated = _gather(name, version, calibrated, entries)
     values: dict[str, Any] = {}
@@ -114,6 +117,8 @@ def _gather(name: str, version: str, calibrated: bool, entries: dict[str, Any]) 
 
     path = find_data("perfdb", name)
     data: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if data.get("base") == name:
+        raise SpecError("a profile cannot rest on itself", file=str(path), key="base", value=name)
     if "base" in data:
         _gather(str(data["base"]), version, calibrated, entries)
     _take({key: entry for key, entry in data.items() if key not in TEXTS}, path, entries)

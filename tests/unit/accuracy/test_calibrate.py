@@ -66,9 +66,11 @@ def test_points_of_a_version_are_chosen() -> None:
     """From one version on, before another; obstacles and very many clients are left out."""
     rows = [replace(POINT, version=v) for v in ("0.12.0", "0.15.1", "nightly-1")]
     rows += [replace(POINT, obstacle="no"), replace(POINT, concurrency=512), replace(POINT, framework="sglang")]
-    assert [p.version for p in chosen(rows, "vllm", since="0.14")] == ["0.15.1", "nightly-1"]
-    assert [p.version for p in chosen(rows, "vllm", before="0.14")] == ["0.12.0"]
+    assert [p.version for p in chosen(rows, "vllm", since="0.14", clients=128)] == ["0.15.1", "nightly-1"]
+    assert [p.version for p in chosen(rows, "vllm", before="0.14", clients=128)] == ["0.12.0"]
     assert len(chosen(rows, "vllm", sample=2)) == 2
+    assert len(chosen(rows, "vllm")) == 4
+    assert len(chosen(rows, "vllm", clients=128)) == 3
     with pytest.raises(MissingData, match="no points of trtllm"):
         chosen(rows, "trtllm")
 
