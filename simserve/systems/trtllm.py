@@ -10,8 +10,8 @@ recomputation; a paused request keeps its place in that order [known].
 Simplified: one-step look-ahead, no beams, drafts, LoRA or cross attention; a request is not delayed for the prefix
 that another is about to compute; the budget of contexts is what the generations at the start of the step leave; a
 context longer than the budget is cut even with chunking off (the engine rejects it); batch_wait_* [known] hold whole
-contexts back beside generations until enough tokens are together, under guaranteed_no_evict alone; a request that outlives
-`max_new_tokens` grows by blocks, and the last one pauses if there are none (the engine would have ended it).
+contexts back beside generations until enough tokens are together, under guaranteed_no_evict alone; a request that
+outlives `max_new_tokens` grows by blocks, and the last one pauses if there are none (the engine would have ended it).
 Knobs: `max_num_batched_tokens` is its max_num_tokens (8192 [known]), `max_num_seqs` its max_batch_size (2048 there);
 `max_new_tokens` stands for the max_tokens of requests [guessed].
 Reproduces: no published figure; hand-made timelines.
