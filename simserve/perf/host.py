@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +114,8 @@ NUMBERS = tuple(f.name for f in fields(EngineProfile) if f.name not in ("name", 
 
 def _gather(name: str, version: str, calibrated: bool, entries: dict[str, Any]) -> str:
     """Collect the entries of a profile over those of its base; returns the version that the file states."""
-    import yaml
-
     path = find_data("perfdb", name)
-    data: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    data = _mapping(path)
     if data.get("base") == name:
         raise SpecError("a profile cannot rest on itself", file=str(path), key="base", value=name)
     if "base" in data:
@@ -125,8 +124,21 @@ def _gather(name: str, version: str, calibrated: bool, entries: dict[str, Any]) 
     _take_versions(data.get("versions") or {}, version, path, entries)
     fitted = fitted_path(path)
     if calibrated and fitted.is_file():
-        _take_versions(yaml.safe_load(fitted.read_text(encoding="utf-8")), version, fitted, entries)
+        _take_versions(_mapping(fitted), version, fitted, entries)
     return str(data.get("version", ""))
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """A YAML file that is a mapping of names; SpecError for any other."""
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SpecError(f"is no YAML: {str(error).splitlines()[0]}", file=str(path)) from None
+    if not isinstance(data, dict) or not isinstance(data.get("versions") or {}, dict):
+        raise SpecError("must be a mapping, and versions one too", file=str(path))
+    return data
 
 
 def fitted_path(path: Path) -> Path:
@@ -151,8 +163,10 @@ def _take(section: dict[str, Any], path: Path, entries: dict[str, Any]) -> None:
         if key == "memory_rule":
             if value not in MEMORY_RULES:
                 raise SpecError(f"must be one of {', '.join(MEMORY_RULES)}", file=str(path), key=key, value=value)
-        elif isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < inf:
             raise SpecError("is not a number of at least 0", file=str(path), key=key, value=value)
+        elif key.endswith("_factor") and not value:
+            raise SpecError("must be above 0", file=str(path), key=key, value=value)
         entries[key] = entry
 
 

@@ -158,6 +158,12 @@ class DeploymentSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _scheduling_ahead_fits(self) -> DeploymentSpec:
+        if self.async_scheduling and any(engine.pipeline_parallel_size > 1 for _, engine in self.engines()):
+            raise ValueError("async_scheduling is not modelled with pipeline_parallel_size above 1")
+        return self
+
+    @model_validator(mode="after")
     def _pools_belong_to_a_system(self) -> DeploymentSpec:
         if self.pools and self.system is None:
             raise ValueError("pools need a system, e.g. system: distserve")

@@ -49,6 +49,13 @@ def test_number_without_source_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         load_profile("mine")
     with pytest.raises(SpecError, match="did you mean 'host_ns_per_step'"):
         load_profile("typo")
+    for name, text, problem in (
+        ("list", "[]", "must be a mapping"), ("torn", "a: [", "is no YAML"), ("loop", "base: loop", "rest on itself"),
+        ("free", "base: vllm\ngemm_time_factor: {value: 0, source: x}", "must be above 0"),
+    ):  # fmt: skip
+        (folder / f"{name}.yaml").write_text(text)
+        with pytest.raises(SpecError, match=problem):
+            load_profile(name)
 
 
 def test_host_constant_is_what_the_runs_give(shared: Path) -> None:
