@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from simserve.arch.layout import Layout
+from simserve.arch.memory import static_share
 from simserve.arch.replica import Engine, block_bytes, rank_blocks, stage_state_bytes, stage_weight_bytes, step_bytes
 from simserve.errors import Infeasible, SpecError, UnknownName
 from simserve.perf.cost import PricedCost
@@ -76,11 +77,21 @@ def deployment_blocks(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec
     layout = layout_of(deployment)
     layout.check(model)
     own = deployment.num_gpu_blocks or rank_blocks(
-        model, gpu, layout, _engine(deployment), gpu_memory_utilization=deployment.gpu_memory_utilization,
+        model, gpu, layout, _engine(deployment), gpu_memory_utilization=memory_share(deployment, gpu),
         block_size=deployment.block_size,
         rule=engine_profile(deployment).memory_rule,
     )  # fmt: skip
     return layout.dp * (own - 1) + 1
+
+
+def memory_share(deployment: DeploymentSpec, gpu: GpuSpec) -> float:
+    """The share of memory as asked, or the engine's default, which SGLang works out from GPU, layout and limits."""
+    d = deployment
+    default = d.gpu_memory_utilization or engine_profile(d).gpu_memory_utilization
+    ranks = d.tensor_parallel_size * d.pipeline_parallel_size
+    return default or static_share(
+        gpu, ranks * d.data_parallel_size, d.data_parallel_size, d.max_num_batched_tokens, d.num_speculative_tokens
+    )
 
 
 def max_model_len(model: ModelSpec, deployment: DeploymentSpec, blocks: int) -> int:

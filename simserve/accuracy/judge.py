@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from simserve.accuracy.points import Point
 from simserve.errors import SimserveError, SpecError
-from simserve.perf.host import EngineProfile, is_older, load_profile
+from simserve.perf.host import EngineProfile, is_older
 from simserve.run import RunResult, half_width, simulate
 from simserve.sim.plan import knobs
 from simserve.spec.base import parse
@@ -127,8 +127,7 @@ def deployment_of(point: Point, *, calibrated: bool = True) -> DeploymentSpec:
     values["async_scheduling"] = scheduler != "vllm" or not is_older(point.version, ASYNC_SINCE)
     if point.prefill_replicas:
         values |= _pools(point)
-    own = load_profile(scheduler, point.version).gpu_memory_utilization
-    values["gpu_memory_utilization"] = point.gpu_memory_utilization or own
+    values["gpu_memory_utilization"] = point.gpu_memory_utilization or None
     return parse(DeploymentSpec, values, file=point.id or "point")
 
 

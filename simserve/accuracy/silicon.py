@@ -17,7 +17,8 @@ bit elsewhere, as decided on the calibration scenarios, where 16 bit lets reques
 ones never queued for (mean error of TTFT 50 against 42 % and 53 against 27 %; under SGLang it was not so). Sparse
 attention under SGLang is cached in fp8 on Blackwell, its default there [known: server_args]. InferenceX's runs have the
 settings of its scripts (`inferencex`). Of the others it is not said either how lengths were drawn; decided on the
-calibration scenarios: SGLang's are of equal length (median error of TTFT on Qwen3-32B 13 against 84 %), and
+calibration scenarios: SGLang's are of equal length (median error of TTFT on Qwen3-32B 13 against 84 %) on a
+mem_fraction_static of 0.8 (Qwen3-32B on one H100 held 5 of 16 clients, 6,000 tokens, by Little's law), and
 TensorRT-LLM 1.0.0rc3 held one of max_batch_size = concurrency seats back on Llama-3.1-8B (its TTFT exceeds the model's
 by one mean inter-departure time at all loads from 8 to 64 clients; 26 against 48 %).
 """
@@ -177,8 +178,9 @@ def _as_run(point: Point, source: str) -> Point:
     """The point with what is known, or was decided, of the settings of its run."""
     if is_inferencex(source):
         return with_recipe(point, source)
-    if point.framework == "sglang" and "Llama" not in point.model:
-        return replace(point, least_share=1.0)
+    if point.framework == "sglang":
+        fixed = 0.8 if "Llama" in point.model else 1.0
+        return replace(point, least_share=fixed, gpu_memory_utilization=0.8)
     if point.version == "1.0.0rc3" and "Llama" in point.model:
         return replace(point, max_num_seqs=max(1, point.concurrency - 1))
     return point

@@ -26,6 +26,7 @@ __all__ = [
     "parameter_count",
     "runtime_bytes",
     "state_bytes",
+    "static_share",
     "weight_bytes",
 ]
 
@@ -34,6 +35,10 @@ FP32_BYTES = 4
 LIBRARY_BYTES = 123 * MIB
 # NCCL buffers at 2 ranks, and at 4 or 8: nccl_mem of the system files of aiconfigurator-core 0.12.0.
 NCCL_BYTES_2, NCCL_BYTES_MORE = 358_612_992, 411_041_792
+# SGLang's largest captured batch, below 4 ranks and from 4 on, by device memory below so many MiB [known: server_args].
+SGLANG_CAPTURED = (
+    (20_480, 8, 8), (35_840, 24, 80), (61_440, 32, 160), (163_840, 256, 512), (float("inf"), 512, 512),
+)  # fmt: skip
 
 
 def parameter_count(model: ModelSpec) -> int:
@@ -117,6 +122,22 @@ def runtime_bytes(tensor_parallel_size: int) -> int:
     if tensor_parallel_size == 1:
         return LIBRARY_BYTES
     return LIBRARY_BYTES + (NCCL_BYTES_2 if tensor_parallel_size == 2 else NCCL_BYTES_MORE)
+
+
+def static_share(gpu: GpuSpec, ranks: int, dp: int, chunk_tokens: int, drafts: int) -> float:
+    """SGLang's default mem_fraction_static: what a prompt chunk, captured batches and large layouts do not take.
+
+    ranks: of tensor and pipeline parallelism together; chunk_tokens: its chunked_prefill_size; drafts: tokens drafted a
+    step. In MiB, as `server_args.py` of 0.5.6 to 0.5.9 has it [known].
+    """
+    total = gpu.memory_bytes / MIB
+    few, many = next((few, many) for limit, few, many in SGLANG_CAPTURED if total < limit)
+    captured = few if ranks < 4 else many
+    reserved = 512 + 1.5 * max(chunk_tokens, 2048) + 2 * captured + 128 * ranks
+    if dp > 1:
+        reserved += (4.5 if captured > 300 else 3) * captured * dp
+    reserved = max(reserved, 10_240 if total > 61_440 else 0) + (2048 if drafts else 0)
+    return max(0.0, round((total - reserved) / total, 3))
 
 
 def num_gpu_blocks(

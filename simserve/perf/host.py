@@ -36,8 +36,7 @@ class EngineProfile:
     eager_ns_per_op: host time to launch one operation of a step that is not captured, which no such step can undercut;
     *_time_factor: what the kernels of a family take, against the tables; memory_rule: see `MEMORY_RULES`;
     ttft_spread, tpot_spread: of 90 % of the calibration points |log(predicted / measured)| was at most that (0: not
-    calibrated); the rest are
-    the engine's default limits.
+    calibrated); the rest are the engine's default limits (gpu_memory_utilization 0: by `arch.memory.static_share`).
     """
 
     name: str

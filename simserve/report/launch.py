@@ -97,6 +97,8 @@ def launch_script(model: Served, run: Outcome) -> str:
 
 def serve_command(model: Served, run: Outcome, *, port: int = FIRST_PORT) -> str:
     """`vllm serve` with the simulated limits of one replica."""
+    from simserve.build import memory_share
+    from simserve.spec.hardware import load_gpu
     from simserve.spec.model import has_fp8_weights
 
     d = run.deployment
@@ -104,7 +106,7 @@ def serve_command(model: Served, run: Outcome, *, port: int = FIRST_PORT) -> str
         "--tensor-parallel-size", d.tensor_parallel_size, *_parallelism(d),
         "--max-num-batched-tokens", d.max_num_batched_tokens,
         "--max-num-seqs", d.max_num_seqs,
-        "--gpu-memory-utilization", d.gpu_memory_utilization,
+        "--gpu-memory-utilization", memory_share(d, load_gpu(d.gpu)),
         "--block-size", d.block_size,
         "--dtype", _TORCH_DTYPE.get(d.dtype, "bfloat16"),
     ]  # fmt: skip

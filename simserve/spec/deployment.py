@@ -90,7 +90,9 @@ class DeploymentSpec(Spec):
     all2all_backend: how tokens get to experts of other data-parallel ranks; inter_node_link: the link of one GPU to
     other nodes, None for that of the GPU's description.
 
-    num_gpu_blocks: KV blocks, None for what the memory leaves; max_model_len: tokens a request
+    gpu_memory_utilization: what the engine calls its share of memory (mem_fraction_static under SGLang,
+    free_gpu_memory_fraction under TensorRT-LLM), None for its default; num_gpu_blocks: KV blocks, None for what the
+    memory leaves; max_model_len: tokens a request
     may reach, None for what model and KV cache allow; scheduler_options, router_options: other knobs by name
     (`simserve explain NAME` lists them); moe_dtype: format of the experts, None for dtype; enable_expert_parallel:
     whole experts on each rank instead of a part of every one; kv_cache_dtype "auto": 16 bit, as vLLM; swap_space_gib:
@@ -122,7 +124,7 @@ class DeploymentSpec(Spec):
     all2all_backend: All2All = "allgather_reducescatter"
     inter_node_link: str | None = None
     kv_cache_dtype: KvCacheDtype = "auto"
-    gpu_memory_utilization: Utilization = 0.92
+    gpu_memory_utilization: Utilization | None = None
     block_size: int = Field(default=16, ge=1, le=1024)
     num_gpu_blocks: int | None = Field(default=None, ge=2)
     max_model_len: int | None = Field(default=None, ge=2)
