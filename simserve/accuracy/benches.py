@@ -67,7 +67,7 @@ def like_study(model: str, deployment: DeploymentSpec) -> Point:
         enable_expert_parallel=deployment.enable_expert_parallel, dtype=deployment.dtype,
         moe_dtype=deployment.moe_dtype or "", kv_cache_dtype=deployment.kv_cache_dtype,
         max_num_batched_tokens=deployment.max_num_batched_tokens, max_num_seqs=deployment.max_num_seqs,
-        gpu_memory_utilization=deployment.gpu_memory_utilization, scheduler_options=options,
+        gpu_memory_utilization=deployment.gpu_memory_utilization or 0.0, scheduler_options=options,
         moe_tensor_parallel_size=deployment.moe_tensor_parallel_size or 0, replicas=deployment.replicas,
         num_speculative_tokens=deployment.num_speculative_tokens, acceptance_rate=deployment.acceptance_rate,
     )  # fmt: skip

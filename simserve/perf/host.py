@@ -30,9 +30,10 @@ class EngineProfile:
 
     host_ns_per_step: time of a step that no kernel accounts for (scheduling, launching, sampling, gaps
     between kernels); host_ns_per_seq: the same per running request; host_ns_sigma: standard deviation over
-    the runs it comes from, host_ns_stderr: standard error of host_ns_per_step; api_ns: HTTP time
-    that clients see in TTFT, api_ns_per_token: of the tokenizer, one prompt after the other; neither is in engine-side
-    times; max_cudagraph_tokens: largest captured step of decodes, max_mixed_cudagraph_tokens: of steps with prompts;
+    the runs it comes from, host_ns_stderr: standard error of host_ns_per_step; api_ns: HTTP time that clients see in
+    TTFT, api_ns_per_request and api_ns_per_token: of the API server's one process and its tokenizer, one request after
+    the other; none is in engine-side times; max_cudagraph_tokens: largest captured step of decodes,
+    max_mixed_cudagraph_tokens: of steps with prompts;
     eager_ns_per_op: host time to launch one operation of a step that is not captured, which no such step can undercut;
     *_time_factor: what the kernels of a family take, against the tables; memory_rule: see `MEMORY_RULES`;
     ttft_spread, tpot_spread: of 90 % of the calibration points |log(predicted / measured)| was at most that (0: not
@@ -46,6 +47,7 @@ class EngineProfile:
     host_ns_sigma: int
     host_ns_stderr: int
     api_ns: int
+    api_ns_per_request: int
     api_ns_per_token: int
     max_cudagraph_tokens: int
     max_mixed_cudagraph_tokens: int

@@ -12,6 +12,7 @@ from simserve.arch.memory import (
     num_gpu_blocks,
     parameter_count,
     runtime_bytes,
+    static_share,
     weight_bytes,
 )
 from simserve.errors import Infeasible, UnknownName
@@ -209,3 +210,21 @@ def test_element_bytes() -> None:
     assert [element_bytes(d) for d in ("bf16", "fp16", "fp8", "auto")] == [2, 2, 1, 2]
     with pytest.raises(UnknownName, match="did you mean 'bf16'"):
         element_bytes("bf-16")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "ranks", "dp", "chunk", "drafts", "share"),
+    [
+        ("h100_sxm", 1, 1, 8192, 0, 0.834),  # 81,009 MiB - (512 + 12,288 + 512 + 128)
+        ("h100_sxm", 8, 1, 8192, 0, 0.817),  # - (512 + 12,288 + 1024 + 1024)
+        ("h200_sxm", 1, 1, 2048, 0, 0.928),  # at least 10,240 above 60 GiB
+        ("h200_sxm", 8, 8, 8192, 2, 0.753),  # 14,848 + 4.5 x 512 x 8 + 2048
+        ("b200_sxm", 1, 1, 16384, 0, 0.856),  # 512 graphs from one rank on: 26,240
+        ("l40s", 1, 1, 2048, 0, 0.917),  # 512 + 3072 + 64 + 128, no floor
+    ],
+)
+def test_sglang_sets_aside_what_its_defaults_need(
+    gpu: str, ranks: int, dp: int, chunk: int, drafts: int, share: float
+) -> None:
+    """mem_fraction_static as server_args works it out, in MiB, by hand."""
+    assert static_share(load_gpu(gpu), ranks, dp, chunk, drafts) == share

@@ -2,10 +2,11 @@
 
 import pytest
 
-from simserve.build import build_scheduler
+from simserve.build import build_scheduler, memory_share
 from simserve.errors import Infeasible, SpecError
 from simserve.run import simulate
 from simserve.spec.deployment import DeploymentSpec
+from simserve.spec.hardware import load_gpu
 from simserve.spec.model import load_model
 from simserve.systems.vllm import Vllm
 from simserve.testing.builders import load
@@ -54,3 +55,11 @@ def test_memory_adds_up() -> None:
     assert placed <= 0.92 * 84_943_715_697
     assert placed > 0.88 * 84_943_715_697
     assert 1 == result.metrics.finished
+
+
+def test_every_engine_has_its_own_share_of_memory() -> None:
+    """0.92 of vLLM, 0.9 of what is free under TensorRT-LLM, SGLang's rule; and what is asked for wins."""
+    gpu = load_gpu("h100_sxm")
+    shares = {name: memory_share(DeploymentSpec(scheduler=name), gpu) for name in ("vllm", "trtllm", "sglang")}
+    assert shares == {"vllm": 0.92, "trtllm": 0.9, "sglang": 0.834}
+    assert memory_share(DeploymentSpec(scheduler="sglang", gpu_memory_utilization=0.7), gpu) == 0.7
