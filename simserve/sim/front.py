@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class FrontEnd:
-    """The API server of a deployment. latency_ns: what requests pay beside one another; the rest: of its one process."""
+    """The API server of a deployment. latency_ns: what requests pay side by side; the rest: of its one process."""
 
     latency_ns: int
     ns_per_request: int
