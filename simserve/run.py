@@ -112,7 +112,7 @@ def simulate(
 
 def _front_end(engine: Engine) -> FrontEnd:
     profile = engine.cost.inner.profile
-    return FrontEnd(profile.api_ns, profile.api_ns_per_request, profile.api_ns_per_token)
+    return FrontEnd(profile.api_ns, profile.api_ns_per_token)
 
 
 def _engines(

@@ -44,6 +44,7 @@ _ALIASES = {"meta-llama/Llama-3.1-8B-Instruct": "meta-llama/Llama-3.1-8B",
             "nvidia/Llama-3.1-8B-Instruct-FP8": "meta-llama/Llama-3.1-8B",
             "nvidia/Qwen3-32B-NVFP4": "Qwen/Qwen3-32B"}  # fmt: skip
 _WEIGHT_ONLY = {"int4_wo"}
+_IN_DYNAMO = (("0.5", "1.1.0rc5"), ("0.8", "1.2.0rc6"), ("1.", "1.3.0rc5"))  # [recalled]
 _FP8_KV = ("trtllm", "vllm")
 
 
@@ -135,7 +136,7 @@ def _point(row: dict[str, Any]) -> Point:
         model=_ALIASES.get(model, model), gpu=str(row["system"]), concurrency=_number(row["batch_size"]) * dp,
         prompt_tokens=int(row["isl"]), output_tokens=int(row["osl"]), ttft_ms=float(row["silicon_ttft_ms"]),
         tpot_ms=float(row["silicon_tpot_ms"]), id=str(row["id"]), framework=str(row["backend"]),
-        version=str(row["backend_version"]), tensor_parallel_size=tp,
+        version=_engine_version(row), tensor_parallel_size=tp,
         data_parallel_size=dp, enable_expert_parallel=moe_ep > 1,
         moe_tensor_parallel_size=moe_tp if moe_tp > 1 and moe_ep > 1 else 0,
         dtype="bf16" if gemm in _WEIGHT_ONLY else gemm, moe_dtype=moe if moe != gemm or gemm in _WEIGHT_ONLY else "",
@@ -172,6 +173,14 @@ def _disaggregated(row: dict[str, Any]) -> Point:
         prefill_enable_expert_parallel=_number(prompts["moe_ep_size"]) > 1,
         obstacle=point.obstacle or _obstacle(point, prompts),
     )  # fmt: skip
+
+
+def _engine_version(row: dict[str, Any]) -> str:
+    """The engine's version; an image of Dynamo says its own, of the TensorRT-LLM inside the release notes tell."""
+    version = str(row["backend_version"])
+    if "ai-dynamo/tensorrtllm-runtime" not in str(row["silicon_data_source"]):
+        return version
+    return next((inside for start, inside in _IN_DYNAMO if version.startswith(start)), version)
 
 
 def _as_run(point: Point, source: str) -> Point:

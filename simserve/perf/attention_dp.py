@@ -160,7 +160,7 @@ def _deepep(experts: Experts, layout: Layout, tables: Tables, method: str) -> li
     Over several nodes: as measured in one, and each token once to each other node that has one of its experts.
     """
     ranks = layout.stage_gpus
-    near = min(ranks, tables.gpu.gpus_per_node)
+    near = min(ranks, tables.gpu.domain_gpus)
     pair = tables.origin("moe_exchange", "method", method)
     row = ACTIVATION_BYTES * experts.hidden
     if pair is None:

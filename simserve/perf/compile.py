@@ -119,7 +119,7 @@ class Tables:
     def all_reduce(self, op: AllReduce) -> TokenOp:
         """One all-reduce over 1..max_tokens rows."""
         size = op.bytes_per_token * np.arange(1, self.formats.max_tokens + 1, dtype=np.float64)
-        if op.ranks > self.gpu.gpus_per_node:
+        if op.ranks > self.gpu.domain_gpus:
             return self.collective("all_reduce", "all_reduce", row_bytes=op.bytes_per_token, count=op.count,
                                    ranks=op.ranks)  # fmt: skip
         pair = self.origin("all_reduce")
@@ -133,7 +133,7 @@ class Tables:
         """A collective of messages of row_bytes x m bytes among `ranks`, every `stride`-th GPU one of them."""
         size = row_bytes * np.arange(1, self.formats.max_tokens + 1, dtype=np.float64)
         pair = self.origin("collective", "op", "all_gather" if op == "all_reduce" else op)
-        near = min(ranks, max(1, self.gpu.gpus_per_node // stride))
+        near = min(ranks, max(1, self.gpu.domain_gpus // stride))
         if near < ranks:
             curve = across(op, self.gpu, pair, self.link(), ranks, near, size)
         else:

@@ -1,7 +1,8 @@
 """The engine profile, `perfdb/engines/<name>.yaml`: what an engine adds to its kernels, and its defaults.
 
 Every number of the file is a pair of value and source; `EngineProfile.sources` keeps the latter. A key that a file
-leaves out is taken from the profile that it names as `base`. `versions` changes numbers from a version of the engine
+leaves out is taken from the profile that it names as `base`, without versions and fits where it says `other_engine:
+true`, for those are of that engine's runs. `versions` changes numbers from a version of the engine
 on: `load_profile("vllm", "0.16.0")` takes those of the latest entry that is not newer. What `simserve calibrate` fitted
 lies beside, in `<name>.calibrated.yaml`, by version in the same form; `load_profile(name, calibrated=False)` leaves it
 out.
@@ -31,9 +32,9 @@ class EngineProfile:
     host_ns_per_step: time of a step that no kernel accounts for (scheduling, launching, sampling, gaps
     between kernels); host_ns_per_seq: the same per running request; host_ns_sigma: standard deviation over
     the runs it comes from, host_ns_stderr: standard error of host_ns_per_step; api_ns: HTTP time that clients see in
-    TTFT, api_ns_per_request and api_ns_per_token: of the API server's one process and its tokenizer, one request after
-    the other; none is in engine-side times; max_cudagraph_tokens: largest captured step of decodes,
-    max_mixed_cudagraph_tokens: of steps with prompts;
+    TTFT, api_ns_per_token: of the tokenizer, one prompt after the other; neither is in engine-side times;
+    max_cudagraph_tokens: largest captured step of decodes, max_mixed_cudagraph_tokens: of steps with prompts;
+    shared_expert_stream_tokens: steps of at most so many tokens run shared experts beside the routed ones;
     eager_ns_per_op: host time to launch one operation of a step that is not captured, which no such step can undercut;
     *_time_factor: what the kernels of a family take, against the tables; memory_rule: see `MEMORY_RULES`;
     ttft_spread, tpot_spread: of 90 % of the calibration points |log(predicted / measured)| was at most that (0: not
@@ -47,7 +48,7 @@ class EngineProfile:
     host_ns_sigma: int
     host_ns_stderr: int
     api_ns: int
-    api_ns_per_request: int
+    shared_expert_stream_tokens: int
     api_ns_per_token: int
     max_cudagraph_tokens: int
     max_mixed_cudagraph_tokens: int
@@ -109,7 +110,7 @@ def has_profile(name: str) -> bool:
     return any(path.stem == name and path.parent.name == "engines" for path in data_files("perfdb"))
 
 
-TEXTS = ("name", "version", "base", "versions")
+TEXTS = ("name", "version", "base", "other_engine", "versions")
 NUMBERS = tuple(f.name for f in fields(EngineProfile) if f.name not in ("name", "version", "sources"))
 
 
@@ -120,7 +121,8 @@ def _gather(name: str, version: str, calibrated: bool, entries: dict[str, Any]) 
     if data.get("base") == name:
         raise SpecError("a profile cannot rest on itself", file=str(path), key="base", value=name)
     if "base" in data:
-        _gather(str(data["base"]), version, calibrated, entries)
+        same = not data.get("other_engine", False)
+        _gather(str(data["base"]), version if same else "", calibrated and same, entries)
     _take({key: entry for key, entry in data.items() if key not in TEXTS}, path, entries)
     _take_versions(data.get("versions") or {}, version, path, entries)
     fitted = fitted_path(path)

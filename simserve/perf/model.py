@@ -33,6 +33,7 @@ from simserve.perf.prefill import equivalent
 from simserve.perf.priced import Priced
 from simserve.perf.roofline import Floats
 from simserve.perf.speculative import Drafts
+from simserve.perf.streams import beside_experts
 from simserve.spec.hardware import GpuSpec
 from simserve.spec.model import ModelSpec
 
@@ -93,6 +94,7 @@ class TableCost:
         self.token_ops, self.prompt_ops, (self.head,) = (
             [op.times(factors.get(op.table.rpartition("/")[2], 1.0)) for op in ops] for ops in (tokens, prompts, [head])
         )
+        self.token_ops = beside_experts(self.token_ops, profile.shared_expert_stream_tokens)
         self.attentions = [attention.under(profile) for attention in attentions]
         self._compile()
 

@@ -98,7 +98,7 @@ def sends(hidden: int, layout: Layout, tables: Tables) -> list[TokenOp]:
 
     Stages lie side by side on the nodes; where any rank's successor is on another node, the link between nodes counts.
     """
-    per_node, width = tables.gpu.gpus_per_node, layout.stage_gpus
+    per_node, width = tables.gpu.domain_gpus, layout.stage_gpus
     row = 2 * ACTIVATION_BYTES * hidden
     tokens = np.arange(tables.formats.max_tokens + 1, dtype=np.float64)
     found = []

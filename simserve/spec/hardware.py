@@ -50,7 +50,8 @@ class GpuSpec(Sourced):
     memory_bytes: what CUDA reports as the card's total, which is what `gpu_memory_utilization` multiplies;
     below the nominal capacity by ECC and the driver's reserve. peak_flops: dense FLOP/s per number format;
     a format that is missing is one that the card does not compute in. interconnect: link to the other GPUs
-    of the node; inter_node_link: link of each GPU to other nodes; host_link: link to the CPU.
+    of the node; inter_node_link: link of each GPU to other nodes; gpus_per_domain: GPUs that the interconnect spans,
+    None for those of a node (72 in an NVL72 rack, whose nodes have 4); host_link: link to the CPU.
     price_usd_per_hour: an assumption to edit.
     """
 
@@ -63,10 +64,16 @@ class GpuSpec(Sourced):
     inter_node_link: str = "ib_400g"
     host_link: PcieName
     gpus_per_node: PositiveInt
+    gpus_per_domain: PositiveInt | None = None
     tdp_watts: PositiveInt
     price_usd_per_hour: NonNegativeFloat
 
     __hash__ = Sourced.__hash__
+
+    @property
+    def domain_gpus(self) -> int:
+        """GPUs among which collectives never leave the interconnect."""
+        return self.gpus_per_domain or self.gpus_per_node
 
 
 class LinkSpec(Sourced):

@@ -28,7 +28,7 @@ def played(rows: list[tuple[int, int, int]], front: FrontEnd | None, concurrency
 
 def test_prompts_are_tokenized_one_after_the_other() -> None:
     """10 and 20 tokens at 3 ns each and 50 ns of HTTP: at the engine at 80 and 140; a step of 100 ns for each."""
-    trace = played([(0, 10, 1), (0, 20, 1)], FrontEnd(50, 0, 3))
+    trace = played([(0, 10, 1), (0, 20, 1)], FrontEnd(50, 3))
     assert trace.requests["arrival_ns"].tolist() == [0, 0]
     assert trace.requests["first_scheduled_ns"].tolist() == [80, 180]
     assert trace.requests["first_token_ns"].tolist() == [180, 280]
@@ -36,21 +36,21 @@ def test_prompts_are_tokenized_one_after_the_other() -> None:
 
 def test_an_idle_tokenizer_starts_when_a_prompt_comes() -> None:
     """The second prompt comes long after the first is through."""
-    trace = played([(0, 10, 1), (1000, 10, 1)], FrontEnd(50, 0, 3))
+    trace = played([(0, 10, 1), (1000, 10, 1)], FrontEnd(50, 3))
     assert trace.requests["first_token_ns"].tolist() == [180, 1180]
 
 
 def test_without_a_front_end_nothing_changes() -> None:
     """And one that costs nothing is none."""
     rows = [(0, 10, 3), (40, 20, 2), (90, 5, 4)]
-    plain, free = played(rows, None), played(rows, FrontEnd(0, 0, 0))
+    plain, free = played(rows, None), played(rows, FrontEnd(0, 0))
     for name, column in plain.requests.items():
         assert column.tolist() == free.requests[name].tolist(), name
 
 
 def test_a_closed_loop_pays_at_every_turn() -> None:
     """One client, three requests of one token: 80 ns of front end and 100 of engine each."""
-    trace = played([(0, 10, 1)] * 3, FrontEnd(50, 0, 3), concurrency=1)
+    trace = played([(0, 10, 1)] * 3, FrontEnd(50, 3), concurrency=1)
     assert trace.requests["arrival_ns"].tolist() == [0, 180, 360]
     assert trace.requests["finish_ns"].tolist() == [180, 360, 540]
 
@@ -64,12 +64,3 @@ def test_clients_see_the_profiles_constants(system: str | None) -> None:
     engine, client = (simulate(model, deployment, one, client_side=seen).trace for seen in (False, True))
     extra = client.requests["first_token_ns"] - engine.requests["first_token_ns"]
     assert np.array_equal(extra, [15_600_000 + 8_000 * 1000])
-
-
-def test_requests_pass_the_api_process_one_after_the_other() -> None:
-    """7 ns of the process for each, beside 3 ns a token and 50 ns that overlap: at the engine at 87 and 154."""
-    trace = played([(0, 10, 1), (0, 20, 1)], FrontEnd(50, 7, 3))
-    assert trace.requests["first_scheduled_ns"].tolist() == [87, 187]
-    assert trace.requests["first_token_ns"].tolist() == [187, 287]
-    alone = played([(0, 10, 1), (120, 20, 1)], FrontEnd(50, 7, 3))
-    assert alone.requests["first_token_ns"].tolist() == [187, 337]

@@ -101,3 +101,15 @@ def test_versions_and_fits_change_a_base(tmp_path: Path, monkeypatch: pytest.Mon
     assert numbers("nightly-1") == numbers("") == (7, 9)
     assert numbers("", calibrated=False) == (7, api_ns("", calibrated=False))
     assert api_ns("0.12") != api_ns("0.15") != api_ns("", calibrated=False)
+
+
+@pytest.mark.parametrize("name", ["sglang", "trtllm"])
+def test_what_was_fitted_to_vllm_stays_with_vllm(name: str) -> None:
+    """Of a version that nobody calibrated an engine has its own and the base's plain numbers."""
+    fitted = load_profile("vllm", "0.12.0")
+    assert fitted.moe_time_factor != 1.0
+    own, plain = load_profile(name, "0.0.1"), load_profile(name, "0.0.1", calibrated=False)
+    if name == "trtllm":
+        assert own == plain
+    assert plain.moe_time_factor == 1.0
+    assert own.moe_time_factor != fitted.moe_time_factor
