@@ -98,7 +98,7 @@ def simulate(
     else:
         cluster = _disaggregated(model, deployment, engines, leap, cost_factor)
     if client_side:
-        cluster.front = _front_end(engines[0])
+        cluster.front = _front_end(engines)
     trace = cluster.play(workload, until_ns=until_ns)
     return RunResult(
         trace=trace,
@@ -110,9 +110,10 @@ def simulate(
     )
 
 
-def _front_end(engine: Engine) -> FrontEnd:
-    profile = engine.cost.inner.profile
-    return FrontEnd(profile.api_ns, profile.api_ns_per_token)
+def _front_end(engines: Sequence[Engine]) -> FrontEnd:
+    profile = engines[0].cost.inner.profile
+    between = profile.handover_ns if len(engines) > 1 else 0
+    return FrontEnd(profile.api_ns + between, profile.api_ns_per_token)
 
 
 def _engines(
