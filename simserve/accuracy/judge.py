@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import exp, sqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from simserve.accuracy.points import Point
 from simserve.errors import SimserveError, SpecError
 from simserve.perf.host import EngineProfile, is_older, load_profile
-from simserve.run import RunResult, half_width, simulate
+from simserve.run import RunResult, half_width, run_residuals, simulate
 from simserve.sim.plan import knobs
 from simserve.spec.base import parse
 from simserve.spec.deployment import DeploymentSpec
@@ -32,7 +32,7 @@ class Verdict:
     """A point and its prediction; problem: why there is none.
 
     half_width: of the 90 % interval of step times; within: {metric: f}, where 90 % of measurements lie between the
-    prediction over f and times f, by the residuals of the calibration, or by the half-width without one.
+    prediction over f and times f, by the residuals of the calibration or the half-width: `perf.uncertainty`.
     """
 
     point: Point
@@ -73,13 +73,13 @@ def predict(
         return Verdict(point, problem=str(error))
     ttft, tpot, e2e, rate = _means(run)
     width = half_width(run)
-    return Verdict(point, ttft, tpot, rate, width, e2e, _within(width, run.engines[0].cost.inner.profile))
+    return Verdict(point, ttft, tpot, rate, width, e2e, _within(run, width))
 
 
-def _within(width: float, profile: EngineProfile) -> dict[str, float]:
+def _within(run: RunResult, width: float) -> dict[str, float]:
     """The factor of each metric; throughput and E2E go as TPOT does, which is most of them."""
-    kernels = 1 + width
-    ttft, tpot = (exp(spread) if spread else kernels for spread in (profile.ttft_spread, profile.tpot_spread))
+    known = run_residuals(run, width)
+    ttft, tpot = (known[metric].factor if metric in known else 1 + width for metric in ("ttft", "tpot"))
     return {"ttft": ttft, "tpot": tpot, "e2e": tpot, "throughput": tpot}
 
 
