@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.accuracy.points import Point
+from simserve.build import profile_name
 from simserve.errors import SimserveError, SpecError
 from simserve.perf.host import EngineProfile, is_older, load_profile
 from simserve.run import RunResult, half_width, run_residuals, simulate
@@ -23,7 +24,7 @@ from simserve.units import NS_PER_MS, NS_PER_S
 from simserve.workload.requests import RequestSet
 
 Floats = NDArray[np.float64]
-ASYNC_SINCE = "0.14"  # vLLM's default from then on; SGLang and TensorRT-LLM overlap in all versions of the samples
+ASYNC_SINCE = {"vllm": "0.14", "sglang": "0", "trtllm": "0"}  # by scheduler, the version whose default it became
 BANDS = ((1, 8), (9, 32), (33, 128), (129, 1 << 30))
 
 
@@ -114,8 +115,8 @@ def deployment_of(point: Point, *, calibrated: bool = True) -> DeploymentSpec:
     scheduler = point.framework if point.framework in SCHEDULERS.names() else "vllm"
     values = {
         "gpu": point.gpu, "replicas": point.replicas, "tensor_parallel_size": point.tensor_parallel_size,
-        "dtype": point.dtype,
-        "scheduler": scheduler, "engine_version": point.version, "calibrated": calibrated,
+        "dtype": point.dtype, "scheduler": scheduler, "engine": point.engine or None,
+        "engine_version": point.version, "calibrated": calibrated,
         "data_parallel_size": point.data_parallel_size,
         "moe_tensor_parallel_size": point.moe_tensor_parallel_size or None,
         "moe_dtype": point.moe_dtype or None, "enable_expert_parallel": point.enable_expert_parallel,
@@ -124,10 +125,10 @@ def deployment_of(point: Point, *, calibrated: bool = True) -> DeploymentSpec:
         "scheduler_options": _declared(scheduler, point) | options_of(point),
         "num_speculative_tokens": point.num_speculative_tokens, "acceptance_rate": point.acceptance_rate,
     }  # fmt: skip
-    values["async_scheduling"] = scheduler != "vllm" or not is_older(point.version, ASYNC_SINCE)
+    values["async_scheduling"] = scheduler in ASYNC_SINCE and not is_older(point.version, ASYNC_SINCE[scheduler])
     if point.prefill_replicas:
         values |= _pools(point)
-    own = load_profile(scheduler, point.version).gpu_memory_utilization
+    own = load_profile(profile_name(point.engine, scheduler), point.version).gpu_memory_utilization
     values["gpu_memory_utilization"] = point.gpu_memory_utilization or own
     return parse(DeploymentSpec, values, file=point.id or "point")
 

@@ -12,7 +12,7 @@ import typer
 
 from simserve.cli.accuracy_page import page
 from simserve.cli.console import make_console
-from simserve.cli.options import COMMAND_LINE
+from simserve.cli.options import refuse
 from simserve.errors import SpecError, UnknownName
 
 if TYPE_CHECKING:
@@ -74,13 +74,13 @@ def validate(
     check_targets(None, json_out, csv_out, html_out)
     check_plotly(html_out)
     if records is not None:
-        _refuse("is for the silicon sample, not --records", package_dir=package_dir, flags=flags, mode=mode)
+        refuse("is for the silicon sample, not --records", package_dir=package_dir, flags=flags, mode=mode)
     described = None if records is None else records_file(records)
     if described is not None:
         asked = Asked(data, gpu, part, sample, seed, jobs, calibrated)
         content = _judged(described, asked, html_out)
     else:
-        _refuse("is for a records file (YAML)", data=data, gpu=gpu)
+        refuse("is for a records file (YAML)", data=data, gpu=gpu)
         points, left_out = _points(records, package_dir, flags, mode or "agg")
         content = _played(points, left_out, Asked(None, None, part, sample, seed, jobs, calibrated))
     pairs = content.pop("compared", [])
@@ -94,13 +94,6 @@ def validate(
         typer.echo(to_json(content), nl=False)
         return
     _print(content)
-
-
-def _refuse(reason: str, **options: object) -> None:
-    """SpecError for the first of the options that was given."""
-    for name, value in options.items():
-        if value is not None:
-            raise SpecError(reason, file=COMMAND_LINE, key=f"--{name.replace('_', '-')}", value=str(value))
 
 
 @dataclass(frozen=True)
@@ -141,10 +134,10 @@ def _judged(path: Path, asked: Asked, html: Path | None) -> dict[str, Any]:
 
     spec, folder = read_records(path), asked.data or path.parent
     if spec.kind == "points":
-        _refuse("is for requests and stages", gpu=asked.gpu)
+        refuse("is for requests and stages", gpu=asked.gpu)
         rows = points_of(spec, folder)
         return _played(rows.rows, rows.left_out, asked)
-    _refuse(f"is for points, not for {spec.kind}", html=html, sample=asked.sample or None)
+    refuse(f"is for points, not for {spec.kind}", html=html, sample=asked.sample or None)
     work = work_of(
         spec, folder, gpu=asked.gpu or "", split=asked.part, seed=asked.seed, calibrated=asked.calibrated
     )  # fmt: skip
