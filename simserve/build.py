@@ -45,9 +45,14 @@ def layout_of(deployment: DeploymentSpec) -> Layout:
 
 
 def engine_profile(deployment: DeploymentSpec) -> EngineProfile:
-    """The profile of the engine: as asked, or called like the scheduler, else vllm's."""
-    name = deployment.engine or (deployment.scheduler if has_profile(deployment.scheduler) else "vllm")
+    """The profile of the engine, in its version."""
+    name = profile_name(deployment.engine, deployment.scheduler)
     return load_profile(name, deployment.engine_version, calibrated=deployment.calibrated)
+
+
+def profile_name(engine: str | None, scheduler: str) -> str:
+    """Whose profile: as asked, or called like the scheduler, else vllm's."""
+    return engine or (scheduler if has_profile(scheduler) else "vllm")
 
 
 def deployment_cost(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> PricedCost:

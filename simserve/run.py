@@ -24,6 +24,7 @@ from simserve.metrics import Metrics, compute
 from simserve.perf.host import EngineProfile
 from simserve.perf.sampled import SampledCost
 from simserve.perf.scaled import ScaledCost
+from simserve.perf.uncertainty import Residual, residuals
 from simserve.sim.cluster import Cluster
 from simserve.sim.front import FrontEnd
 from simserve.sim.instance import Instance
@@ -183,6 +184,11 @@ def half_width(run: RunResult) -> float:
     busy = [_busy_ns(engine, run.trace) for engine in run.engines]
     parts = [(engine.cost.half_width(), part) for engine, part in zip(run.engines, busy, strict=True) if part]
     return sum(width * part for width, part in parts) / max(sum(busy), 1)
+
+
+def run_residuals(run: RunResult, width: float) -> dict[str, Residual]:
+    """What the calibration says about the run, the wider of two pools; width: its `half_width`."""
+    return residuals([engine.cost.inner.profile for engine in run.engines], width)
 
 
 def _provenance(engines: Sequence[Engine], trace: Trace) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def like_study(model: str, deployment: DeploymentSpec) -> Point:
     options = "; ".join(f"{name}={value}" for name, value in deployment.scheduler_options)
     return Point(
         model=model, gpu=deployment.gpu, concurrency=1, prompt_tokens=1, output_tokens=1,
-        framework=deployment.scheduler, version=deployment.engine_version,
+        framework=deployment.scheduler, engine=deployment.engine or "", version=deployment.engine_version,
         tensor_parallel_size=deployment.tensor_parallel_size, data_parallel_size=deployment.data_parallel_size,
         enable_expert_parallel=deployment.enable_expert_parallel, dtype=deployment.dtype,
         moe_dtype=deployment.moe_dtype or "", kv_cache_dtype=deployment.kv_cache_dtype,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import exp, sqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simserve.accuracy.points import Point
+from simserve.build import profile_name
 from simserve.errors import SimserveError, SpecError
 from simserve.perf.host import EngineProfile, is_older
-from simserve.run import RunResult, half_width, simulate
+from simserve.run import RunResult, half_width, run_residuals, simulate
 from simserve.sim.plan import knobs
 from simserve.spec.base import parse
 from simserve.spec.deployment import DeploymentSpec
@@ -23,7 +24,7 @@ from simserve.units import NS_PER_MS, NS_PER_S
 from simserve.workload.requests import RequestSet
 
 Floats = NDArray[np.float64]
-ASYNC_SINCE = "0.14"  # vLLM's default from then on; SGLang and TensorRT-LLM overlap in all versions of the samples
+ASYNC_SINCE = {"vllm": "0.14", "sglang": "0", "trtllm": "0"}  # by scheduler, the version whose default it became
 BANDS = ((1, 8), (9, 32), (33, 128), (129, 1 << 30))
 
 
@@ -32,7 +33,7 @@ class Verdict:
     """A point and its prediction; problem: why there is none.
 
     half_width: of the 90 % interval of step times; within: {metric: f}, where 90 % of measurements lie between the
-    prediction over f and times f, by the residuals of the calibration, or by the half-width without one.
+    prediction over f and times f, by the residuals of the calibration or the half-width: `perf.uncertainty`.
     """
 
     point: Point
@@ -73,13 +74,13 @@ def predict(
         return Verdict(point, problem=str(error))
     ttft, tpot, e2e, rate = _means(run)
     width = half_width(run)
-    return Verdict(point, ttft, tpot, rate, width, e2e, _within(width, run.engines[0].cost.inner.profile))
+    return Verdict(point, ttft, tpot, rate, width, e2e, _within(run, width))
 
 
-def _within(width: float, profile: EngineProfile) -> dict[str, float]:
+def _within(run: RunResult, width: float) -> dict[str, float]:
     """The factor of each metric; throughput and E2E go as TPOT does, which is most of them."""
-    kernels = 1 + width
-    ttft, tpot = (exp(spread) if spread else kernels for spread in (profile.ttft_spread, profile.tpot_spread))
+    known = run_residuals(run, width)
+    ttft, tpot = (known[metric].factor if metric in known else 1 + width for metric in ("ttft", "tpot"))
     return {"ttft": ttft, "tpot": tpot, "e2e": tpot, "throughput": tpot}
 
 
@@ -114,8 +115,8 @@ def deployment_of(point: Point, *, calibrated: bool = True) -> DeploymentSpec:
     scheduler = point.framework if point.framework in SCHEDULERS.names() else "vllm"
     values = {
         "gpu": point.gpu, "replicas": point.replicas, "tensor_parallel_size": point.tensor_parallel_size,
-        "dtype": point.dtype,
-        "scheduler": scheduler, "engine_version": point.version, "calibrated": calibrated,
+        "dtype": point.dtype, "scheduler": scheduler, "engine": point.engine or None,
+        "engine_version": point.version, "calibrated": calibrated,
         "data_parallel_size": point.data_parallel_size,
         "moe_tensor_parallel_size": point.moe_tensor_parallel_size or None,
         "moe_dtype": point.moe_dtype or None, "enable_expert_parallel": point.enable_expert_parallel,
@@ -124,7 +125,7 @@ def deployment_of(point: Point, *, calibrated: bool = True) -> DeploymentSpec:
         "scheduler_options": _declared(scheduler, point) | options_of(point),
         "num_speculative_tokens": point.num_speculative_tokens, "acceptance_rate": point.acceptance_rate,
     }  # fmt: skip
-    values["async_scheduling"] = scheduler != "vllm" or not is_older(point.version, ASYNC_SINCE)
+    values["async_scheduling"] = scheduler in ASYNC_SINCE and not is_older(point.version, ASYNC_SINCE[scheduler])
     if point.prefill_replicas:
         values |= _pools(point)
     values["gpu_memory_utilization"] = point.gpu_memory_utilization or None

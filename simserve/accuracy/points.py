@@ -6,7 +6,7 @@ loop of `concurrency` clients and `requests` requests (0: ten per client), whose
 over requests. rate_rps above 0: not a closed loop but Poisson arrivals at that rate. gpu_memory_utilization 0 and
 max_num_seqs 0: the engine's own; scheduler_options: knobs of the engine's scheduler, as in
 'scheduler_recv_interval=10; max_prefill_tokens=16384'. prefill_replicas above 0: so many servers run the prompts, of
-the sizes with prefill_, and `replicas` servers decode.
+the sizes with prefill_, and `replicas` servers decode. engine: the profile, where it is not the framework's.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Point:
     prefill_tensor_parallel_size: int = 1
     prefill_data_parallel_size: int = 1
     prefill_enable_expert_parallel: bool = False
+    engine: str = ""
     obstacle: str = ""
 
     @property

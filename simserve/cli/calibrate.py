@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simserve.cli.check import check_names
+from simserve.cli.options import refuse
 from simserve.errors import MissingData, SpecError
 
 if TYPE_CHECKING:
@@ -27,7 +29,9 @@ def calibrate(
     records: Annotated[Path | None, typer.Option(help="CSV of measured points (default: silicon sample).")] = None,
     package_dir: Annotated[Path | None, typer.Option(help="An unpacked aiconfigurator_core.")] = None,
     flags: Annotated[Path | None, typer.Option(help="CSV of stored cleaning verdicts.")] = None,
-    framework: Annotated[str, typer.Option(help="Fit this profile, to its points alone.")] = "vllm",
+    framework: Annotated[
+        str | None, typer.Option(help="Fit this profile, to its points alone (default: vllm, or the study's).")
+    ] = None,
     since: Annotated[str, typer.Option(help="Engine versions from this one on.")] = "",
     before: Annotated[str, typer.Option(help="Engine versions before this one.")] = "",
     constant: Annotated[list[str] | None, typer.Option(help="Fit these alone; repeatable (default: all).")] = None,
@@ -48,26 +52,31 @@ def calibrate(
     from simserve.accuracy.fit import CONSTANTS, fit
     from simserve.accuracy.fitted import SLOWEST, chosen
     from simserve.accuracy.split import CALIBRATION, split
+    from simserve.build import profile_name
     from simserve.perf.host import load_profile
     from simserve.report.save import check_targets, to_json, write_atomic
 
     check_targets(None, json_out, out)
-    _check_name(out, framework)
+    if bench is not None:
+        refuse("is for points, not --bench", records=records, package_dir=package_dir, flags=flags, framework=framework)
+    if records is not None:
+        refuse("is for the silicon sample, not --records", package_dir=package_dir, flags=flags)
     points = _points(bench, study, records, package_dir, flags)
+    name = profile_name(points[0].engine, points[0].framework) if bench else framework or "vllm"
+    _check_name(out, name)
     mine = bench is not None or records is not None
     few = len({point.scenario for point in points}) < FEW
-    framework = points[0].framework if bench else framework
-    seen = points if few else split(points, CALIBRATION, seed)
+    seen, of = points if few else split(points, CALIBRATION, seed), "" if bench else name
     clients = 0 if mine else SLOWEST
-    fitting = chosen(seen, "" if bench else framework, since, before, sample, seed, clients)
-    kept = [] if few else _kept(points, framework, since, before, sample, seed, clients)
-    start = load_profile(framework, since or (fitting[0].version if mine else ""), calibrated=mine)
+    fitting = chosen(seen, of, since, before, sample, seed, clients)
+    kept = [] if few else _kept(points, of, since, before, sample, seed, clients)
+    start = load_profile(name, since or (fitting[0].version if mine else ""), calibrated=mine)
     names = tuple(constant or CONSTANTS)
     found = fit(start, _progress(fitting, jobs), len(fitting), names, rounds)
     content = _content(found, start, names, fitting, kept, jobs)
-    everything = chosen(seen, "" if bench else framework, since, before, seed=seed)
+    everything = chosen(seen, of, since, before, seed=seed)
     versions = f"{f' from {since}' if since else ''}{f' before {before}' if before else ''}"
-    write_atomic(out, _text(out, found, names, (fitting, everything), framework, (since, versions), jobs))
+    write_atomic(out, _text(out, found, names, (fitting, everything), name, (since, versions), jobs))
     if json_out is not None and json_out != "-":
         write_atomic(Path(json_out), to_json(content))
     if json_out == "-":
@@ -86,6 +95,7 @@ def _points(
         from simserve.spec.study import load_study
 
         asked = load_study(study)
+        check_names(asked, study)
         like = like_study(asked.model, asked.deployment)
         return [point for path in bench for point in read_bench(path, like)]
     if records is not None:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def check_names(study: StudySpec, path: Path | None) -> None:
-    """Look up model, GPUs, scheduler and routers before any work; UnknownName with file, line, key."""
+    """Look up model, GPUs, engine, scheduler and routers before any work; UnknownName with file, line, key."""
+    from simserve.perf.host import load_profile
     from simserve.policies import ROUTERS
     from simserve.spec.hardware import load_gpu, load_link
     from simserve.spec.model import load_model
@@ -33,6 +34,7 @@ def check_names(study: StudySpec, path: Path | None) -> None:
     look_up("model", study.model, load_model)
     look_up("deployment.system", study.deployment.system, SYSTEMS.get)
     look_up("deployment.kv_link", study.deployment.kv_link, load_link)
+    look_up("deployment.engine", study.deployment.engine, load_profile)
     _check_engine(look_up, "deployment", study.deployment)
     for name, pool in study.deployment.pools:
         _check_engine(look_up, f"deployment.pools.{name}", pool)

@@ -215,3 +215,10 @@ def _number(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+def refuse(reason: str, **options: object) -> None:
+    """SpecError for the first of the options that was given, by the name of its parameter."""
+    for name, value in options.items():
+        if value is not None:
+            raise SpecError(reason, file=COMMAND_LINE, key=f"--{name.replace('_', '-')}", value=str(value))

@@ -65,7 +65,7 @@ def simulate(
     trace_out: TraceOut = None,
     timeline: Timeline = None,
     interval: Annotated[
-        bool, typer.Option(help="Work out the prediction interval: two more runs.", rich_help_panel="Output")
+        bool, typer.Option(help="Work out the prediction interval: two more runs or four.", rich_help_panel="Output")
     ] = True,
 ) -> None:
     """Simulate the one deployment of a study, or of the options, and print its metrics.

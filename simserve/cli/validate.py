@@ -12,7 +12,7 @@ import typer
 
 from simserve.cli.accuracy_page import page
 from simserve.cli.console import make_console
-from simserve.cli.options import COMMAND_LINE
+from simserve.cli.options import refuse
 from simserve.errors import SpecError, UnknownName
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def validate(
         Path | None, typer.Option(help="CSV of stored cleaning verdicts: row, bad_par, unique_keep.")
     ] = None,
     mode: Annotated[
-        str, typer.Option(help="agg, disagg or all points of the silicon sample.")
-    ] = "agg",
+        str | None, typer.Option(help="agg, disagg or all points of the silicon sample (default: agg).")
+    ] = None,
     part: Annotated[
         str, typer.Option("--split", help="calibration or held-out scenarios (70/30), or a split of the file.")
     ] = "",
@@ -73,18 +73,18 @@ def validate(
 
     check_targets(None, json_out, csv_out, html_out)
     check_plotly(html_out)
+    if records is not None:
+        refuse("is for the silicon sample, not --records", package_dir=package_dir, flags=flags, mode=mode)
     described = None if records is None else records_file(records)
     if described is not None:
-        content = _judged(described, Asked(data, gpu, part, sample, seed, jobs, calibrated))
+        asked = Asked(data, gpu, part, sample, seed, jobs, calibrated)
+        content = _judged(described, asked, html_out)
     else:
-        if data is not None or gpu is not None:
-            raise SpecError("is for a records file (YAML)", file=COMMAND_LINE, key="--data" if data else "--gpu")
-        points, left_out = _points(records, package_dir, flags, mode)
+        refuse("is for a records file (YAML)", data=data, gpu=gpu)
+        points, left_out = _points(records, package_dir, flags, mode or "agg")
         content = _played(points, left_out, Asked(None, None, part, sample, seed, jobs, calibrated))
-    pairs = content.pop("compared", None)
+    pairs = content.pop("compared", [])
     if html_out is not None:
-        if pairs is None:
-            raise SpecError("is for points", file=COMMAND_LINE, key="--html")
         write_atomic(html_out, page(context, content, pairs))
     if csv_out is not None:
         write_atomic(csv_out, _csv(content["verdicts"]))
@@ -125,8 +125,8 @@ def _played(points: list[Point], left_out: dict[str, int], asked: Asked) -> dict
             "compared": [compared(v) for v in verdicts]}  # fmt: skip
 
 
-def _judged(path: Path, asked: Asked) -> dict[str, Any]:
-    """The report on what a records file describes: points, requests, or stages."""
+def _judged(path: Path, asked: Asked, html: Path | None) -> dict[str, Any]:
+    """The report on what a records file describes: points, requests, or stages; html: a page, of points alone."""
     from joblib import Parallel, delayed
 
     from simserve.accuracy.judged import by_regime
@@ -134,12 +134,10 @@ def _judged(path: Path, asked: Asked) -> dict[str, Any]:
 
     spec, folder = read_records(path), asked.data or path.parent
     if spec.kind == "points":
-        if asked.gpu is not None:
-            raise SpecError("is for requests and stages", file=COMMAND_LINE, key="--gpu")
+        refuse("is for requests and stages", gpu=asked.gpu)
         rows = points_of(spec, folder)
         return _played(rows.rows, rows.left_out, asked)
-    if asked.sample:
-        raise SpecError("is for points", file=COMMAND_LINE, key="--sample")
+    refuse(f"is for points, not for {spec.kind}", html=html, sample=asked.sample or None)
     work = work_of(
         spec, folder, gpu=asked.gpu or "", split=asked.part, seed=asked.seed, calibrated=asked.calibrated
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -135,6 +135,14 @@ def _of_class(
         goodput_rps=None if good is None else int(good.sum()) / duration_s,
         slo_attainment=None if good is None else int((good & mine).sum()) / max(int(mine.sum()), 1),
     )  # fmt: skip
+
+
+def attainment(trace: Trace, slo: SloSpec, factors: Mapping[str, float]) -> float:
+    """SLO attainment were every request's ttft, tpot and e2e so many times as long."""
+    r = trace.requests
+    late = {name: values * factors.get(name, 1.0) for name, values in latencies_ms(trace).items()}
+    good = _meets(late, r["output_tokens"], slo) & (r["outcome"] == Outcome.FINISHED)
+    return int(good.sum()) / max(len(good), 1)
 
 
 def latencies_ms(trace: Trace) -> dict[str, Floats]:

@@ -117,8 +117,8 @@ class TableCost:
         self._host: list[float] = host.astype(np.float64).tolist()
         whole = np.sum([a.decode.ns * a.decode_layers for a in self.attentions], axis=0)
         self._alone = [t + h + host for t, h, host in zip(self._tokens, self._head, self._host, strict=False)]
-        if self.drafts.num_speculative_tokens:
-            whole = whole * self._speculate(host.astype(np.float64))
+        self._drafted = self._speculate(host.astype(np.float64)) if self.drafts.num_speculative_tokens else 1.0
+        whole = whole * self._drafted
         self._intercepts, self._slopes = segments(whole)
         self._intercepts[0], self._slopes[0] = 0.0, 0.0
         self._a: list[list[float]] = self._intercepts.tolist()
@@ -130,16 +130,15 @@ class TableCost:
     def _speculate(self, host: Floats) -> float:
         """Make `_alone` the price of a token with drafts; returns what attention takes of it, against no drafts.
 
-        Requests beyond what the tables hold rows for keep their price without drafts.
+        More requests than there are rows for have no price: see `most_tokens`.
         """
         rows, gained, k = self.drafts.rows, self.drafts.tokens_per_step, self.drafts.num_speculative_tokens
         layer = 1 / sum(attention.layers for attention in self.attentions)
         fits = np.arange(min(self._top, (len(self._tokens) - 1)) // rows + 1)
         head = self.head.ns
         draft = k * (self._tokens_array[fits] * layer + head[fits])
-        self._alone[: len(fits)] = (
-            (self._tokens_array[fits * rows] + head[fits * rows] + draft + host[fits]) / gained
-        ).tolist()
+        whole = self._tokens_array[fits * rows] + head[fits * rows] + draft + host[fits]
+        self._alone = (whole / gained).tolist()
         return (1 + k * layer) / gained
 
     def step_ns(
@@ -214,7 +213,7 @@ class TableCost:
         if not self.attentions[0].prefill.chain_ns and any(past for _, past in prefill):
             context = sum(chunk + past for chunk, past in prefill)
             count, j = min(len(prefill), self._top), context.bit_length()
-            ns = max(ns, self._a[count][j] + self._c[count][j] * context)
+            ns = max(ns, (self._a[count][j] + self._c[count][j] * context) / self._drafted)
         return ns
 
     def explain(
@@ -284,7 +283,7 @@ class TableCost:
 
     def _out_of_range(self, prefill: Sequence[tuple[int, int]], seqs: int, sampled: int) -> OutOfRange:
         tokens = seqs + sum(chunk for chunk, _ in prefill)
-        limits = f"{self.formats.max_tokens} tokens, {self.formats.max_num_seqs} requests"
+        limits = f"{self.formats.max_tokens} tokens, {self.formats.max_num_seqs // self.drafts.rows} requests"
         return OutOfRange(
             f"a step of {tokens} tokens, {seqs} decoding requests and {sampled} sampled rows exceeds what the "
             f"cost model was compiled for: {limits}"
@@ -314,10 +313,16 @@ def build_cost(
     check_dtype(gpu, dtype)
     check_dtype(gpu, moe_dtype or dtype)
     engine = profile or load_profile("vllm", calibrated=False)
-    largest = max(max_num_batched_tokens, *engine.capture_sizes(max_num_seqs))
+    largest = most_tokens(engine, max_num_batched_tokens, max_num_seqs, drafts)
     formats = Formats(dtype, kv_cache_dtype, largest, max_num_seqs * drafts.rows, moe_dtype, inter_node_link)
     ops = decoder_ops(model, tensor_parallel_size, dtype, expert_parallel=expert_parallel)
     return TableCost(ops, gpu, formats, engine, drafts)
+
+
+def most_tokens(engine: EngineProfile, max_num_batched_tokens: int, max_num_seqs: int, drafts: Drafts) -> int:
+    """Rows to compile for: the budget, every captured size, and what all requests together verify, padded."""
+    verified = engine.padded_tokens(max_num_seqs, max_num_seqs * drafts.rows) * drafts.rows
+    return max(max_num_batched_tokens, verified, *engine.capture_sizes(max_num_seqs))
 
 
 def _table_entry(table: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from simserve.perf import attention_dp, context, pipeline
 from simserve.perf.compile import Formats, Tables
 from simserve.perf.cost import PricedCost
 from simserve.perf.host import EngineProfile, load_profile
-from simserve.perf.model import NO_DRAFTS, TableCost, build_cost
+from simserve.perf.model import NO_DRAFTS, TableCost, build_cost, most_tokens
 from simserve.perf.speculative import Drafts
 from simserve.spec.hardware import GpuSpec
 from simserve.spec.model import ModelSpec
@@ -44,7 +44,7 @@ def build_replica(
     if drafts.num_speculative_tokens and (layout.pp > 1 or layout.kv_ranks > 1):
         raise Infeasible("num_speculative_tokens is not modelled with pipeline or context parallelism")
     engine = profile or load_profile("vllm", calibrated=False)
-    largest = max(max_num_batched_tokens, *engine.capture_sizes(max_num_seqs))
+    largest = most_tokens(engine, max_num_batched_tokens, max_num_seqs, drafts)
     # a prompt alone may take the budget of all ranks
     rows = max_num_seqs * drafts.rows
     formats = Formats(dtype, kv_cache_dtype, layout.dp * largest, rows, moe_dtype, inter_node_link)

@@ -9,13 +9,17 @@
 
 Errors of one family are taken as the same for all its operations in a run, those of different families as
 independent, so a run's half-width is the root of the sum of squares of (share of time x half-width).
+
+Where the engine's profile was calibrated, how far its predictions were from the runs that it was fitted to says more
+than the kernels' errors: `residuals`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
-from math import sqrt
+from math import exp, sqrt
 from typing import Any
 
 from simserve.paths import find_data
@@ -66,6 +70,31 @@ def combined(parts: Iterable[tuple[str, float, float]]) -> float:
         wide[family] = wide.get(family, 0.0) + ns * width
         whole += ns
     return sqrt(sum(value * value for value in wide.values())) / whole if whole else 0.0
+
+
+@dataclass(frozen=True)
+class Residual:
+    """90 % of measurements lie between the prediction over `factor` and times it; source: in words, whose residuals."""
+
+    factor: float
+    source: str
+
+
+def residuals(profiles: Iterable[EngineProfile], half_width: float) -> dict[str, Residual]:
+    """{'ttft', 'tpot'}: the widest calibrated interval of each; none where nothing was calibrated, or kernels err more.
+
+    half_width: of the kernel errors of the run, which are larger where its device was priced from another's tables: no
+    calibration point was. The residuals are those of a run's means, as clients see them.
+    """
+    found: dict[str, Residual] = {}
+    for profile in profiles:
+        for metric, spread in (("ttft", profile.ttft_spread), ("tpot", profile.tpot_spread)):
+            factor = exp(spread)
+            least = found[metric].factor if metric in found else 1.0 + half_width
+            if spread and factor >= least:
+                _, _, points = dict(profile.sources)[f"{metric}_spread"].partition(" over ")
+                found[metric] = Residual(factor, f"calibration residuals of {points or profile.name}")
+    return found
 
 
 @lru_cache(maxsize=4)

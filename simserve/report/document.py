@@ -13,8 +13,10 @@
     runs             the simulated configurations, the best first:
       deployment       the fields of a study's `deployment`;  num_gpus: of all replicas
       num_gpu_blocks   KV blocks per replica;  memory_bytes: per GPU, by kind; with pools, those of the first one
-      interval         90 % prediction interval for errors of kernel prices and host time, null for `search`:
-                       half_width of the step times, ranges {metric: [low, high]}
+      interval         90 % prediction interval, null for all but the recommended run of a `search`: ranges {metric:
+                       [low, high]}; sources {ttft, tpot: what the interval of TTFT, of all else rests on}, "kernel
+                       error" or "calibration residuals of ..."; factors {ttft, tpot}: of the latter, the ends are the
+                       prediction over and times it; half_width of the step times for errors of kernels and host
       pools            of a system: [{name, gpu, num_gpus, num_gpu_blocks, memory_bytes}]; [] for one pool
       meets_slo        true if every objective holds and no request was turned away
       slo              [{name: ttft|tpot|e2e, percentile, value_ms, bound_ms}]; value_ms 1e12 means never,

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from simserve.report.launch import launch_lines, served_model
 from simserve.report.plot import scatter
-from simserve.search.objective import NEVER_MS, Outcome
+from simserve.search.objective import KERNELS, NEVER_MS, Interval, Outcome
 from simserve.search.result import SearchResult, describe
 from simserve.units import format_bytes
 
@@ -20,6 +20,10 @@ _LATENCIES = (("TTFT", "ttft_ms"), ("TPOT", "tpot_ms"), ("ITL", "itl_ms"), ("E2E
               ("queueing", "queueing_ms"))  # fmt: skip
 _STATS = ("mean", "p50", "p90", "p95", "p99")
 _CLASS_STATS = (("ttft_ms", "p50"), ("ttft_ms", "p90"), ("tpot_ms", "p50"), ("tpot_ms", "p90"), ("e2e_ms", "p90"))
+_RANGED = (("ttft", "TTFT mean", "ttft_ms.mean", "ms"), ("ttft", "P90", "ttft_ms.p90", "ms"),
+           ("tpot", "TPOT mean", "tpot_ms.mean", "ms"), ("tpot", "P90", "tpot_ms.p90", "ms"),
+           ("tpot", "E2E mean", "e2e_ms.mean", "ms"),
+           ("tpot", "", "output_tokens_per_s", "output tokens/s"))  # fmt: skip
 _LIMITS = ("tokens /step", "seqs", "router")
 _WIDE = 110  # columns of a terminal that has room for the limits of every row
 _SOURCES = ("measured", "interpolated", "transferred", "modelled")
@@ -38,6 +42,7 @@ def print_search(console: Console, result: SearchResult, *, top: int = 10) -> No
     console.print(f"[bold green]Recommended[/]: {escape(describe(chosen))}")
     _print_ties(console, result)
     console.print(_metrics_table(chosen))
+    _print_interval(console, chosen)
     _print_classes(console, chosen)
     _print_facts(console, chosen)
     print_launch(console, result, chosen)
@@ -182,20 +187,23 @@ def _blocks(run: Outcome) -> str:
 
 
 def _print_interval(console: Console, run: Outcome) -> None:
-    """What the errors of the kernel prices may make of the main numbers."""
+    """How far off the main numbers may be: a line for each thing that says so."""
     if run.interval is None:
         return
-    shown = (("TTFT mean", "ttft_ms.mean", " ms"), ("P90", "ttft_ms.p90", " ms"), ("TPOT mean", "tpot_ms.mean", " ms"),
-             ("P90", "tpot_ms.p90", " ms"), ("E2E mean", "e2e_ms.mean", " ms"),
-             ("", "output_tokens_per_s", " output tokens/s"))  # fmt: skip
-    parts = [
-        f"{title} {number(low)} to {number(high)}{unit}".strip()
-        for title, name, unit in shown
-        for low, high in [run.interval.ranges.get(name, (None, None))]
-        if low is not None
-    ]
-    width = 100 * run.interval.half_width
-    console.print(f"90 % interval, step times +-{width:.1f} %: {', '.join(parts)}", highlight=False)
+    by_source: dict[str, list[str]] = {}
+    for metric, title, name, unit in _RANGED:
+        low, high = run.interval.ranges.get(name, (None, None))
+        if low is not None:
+            source = _source(run.interval, metric)
+            by_source.setdefault(source, []).append(f"{title} {number(low)} to {number(high)} {unit}".strip())
+    for source, parts in by_source.items():
+        console.print(f"90 % interval by {escape(source)}: {', '.join(parts)}", highlight=False)
+
+
+def _source(interval: Interval, metric: str) -> str:
+    """What the interval of a metric rests on; kernel errors with the half-width of the step times."""
+    source = interval.sources.get(metric, KERNELS)
+    return f"{KERNELS}, step times +-{100 * interval.half_width:.1f} %" if source == KERNELS else source
 
 
 def _print_classes(console: Console, run: Outcome) -> None:

@@ -11,7 +11,6 @@ requests that never finished counted as infinitely slow, so that "P90 <= bound" 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PERCENTILE = 90.0
 NEVER_MS = 1e12  # stands for "never" where a finite number is needed (JSON, Optuna)
+KERNELS = "kernel error"  # what an interval rests on where nothing was calibrated
 _TIE = 0.01  # throughputs within 1 % are a tie: run-to-run differences of a workload are larger
 _FINISHED = 0
 _STEADY_REQUESTS, _EDGE = 100, 0.05
@@ -53,30 +53,17 @@ class SloValue:
 
 @dataclass(frozen=True)
 class Interval:
-    """A 90 % prediction interval for errors of kernel prices and the host constant; arrivals are the same.
+    """A 90 % prediction interval; arrivals are the same. `simserve.search.interval` works it out.
 
-    half_width: of the step times, relative; ranges: dotted name of a metric -> (low, high), in its own unit.
+    half_width: of the step times for errors of kernel prices and the host constant, relative; ranges: dotted name of a
+    metric -> (low, high), in its own unit; sources: 'ttft', and 'tpot' for all else -> what the interval rests on;
+    factors: of those with residuals of a calibration, that between prediction and either end.
     """
 
     half_width: float
     ranges: dict[str, tuple[float, float]]
-
-
-_RANGED = (*(f"{name}.{stat}" for name in ("ttft_ms", "tpot_ms", "e2e_ms") for stat in ("mean", "p50", "p90", "p99")),
-           "output_tokens_per_s", "request_throughput_rps", "goodput_rps", "slo_attainment")  # fmt: skip
-
-
-def interval_of(half_width: float, ends: Sequence[Outcome]) -> Interval:
-    """The interval between two runs, with the steps at either end."""
-    ranges: dict[str, tuple[float, float]] = {}
-    for name in _RANGED:
-        key, _, stat = name.partition(".")
-        found = [end.metrics.get(key) for end in ends]
-        values = [value[stat] if stat and value else value for value in found]
-        numbers = [float(value) for value in values if isinstance(value, int | float)]
-        if len(numbers) == len(ends):
-            ranges[name] = (min(numbers), max(numbers))
-    return Interval(round(half_width, 4), ranges)
+    sources: dict[str, str] = field(default_factory=dict)
+    factors: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,7 +127,7 @@ def outcome_from_dict(data: dict[str, Any]) -> Outcome:
     slo = tuple(SloValue(**s) for s in data["slo"])
     ranged = data.get("interval")
     pairs = {name: (low, high) for name, (low, high) in ranged["ranges"].items()} if ranged else {}
-    interval = Interval(ranged["half_width"], pairs) if ranged else None
+    interval = Interval(**{**ranged, "ranges": pairs}) if ranged else None
     plain = {"deployment": deployment, "slo": slo, "pools": tuple(data.get("pools", ())), "interval": interval}
     return Outcome(**{**data, **plain})
 

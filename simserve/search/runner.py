@@ -13,7 +13,7 @@ from simserve.search import screen
 from simserve.search.evaluate import evaluate, reduce
 from simserve.search.feasible import Feasible, Rejected, split
 from simserve.search.load import Load, summarise
-from simserve.search.objective import Interval, Outcome, interval_of, ranked
+from simserve.search.objective import Interval, Outcome, ranked, recommend
 from simserve.search.provenance import fingerprint, provenance
 from simserve.search.result import SearchResult
 from simserve.search.space import from_study
@@ -75,20 +75,18 @@ def play(inputs: Inputs) -> RunResult:
     return simulate(inputs.model, study.deployment, inputs.workload, slo=study.slo)
 
 
-def with_interval(inputs: Inputs, run: RunResult) -> Interval:
-    """The 90 % prediction interval of a run for errors of kernel prices and host constant.
+def with_interval(inputs: Inputs, run: RunResult, deployment: DeploymentSpec | None = None) -> Interval:
+    """The 90 % prediction interval of a run of the study's deployment, or of another; see `search.interval`."""
+    from simserve.run import simulate
+    from simserve.search.interval import interval
 
-    The same requests are played with every step as fast and as slow as the interval of the step times allows.
-    """
-    from simserve.run import half_width, simulate
+    study = inputs.study
+    asked = deployment or study.deployment
 
-    study, width = inputs.study, half_width(run)
-    ends = [
-        reduce(simulate(inputs.model, study.deployment, inputs.workload, slo=study.slo, cost_factor=factor),
-               inputs.model, study.deployment, study.slo)
-        for factor in (max(1.0 - width, 0.05), 1.0 + width)
-    ]  # fmt: skip
-    return interval_of(width, ends)
+    def again(factor: float) -> RunResult:
+        return simulate(inputs.model, asked, inputs.workload, slo=study.slo, cost_factor=factor)
+
+    return interval(run, again, study.slo)
 
 
 def simulated(inputs: Inputs, run: RunResult, interval: Interval | None = None) -> SearchResult:
@@ -148,11 +146,23 @@ def _result(inputs: Inputs, possible: Feasible, trials: Trials, record: dict[str
     return SearchResult(
         kind="search",
         name=inputs.study.name,
-        runs=ranked(trials.outcomes),
+        runs=_interval_of_the_best(inputs, ranked(trials.outcomes)),
         rejected=[*possible.rejected, *failed],
         configurations=len(possible.deployments) - len(failed),
         provenance=record,
     )
+
+
+def _interval_of_the_best(inputs: Inputs, runs: list[Outcome]) -> list[Outcome]:
+    """The runs, the recommended one with its interval: played again, faster and slower."""
+    from simserve.run import simulate
+
+    best, _ = recommend(runs)
+    if best is None:
+        return runs
+    run = simulate(inputs.model, best.deployment, inputs.workload, slo=inputs.study.slo)
+    known = replace(best, interval=with_interval(inputs, run, best.deployment))
+    return [known if outcome is best else outcome for outcome in runs]
 
 
 class _Workers:

@@ -9,11 +9,13 @@ Modelled [known]: prompt batches or decode batches, prompts first; one prompt at
 token count that admission compares (own prompt and declared output, ratio x declared rest of those that run); a full
 batch admits nobody until a request leaves it; linear decay per decode step, reset when idle; retraction of the
 shortest outputs, to the back of the queue; longest prefix match, first come first served beyond 128 waiting.
+Its overlap of planning and computing is the deployment's `async_scheduling`: what arrives in a step misses the next.
 Simplified: the radix tree is the block cache (whole blocks, entered when computed, also those of retracted requests);
 budgets count tokens, as with its page size 1, memory counts blocks; no in-batch deprioritisation of shared prefixes,
-priorities, overlap, LoRA or speculation; with chunking off, a prompt beyond `max_num_batched_tokens` is still cut; a
-mixed step that has no blocks for its decodes leaves them out; nobody is aborted; looks at the inbox are counted in
-decode steps, a step of prompts is followed by one, an idle engine looks at once (scheduler-recv-interval [known]).
+priorities or LoRA; speculation (`num_speculative_tokens`) is in the price of a token, plans have one a request; with
+chunking off, a prompt beyond `max_num_batched_tokens` is still cut; a mixed step that has no blocks for its decodes
+leaves them out; nobody is aborted; looks at the inbox are counted in decode steps, a step of prompts is followed by
+one, an idle engine looks at once (scheduler-recv-interval [known]).
 Knobs: `max_num_batched_tokens` is its chunked_prefill_size (8192 on 80 GB GPUs [known]), `max_num_seqs` its
 max_running_requests; `max_new_tokens` stands for what clients declare, and by default is the engine's clip [guessed].
 Reproduces: no published figure; hand-made timelines.

@@ -7,9 +7,10 @@ so nothing is ever recomputed; or as soon as its prompt fits (max_utilization), 
 Modelled: one token budget, generation first; contexts whole or cut to multiples of the block size; the
 guarantee counted in blocks, which are taken as tokens come; pausing from the end of the order of arrival, with
 recomputation; a paused request keeps its place in that order [known].
-Simplified: one-step look-ahead, no beams, drafts, LoRA or cross attention; a request is not delayed for the prefix
-that another is about to compute; the budget of contexts is what the generations at the start of the step leave; a
-context longer than the budget is cut even with chunking off (the engine rejects it); batch_wait_* [known] hold whole
+Simplified: one-step look-ahead, no beams, LoRA or cross attention; its overlap is the deployment's
+`async_scheduling`, and drafts (`num_speculative_tokens`) are in the price of a token; a request is not delayed for the
+prefix that another is about to compute; the budget of contexts is what the generations at the start of the step leave;
+a context longer than the budget is cut even with chunking off (the engine rejects it); batch_wait_* [known] hold whole
 contexts back beside generations until enough tokens are together, under guaranteed_no_evict alone; a request that
 outlives `max_new_tokens` grows by blocks, and the last one pauses if there are none (the engine would have ended it).
 Knobs: `max_num_batched_tokens` is its max_num_tokens (8192 [known]), `max_num_seqs` its max_batch_size (2048 there);

@@ -6,9 +6,10 @@ Claim: one budget of tokens per step serves running requests first, then waiting
 chunked prefill and decode are one mechanism; KV is paged, and on a shortage the last request is preempted
 and recomputed.
 Modelled: chunked prefill, `max_num_batched_tokens`, `max_num_seqs`, `long_prefill_token_threshold`,
-`scheduler_reserve_full_isl`, watermark, prefix caching, recompute preemption, FCFS and priority policies.
-Simplified: no speculative decoding, synchronous scheduling; KV from connectors is fetched into blocks for the whole
-request.
+`scheduler_reserve_full_isl`, watermark, prefix caching, recompute preemption, FCFS and priority policies; by the
+deployment's `async_scheduling`, planning while the step before runs: what arrives in a step misses the next.
+Simplified: speculative decoding (`num_speculative_tokens`) is in the price of a token, plans have one a request; KV
+from connectors is fetched into blocks for the whole request.
 Reproduces: the step logs of the real scheduler, step by step (`python -m simserve.testing.oracle`).
 """
 

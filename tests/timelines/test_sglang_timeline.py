@@ -108,6 +108,13 @@ def test_the_inbox_is_looked_at_after_so_many_decode_steps() -> None:
     assert next(s.start_ns for s in third if 1 in s.tokens) == 480
 
 
+def test_overlap_leaves_an_arrival_one_step_more() -> None:
+    """Request 1 arrives at 160, in the step of 150 to 260: that of 260 is planned already; at 2000 nothing runs."""
+    _, steps = steps_of([(0, 5, 8), (160, 5, 1), (2000, 5, 1)], SgLang(), async_scheduling=True)
+
+    assert [next(s.start_ns for s in steps if i in s.tokens) for i in (1, 2)] == [370, 2000]
+
+
 def test_an_idle_engine_looks_at_once() -> None:
     """Nothing runs at 1000: no interval applies."""
     _, steps = steps_of([(0, 5, 2), (1000, 5, 1)], SgLang(scheduler_recv_interval=50))

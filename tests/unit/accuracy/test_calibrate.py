@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from simserve.accuracy.benches import like_study, read_bench
 from simserve.accuracy.fit import fit, residuals
 from simserve.accuracy.fitted import chosen
-from simserve.accuracy.judge import play, requests_of
+from simserve.accuracy.judge import deployment_of, play, requests_of
 from simserve.accuracy.points import Point
 from simserve.cli.main import main
 from simserve.errors import MissingData, SpecError, UnknownName
-from simserve.perf.host import EngineProfile, load_profile
+from simserve.perf.host import EngineProfile, has_profile, load_profile
 from simserve.spec.deployment import DeploymentSpec
 
 LLAMA = "meta-llama/Llama-3.1-8B"
@@ -169,3 +170,71 @@ def test_the_command_calibrates_to_a_cluster(
     assert load_profile("cluster").api_ns == pytest.approx(90_000_000, rel=0.05)
     assert main(["calibrate", "--bench", str(path), "-o", str(out)]) == 2
     assert "results need --study" in capsys.readouterr().err
+
+
+def calibrated(folder: Path, deployment: str, *options: str) -> tuple[int, Path]:
+    """Exit code and profile of a calibration to one result on a deployment."""
+    study, result, out = folder / "study.yaml", folder / "r.json", folder / "perfdb" / "engines" / "new.yaml"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    study.write_text(
+        f"name: mine\nmodel: {LLAMA}\ndeployment: {{gpu: h100_sxm, {deployment}}}\n"
+        "workload:\n  arrivals: {kind: constant, rate_rps: 1}\n"
+        "  prompt_tokens: {kind: fixed, value: 9}\n  output_tokens: {kind: fixed, value: 9}\n  requests: 2\n"
+    )
+    load = {"completed": 4, "max_concurrency": 2, "total_input_tokens": 2048, "total_output_tokens": 32}
+    result.write_text(json.dumps({**VLLM, **load, "mean_ttft_ms": 190.0}))
+    words = ["calibrate", "--bench", str(result), "--study", str(study), "--constant", "api_ns", "-o", str(out)]
+    return main([*words, *options]), out
+
+
+@pytest.mark.parametrize(
+    ("deployment", "base"),
+    [("scheduler: sarathi", "vllm"), ("scheduler: vllm_v0, engine_version: '0.6'", "vllm"),
+     ("scheduler: orca, engine: sglang", "sglang"), ("scheduler: trtllm", "trtllm"), ("engine: own", "own")],
+)  # fmt: skip
+def test_schedulers_without_a_profile_take_the_engines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deployment: str, base: str
+) -> None:
+    """As when a study is simulated: the engine asked for, or of the scheduler's name, or vllm."""
+    monkeypatch.setenv("SIMSERVE_DATA", str(tmp_path))
+    engines = tmp_path / "perfdb" / "engines"
+    engines.mkdir(parents=True)
+    (engines / "own.yaml").write_text("name: own\nbase: vllm\napi_ns: {value: 100000000, source: a test}\n")
+    has_profile.cache_clear()
+    code, out = calibrated(tmp_path, deployment)
+    written = yaml.safe_load(out.read_text())
+    start = load_profile(base, "0.6" if "0.6" in deployment else "")
+
+    assert (code, written["base"]) == (0, base)
+    assert written["api_ns"]["value"] > start.api_ns
+    assert f"points of {base}" in written["ttft_spread"]["source"]
+
+
+@pytest.mark.parametrize(
+    ("deployment", "options", "problem"),
+    [
+        ("engine: sglan", [], "study.yaml:3: deployment.engine: unknown engine 'sglan'; did you mean 'sglang'?"),
+        ("scheduler: sarathy", [], "deployment.scheduler: unknown scheduler 'sarathy'; did you mean 'sarathi'?"),
+        ("system: distserve, pools: {prefill: {}, decode: {}}", [], "deployment.system: calibration to results cannot"),
+        ("engine: new", [], "deployment.engine: unknown engine 'new'"),
+        ("scheduler: sarathi", ["--framework", "sglang"], "--framework: is for points, not --bench (got 'sglang')"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], deployment: str, options: list[str], problem: str
+) -> None:
+    """Names are looked up where they stand; pools, and options that say nothing, are refused."""
+    code, out = calibrated(tmp_path, deployment, *options)
+    found = capsys.readouterr().err
+
+    assert (code, found.count("\n"), out.exists()) == (2, 1, False)
+    assert problem in found
+
+
+def test_only_engines_known_to_overlap_do() -> None:
+    """vLLM from 0.14 on, SGLang, TensorRT-LLM; research schedulers plan when a step has ended."""
+    asked = [("vllm", "0.13"), ("vllm", "0.14"), ("vllm", ""), ("sglang", "0.5.6"), ("trtllm", "1.0.0rc3"),
+             ("sarathi", ""), ("orca", "")]  # fmt: skip
+    found = [deployment_of(replace(POINT, framework=f, version=v)).async_scheduling for f, v in asked]
+
+    assert found == [False, True, True, True, True, False, False]

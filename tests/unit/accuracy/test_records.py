@@ -280,6 +280,33 @@ def test_the_command_judges_requests(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err.count("\n") == 4
 
 
+@pytest.mark.parametrize(
+    ("records", "options", "problem"),
+    [
+        ("points.csv", ["--mode", "disagg"], "--mode: is for the silicon sample, not --records (got 'disagg')"),
+        ("points.csv", ["--flags", "f.csv"], "--flags: is for the silicon sample, not --records (got 'f.csv')"),
+        ("mine.yaml", ["--package-dir", "aic"], "--package-dir: is for the silicon sample, not --records (got 'aic')"),
+        ("points.csv", ["--data", "d"], "--data: is for a records file (YAML) (got 'd')"),
+        ("mine.yaml", ["--html", "page.html"], "--html: is for points, not for stages"),
+        ("mine.yaml", ["--sample", "3"], "--sample: is for points, not for stages (got '3')"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], records: str,
+    options: list[str], problem: str,
+) -> None:  # fmt: skip
+    """One line that names the option; nothing is simulated, nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    for module in ("judge", "requests", "stages"):
+        monkeypatch.setattr(f"simserve.accuracy.{module}.simulate", None)
+    folder(tmp_path, mine__yaml=STAGES_YAML, stages__csv=STAGES_CSV, points__csv="")
+    assert main(["validate", "--records", records, *options]) == 2
+    found = capsys.readouterr().err
+    assert problem in found
+    assert found.count("\n") == 1
+    assert not (tmp_path / "page.html").exists()
+
+
 def test_points_may_be_described_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A CSV with names of its own; E2E is judged where it was measured."""
     text = f"kind: points\ncsv: p.csv\ncolumns: {{concurrency: users}}\nconstants: {{model: {MODEL}, gpu: h100_sxm}}\n"

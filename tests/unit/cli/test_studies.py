@@ -59,9 +59,12 @@ def test_azure_conversation(shared: Path, tmp_path: Path, capsys: pytest.Capture
     assert found["provenance"]["workload"]["licence"] == "CC-BY-4.0 (Azure Public Dataset)"
 
 
-def test_a_missing_trace_says_where_it_was_looked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_trace_says_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Away from the data: one line with the path."""
     study = Path(shutil.copy(STUDIES / "azure_conv.yaml", tmp_path))
+    monkeypatch.chdir(tmp_path)  # paths are looked up from here too
 
     assert main(["simulate", str(study)]) == 2
     line = capsys.readouterr().err

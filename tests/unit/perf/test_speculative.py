@@ -2,8 +2,11 @@
 
 import pytest
 
+from simserve.arch.layout import Layout
+from simserve.errors import OutOfRange
 from simserve.perf.host import load_profile
 from simserve.perf.model import TableCost, build_cost
+from simserve.perf.replica import build_replica
 from simserve.perf.speculative import Drafts
 from simserve.spec.hardware import load_gpu
 from simserve.spec.model import load_model
@@ -41,3 +44,53 @@ def test_the_explanation_adds_up() -> None:
     prices = [price for _, price in some.explain((), 8, 8000, 8)]
     assert sum(price.ns for price in prices) == pytest.approx(some.step_ns((), 8, 8000, 8), abs=1)
     assert {price.source for price in prices} == {"modelled"}
+
+
+@pytest.mark.parametrize("layout", [Layout(1), Layout(1, dp=2, expert_parallel=True)])
+def test_a_small_token_budget_changes_no_price_of_decoding(layout: Layout) -> None:
+    """300 requests of 4 rows, budgets of 512 and 8192 tokens: neither kernels nor attention know where one ended."""
+    small, large = (
+        build_replica(
+            load_model("Qwen/Qwen3-30B-A3B"), load_gpu("h100_sxm"), layout, profile=PROFILE, max_num_seqs=300,
+            max_num_batched_tokens=budget, drafts=Drafts(3, 0.9),
+        )
+        for budget in (512, 8192)
+    )  # fmt: skip
+    ranks = layout.dp
+    for seqs in (1, 127, 128, 129, 255, 257, 300):
+        asked = ((), seqs * ranks, 1000 * seqs * ranks, seqs * ranks)
+        assert small.step_ns(*asked) == large.step_ns(*asked)
+
+
+def test_no_jump_where_rows_once_ended() -> None:
+    """128 requests fill 512 rows exactly; one more costs as much more as without drafts, for 3.4 tokens each."""
+    prices = [
+        build_cost(
+            load_model("meta-llama/Llama-3.1-8B"), load_gpu("h100_sxm"), profile=PROFILE, max_num_seqs=256,
+            max_num_batched_tokens=512, drafts=drafts,
+        )
+        for drafts in (Drafts(), Drafts(3, 0.9))
+    ]  # fmt: skip
+    plain, drafted = ([cost.step_ns((), b, 1000 * b, b) for b in (120, 128, 136)] for cost in prices)
+
+    assert drafted[2] / drafted[1] < 1.1
+    assert all(d < p for d, p in zip(drafted, plain, strict=True))
+
+
+def test_more_requests_than_were_asked_for_have_no_price() -> None:
+    """Neither with drafts: 64 have, 65 have not, and the line says 64."""
+    for drafts in (Drafts(), Drafts(3, 0.5)):
+        some = cost(drafts)
+        assert some.step_ns((), 64, 64_000, 64) > 0
+        with pytest.raises(OutOfRange, match="64 requests"):
+            some.step_ns((), 65, 65_000, 65)
+        with pytest.raises(OutOfRange, match="64 requests"):
+            some.decode_run_ns(65, 65_000, 3)
+
+
+def test_prompts_cost_what_they_do_without_drafts() -> None:
+    """Also where reading their cached context is what counts."""
+    plain, drafted = cost(Drafts()), cost(Drafts(3, 0.9))
+    for prompts in ([(4000, 0)], [(2, 100_000)], [(2, 100_000)] * 8):
+        sampled = len(prompts)
+        assert plain.step_ns(prompts, 0, 0, sampled) == drafted.step_ns(prompts, 0, 0, sampled)

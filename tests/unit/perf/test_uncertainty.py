@@ -5,8 +5,10 @@ from math import sqrt
 from pathlib import Path
 
 import pytest
+import yaml
 
 from simserve.cli.main import main
+from simserve.paths import find_data
 from simserve.perf import store
 from simserve.perf.host import load_profile
 from simserve.perf.priced import Priced
@@ -102,15 +104,20 @@ def test_slower_steps_are_slower_requests() -> None:
 
 
 def test_the_interval_is_printed_and_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Around the prediction, unless it is not wanted."""
-    out = tmp_path / "r.json"
-    assert 0 == main(["simulate", "quickstart", "--requests", "60", "--json", str(out)])
-    shown = capsys.readouterr().out
-    (run,) = json.loads(out.read_text())["runs"]
-    low, high = run["interval"]["ranges"]["tpot_ms.p90"]
+    """Around the prediction, with what it rests on, unless it is not wanted."""
+    out, study = tmp_path / "r.json", tmp_path / "study.yaml"
+    given = yaml.safe_load(find_data("studies", "quickstart").read_text(encoding="utf-8"))
+    lines = []
+    for calibrated in (True, False):
+        study.write_text(yaml.safe_dump({**given, "deployment": {**given["deployment"], "calibrated": calibrated}}))
+        assert 0 == main(["simulate", str(study), "--requests", "60", "--json", str(out)])
+        lines.append(capsys.readouterr().out)
+        (run,) = json.loads(out.read_text())["runs"]
+        low, high = run["interval"]["ranges"]["tpot_ms.p90"]
+        assert low < run["metrics"]["tpot_ms"]["p90"] < high
+        assert 0.02 < run["interval"]["half_width"] < 0.3
 
-    assert "90 % interval, step times +-" in shown
-    assert low < run["metrics"]["tpot_ms"]["p90"] < high
-    assert 0.02 < run["interval"]["half_width"] < 0.3
+    assert "90 % interval by calibration residuals of 492 points of vllm from 0.14: TTFT mean " in lines[0]
+    assert "90 % interval by kernel error, step times +-" in lines[1]
     assert 0 == main(["simulate", "quickstart", "--requests", "60", "--no-interval"])
     assert "90 % interval" not in capsys.readouterr().out
