@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.accuracy.points import Point
-from simserve.build import profile_name
 from simserve.errors import SimserveError, SpecError
 from simserve.perf.host import EngineProfile, is_older
 from simserve.run import RunResult, half_width, run_residuals, simulate
