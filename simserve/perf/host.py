@@ -59,6 +59,7 @@ class EngineProfile:
     moe_time_factor: float
     prefill_attention_time_factor: float
     decode_attention_time_factor: float
+    gdn_prefill_time_factor: float
     all_reduce_time_factor: float
     memory_rule: str
     ttft_spread: float

@@ -47,7 +47,8 @@ class AttentionCost:
         self.layers = layers
         self.decode_layers = self.prefill_layers = float(layers)
         self.suffix = f"_window_{op.window}" if isinstance(op, Attention) and op.window else ""
-        self.suffix = "_linear" if isinstance(op, LinearAttention) else self.suffix
+        self.linear = isinstance(op, LinearAttention)
+        self.suffix = "_linear" if self.linear else self.suffix
         self.decode, self.decode_name = tables.decode(op)
         self.prefill, self.prefill_name = tables.prefill(op)
 
@@ -64,6 +65,8 @@ class AttentionCost:
         other = copy(self)
         other.decode_layers = self.layers * profile.decode_attention_time_factor
         other.prefill_layers = self.layers * profile.prefill_attention_time_factor
+        if self.linear:
+            other.prefill_layers *= profile.gdn_prefill_time_factor
         return other
 
 

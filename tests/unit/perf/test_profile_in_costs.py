@@ -52,3 +52,14 @@ def test_an_expert_layer_is_several_launches() -> None:
     assert ops.experts is not None
     several = (ops.gemms, ops.attentions, ops.elementwise)
     assert ops.launches == 1 + 48 * EXPERT_LAUNCHES + sum(op.count for group in several for op in group)
+
+
+def test_delta_nets_over_prompts_have_a_factor_of_their_own() -> None:
+    """Twice the scan of Qwen3.5's delta nets; its full attention and all decoding stay."""
+    base = build_cost(load_model("Qwen/Qwen3.5-397B-A17B"), load_gpu("h200_sxm"), tensor_parallel_size=8,
+                      dtype="fp8_block", profile=PLAIN)  # fmt: skip
+    slow = base.under(replace(PLAIN, gdn_prefill_time_factor=2.0))
+    plain, twice = (dict(c.explain([(900, 0)], 3, 900, 4)) for c in (base, slow))
+    assert {name: round(twice[name].ns / p.ns, 6) for name, p in plain.items() if twice[name].ns != p.ns} == {
+        "prefill_attention_linear": 2.0
+    }
