@@ -110,7 +110,7 @@ def write_baseline(path: Path, study: StudySpec, question: Mapping[str, Any], ru
         "kind": kind_of(study),
         "fingerprint": dict(question),
         "versions": versions(),
-        "deployment": run.deployment.model_dump(mode="json", exclude_defaults=True),
+        "deployment": run.deployment.model_dump(mode="json"),
         "metrics": {name: float(f"{value:.10g}") for name, value in sorted(numbers(run).items())},
     }
     write_atomic(path, to_json(content))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from simserve.spec.expect import BoundSpec, ExpectSpec
 
 Status = Literal["passed", "failed", "skipped"]
+_ROUNDED = 1e-9  # of a value: baselines keep ten digits, so that "0%" means the same number
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def _regression(name: str, value: float | None, tolerance: float, baseline: Base
         return Verdict(title, "failed", value, wanted, message=f"{name} has no value in {lacks}")
     change = value - stored
     loss = {"higher": change, "lower": -change, "either": abs(change)}[worse(name)]
-    if loss <= tolerance * abs(stored):
+    if loss <= (tolerance + _ROUNDED) * abs(stored):
         return Verdict(title, "passed", value, wanted)
     off = loss / abs(stored) if stored else None
     by = f"{text(abs(change))} " if off is None else f"{percent(off)} "

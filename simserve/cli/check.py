@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +14,7 @@ import typer
 from simserve.cli import options as opt
 from simserve.cli.console import make_console
 from simserve.cli.names import check_names, located
+from simserve.cli.unexpected import in_words
 from simserve.errors import LawBroken, SimserveError, SpecError
 
 if TYPE_CHECKING:
@@ -109,7 +108,7 @@ class Options:
 def _files(paths: Sequence[Path] | None) -> tuple[list[Path], list[Path]]:
     from simserve.check.files import study_files
 
-    asked = [opt.study_file(path) or path for path in paths or [Path("studies")]]
+    asked = [opt.study_file(path) or path for path in paths] if paths else [Path("studies")]
     files, without = study_files(asked)
     if not files:
         where = ", ".join(map(str, asked))
@@ -142,10 +141,11 @@ def _line(error: BaseException, path: Path) -> str:
     if interrupted(error):
         raise typer.Exit(130) from None
     problem = str(error)
-    if isinstance(error, LawBroken) or not isinstance(error, SimserveError):
-        if os.environ.get("SIMSERVE_DEBUG"):
-            traceback.print_exception(error)
-        problem = f"internal error: {type(error).__name__}: {problem} (a bug in simserve; please report it)"
+    if isinstance(error, LawBroken):
+        problem += " (a bug in simserve; please report it)"
+    elif not isinstance(error, SimserveError):
+        words, ours = in_words(error)
+        problem = f"internal error: {words}" if ours else words
     return " ".join((problem if problem.startswith(str(path)) else f"{path}: {problem}").split())
 
 
