@@ -13,6 +13,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -n 2
+	$(BIN)/simserve check studies/ --jobs 2
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix simserve tests

@@ -1,91 +1,265 @@
-"""Say where in the study file a problem lies that shows only when its names are looked up."""
+"""`simserve check`: studies that say what they expect, in continuous integration."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-from simserve.errors import SimserveError, SpecError, UnknownName
+import typer
+
+from simserve.cli import options as opt
+from simserve.cli.console import make_console
+from simserve.cli.names import check_names, located
+from simserve.cli.unexpected import in_words
+from simserve.errors import LawBroken, SimserveError, SpecError
 
 if TYPE_CHECKING:
-    from simserve.spec.deployment import DeploymentSpec, PoolSpec
+    from rich.console import Console
+
+    from simserve.check.judge import Verdict
+    from simserve.check.report import StudyCheck
+    from simserve.search.objective import Outcome
+    from simserve.search.result import SearchResult
+    from simserve.search.runner import Inputs
+    from simserve.spec.expect import ExpectSpec
     from simserve.spec.study import StudySpec
 
-
-def check_names(study: StudySpec, path: Path | None) -> None:
-    """Look up model, GPUs, engine, scheduler and routers before any work; UnknownName with file, line, key."""
-    from simserve.perf.host import load_profile
-    from simserve.policies import ROUTERS
-    from simserve.spec.hardware import load_gpu, load_link
-    from simserve.spec.model import load_model
-    from simserve.systems import SYSTEMS
-
-    def look_up(key: str, name: str | None, find: Callable[[str], object]) -> None:
-        try:
-            if name is not None:
-                find(name)
-        except UnknownName as error:
-            file, line = _place(path, key)
-            raise UnknownName(error.kind, name or "", error.known, file=file, line=line, key=key) from None
-
-    look_up("model", study.model, load_model)
-    look_up("deployment.system", study.deployment.system, SYSTEMS.get)
-    look_up("deployment.kv_link", study.deployment.kv_link, load_link)
-    look_up("deployment.engine", study.deployment.engine, load_profile)
-    _check_engine(look_up, "deployment", study.deployment)
-    for name, pool in study.deployment.pools:
-        _check_engine(look_up, f"deployment.pools.{name}", pool)
-    space = study.search.space if study.search is not None else None
-    for index, name in enumerate((space and space.gpu) or ()):
-        look_up(f"search.space.gpu[{index}]", name, load_gpu)
-    for index, name in enumerate((space and space.router) or ()):
-        look_up(f"search.space.router[{index}]", name, ROUTERS.get)
+Progress = Callable[[int, int, "Outcome | None"], None]
+_COLORS = {"passed": "green", "failed": "red", "skipped": "yellow"}
 
 
-def _check_engine(
-    look_up: Callable[[str, str | None, Callable[[str], object]], None], key: str, engine: DeploymentSpec | PoolSpec
+def check(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Study files, and folders of them (default: studies/).", metavar="PATHS")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Processes of a search; 0 for one per CPU.", min=0)] = 1,
+    requests: Annotated[
+        int | None,
+        typer.Option(help="A quick look at the first so many requests; says so, and skips baselines.", min=1),
+    ] = None,
+    update_baselines: Annotated[
+        bool, typer.Option("--update-baselines", help="Write the baselines that studies name instead of comparing.")
+    ] = False,
+    json_out: Annotated[
+        str | None,
+        typer.Option("--json", metavar="OUT", help="Write what was checked to OUT; '-' prints it instead of tables."),
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML: a suite per study, a case per expectation.")]
+    = None,
 ) -> None:
-    """The names in a deployment, or in one of its pools."""
-    from simserve.policies import EVICTIONS, ROUTERS
-    from simserve.spec.hardware import load_gpu, load_link
-    from simserve.systems import SCHEDULERS
+    """Hold studies against what their `expect` section says: search those with a search section, simulate the others.
 
-    look_up(f"{key}.gpu", engine.gpu, load_gpu)
-    look_up(f"{key}.scheduler", engine.scheduler, SCHEDULERS.get)
-    look_up(f"{key}.router", engine.router, ROUTERS.get)
-    if engine.offload is not None:
-        look_up(f"{key}.offload.eviction", engine.offload.eviction, EVICTIONS.get)
-        look_up(f"{key}.offload.ssd_link", engine.offload.ssd_link, load_link)
+    Exit codes: 0, all expectations hold; 1, one does not; 2, a study or an option is wrong, so that something
+    could not be checked (the other studies are).
+
+    simserve check studies/ --junit report.xml
+
+    expect:
+
+      slo_met: true
+
+      usd_per_million_tokens: {max: 0.5}          # any number of a run in the JSON document, by dotted name
+
+      ttft_ms.p90: {max: 400}
+
+      winner: {gpu: h100_sxm, tensor_parallel_size: 1}   # of a search; only the keys named
+
+      ties: true                                  # what ties with the winner may stand for it; default false
+
+      baseline: baselines/chat.json               # written by --update-baselines
+
+      tolerance: {tokens_per_s_per_gpu: 2%, ttft_ms.p90: 5%}   # so much worse it may be
+    """
+    from simserve.check.report import check_document, exit_code, junit_xml
+    from simserve.report.save import check_targets, to_json, write_atomic
+
+    check_targets(None, json_out, junit)
+    if update_baselines and requests is not None:
+        raise SpecError("a baseline is of all requests; leave it out", file=opt.COMMAND_LINE, key="--requests")
+    files, without = _files(paths)
+    shown = None if json_out == "-" else make_console()
+    options = Options(jobs, requests, update_baselines)
+    checks = [_one(path, f"{path} ({n} of {len(files)})", options, shown) for n, path in enumerate(files, 1)]
+    if junit is not None:
+        write_atomic(junit, junit_xml(checks))
+    if json_out is not None:
+        text = to_json(check_document(checks, [str(path) for path in without]))
+        typer.echo(text, nl=False) if json_out == "-" else write_atomic(Path(json_out), text)
+    if shown is not None:
+        _print_summary(shown, checks, without)
+    if code := exit_code(checks):
+        raise typer.Exit(code)
 
 
-@contextmanager
-def located(path: Path | None) -> Iterator[None]:
-    """Add file and line to a SpecError that names a key of the study and no file yet."""
+@dataclass(frozen=True)
+class Options:
+    """How to check; updated: baselines written so far, with the study that each belongs to."""
+
+    jobs: int
+    requests: int | None
+    update: bool
+    updated: dict[Path, str] = field(default_factory=dict)
+
+
+def _files(paths: Sequence[Path] | None) -> tuple[list[Path], list[Path]]:
+    from simserve.check.files import study_files
+
+    asked = [opt.study_file(path) or path for path in paths] if paths else [Path("studies")]
+    files, without = study_files(asked)
+    if not files:
+        where = ", ".join(map(str, asked))
+        raise SpecError("no study with an 'expect' section, so nothing was checked", file=where)
+    return files, without
+
+
+def _one(path: Path, label: str, options: Options, shown: Console | None) -> StudyCheck:
+    """One study, whatever is wrong with it, printed when done."""
+    from simserve.check.report import StudyCheck
+    from simserve.cli.progress import progress_bar
+
+    start = time.monotonic()
     try:
-        yield
-    except SpecError as error:
-        if error.file is not None or error.key is None:
-            raise
-        file, line = _place(path, error.key)
-        raise SpecError(
-            error.problem, file=file, line=line, key=error.key, value=error.value, nearest=error.nearest
-        ) from None
+        with located(path), progress_bar(label) as progress:
+            found = _checked(path, options, progress)
+    except (KeyboardInterrupt, Exception) as error:
+        found = StudyCheck(str(path), path.stem, error=_line(error, path))
+        print(f"simserve: error: {found.error}", file=sys.stderr)
+    found = replace(found, seconds=time.monotonic() - start)
+    if shown is not None:
+        _print_study(shown, found)
+    return found
 
 
-def _place(path: Path | None, key: str) -> tuple[str, int | None]:
-    return ("command line", None) if path is None else (str(path), _line_of(path, key))
+def _line(error: BaseException, path: Path) -> str:
+    """One line that names the study; Ctrl-C ends the command."""
+    from simserve.cli.search import interrupted
+
+    if interrupted(error):
+        raise typer.Exit(130) from None
+    problem = str(error)
+    if isinstance(error, LawBroken):
+        problem += " (a bug in simserve; please report it)"
+    elif not isinstance(error, SimserveError):
+        words, ours = in_words(error)
+        problem = f"internal error: {words}" if ours else words
+    return " ".join((problem if problem.startswith(str(path)) else f"{path}: {problem}").split())
 
 
-def _line_of(path: Path, key: str) -> int | None:
-    """The line of a dotted key, or of its closest parent that the file has."""
-    from simserve.spec.base import read_yaml
+def _checked(path: Path, options: Options, progress: Progress) -> StudyCheck:
+    """A study that can be checked; SimserveError for others."""
+    from simserve.check.baseline import check_question, fingerprint, kind_of, read_baseline
+    from simserve.check.judge import compare, judge, skipped, winner
+    from simserve.check.report import StudyCheck
+    from simserve.check.stated import check_expect
+    from simserve.search.result import describe
+    from simserve.spec.study import load_study
 
-    try:
-        lines = read_yaml(path).lines
-    except SimserveError:
-        return None
-    parts = tuple(int(p) if p.isdigit() else p for p in re.findall(r"[^.\[\]]+", key))
-    return next((lines[parts[:n]] for n in range(len(parts), 0, -1) if parts[:n] in lines), None)
+    study = load_study(path)
+    check_names(study, path)
+    expect = check_expect(study)
+    target = None if expect.baseline is None else path.parent / expect.baseline
+    baseline = None if target is None or options.update else read_baseline(target, study)
+    if target is not None and options.update:
+        _claim(target, path, options)
+    inputs, note = _inputs(study, path.parent, options.requests)
+    question = fingerprint(inputs, path.parent)
+    if baseline is not None and not note:
+        check_question(baseline, question)
+    result = _run(inputs, options.jobs, progress)
+    verdicts, run = judge(expect, result), winner(result)
+    if baseline is not None:
+        verdicts += skipped(expect, note) if note else compare(expect, result, baseline)
+    if target is not None and options.update:
+        verdicts.append(_update(target, expect, result, study, question))
+    return StudyCheck(str(path), study.name, kind_of(study), tuple(verdicts), note=note, requests=len(inputs.workload),
+                      deployment="" if run is None else describe(run))  # fmt: skip
+
+
+def _inputs(study: StudySpec, folder: Path, requests: int | None) -> tuple[Inputs, str]:
+    """The study with as many requests as it asks for, or fewer and a note that says so."""
+    from simserve.search.runner import prepare
+
+    own = prepare(study, base_dir=folder, requests=study.search.requests if study.search is not None else None)
+    if requests is None or requests >= len(own.workload):
+        return own, ""
+    note = f"{requests:,} of the study's {len(own.workload):,} requests, so this is not what the study asks"
+    return prepare(study, base_dir=folder, requests=requests), note
+
+
+def _run(inputs: Inputs, jobs: int, progress: Progress) -> SearchResult:
+    """The search or the simulation, as those commands make it."""
+    from simserve.cli.search import cpus
+    from simserve.search.runner import play, run_search, simulated
+
+    if inputs.study.search is None:
+        return simulated(inputs, play(inputs))
+    return run_search(inputs, jobs=jobs or cpus(), progress=progress)
+
+
+def _claim(target: Path, study: Path, options: Options) -> None:
+    """Two studies must not overwrite one another's baseline."""
+    other = options.updated.setdefault(target.resolve(), str(study))
+    if other != str(study):
+        raise SpecError(f"is the baseline of {other} as well", key="expect.baseline", value=str(target))
+
+
+def _update(
+    target: Path, expect: ExpectSpec, result: SearchResult, study: StudySpec, question: dict[str, Any]
+) -> Verdict:
+    from simserve.check.baseline import write_baseline
+    from simserve.check.judge import Verdict, winner
+    from simserve.check.metrics import PREFIX, numbers
+    from simserve.search.result import nothing_meets
+
+    run = winner(result)
+    if run is None:
+        why = f"no baseline was written: {nothing_meets(result)}"
+        return Verdict("baseline", "failed", None, f"written to {target}", message=why)
+    asked, known = expect.tolerance.metrics if expect.tolerance else {}, numbers(run)
+    absent = [name for name in asked if name.removeprefix(PREFIX) not in known]
+    write_baseline(target, study, question, run)
+    why = f"{', '.join(absent)}: no value in this run, so none can be compared" if absent else ""
+    return Verdict("baseline", "failed" if why else "passed", "written", f"written to {target}", message=why)
+
+
+def _print_study(console: Console, found: StudyCheck) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    from simserve.check.judge import percent, text
+
+    what = "could not be checked" if found.error else found.deployment or "no configuration meets the SLO"
+    console.print(f"{found.file}: {what} ({found.seconds:.1f} s)", highlight=False, markup=False, soft_wrap=True)
+    if found.note:
+        console.print(f"note: {found.note}", style="yellow", highlight=False, markup=False)
+    if not found.verdicts:
+        return
+    shown = Table("expectation", "expected", "measured", "off by", "", box=SIMPLE_HEAD)
+    for v in found.verdicts:
+        measured = text(v.measured) if isinstance(v.measured, int | float) else v.measured or ""
+        cells = (v.name, v.expected, measured, "" if v.off is None else percent(v.off))
+        shown.add_row(*map(Text, cells), Text(v.status, style=_COLORS[v.status]))
+    console.print(shown)
+    for v in found.verdicts:
+        if v.message:
+            console.print(f"{v.status} {v.name}: {v.message}", style=_COLORS[v.status], highlight=False, markup=False,
+                          soft_wrap=True)  # fmt: skip
+
+
+def _print_summary(console: Console, checks: Sequence[StudyCheck], without: Sequence[Path]) -> None:
+    from simserve.check.report import counts
+
+    if without:
+        listed = ", ".join(path.name for path in without)
+        console.print(f"\nnot checked, for they expect nothing: {listed}", highlight=False, markup=False)
+    known = counts(checks)
+    words = [f"{known[name]} {name}" for name in ("passed", "failed", "skipped") if known[name] or name == "passed"]
+    errors = f"; {known['errors']} could not be checked" if known["errors"] else ""
+    seconds = sum(one.seconds for one in checks)
+    studies = "1 study" if len(checks) == 1 else f"{len(checks)} studies"
+    console.print(f"{studies}: {', '.join(words)}{errors} ({seconds:.1f} s)", highlight=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Annotated
@@ -12,16 +11,11 @@ from typing import Annotated
 import typer
 
 from simserve import __version__
-from simserve.cli import calibrate, explain, hw, models, perfdb, search, simulate, validate
+from simserve.cli import calibrate, check, explain, hw, models, perfdb, search, simulate, validate
+from simserve.cli.unexpected import in_words
 from simserve.errors import LawBroken, SimserveError
 
 USER_ERROR, BUG, INTERRUPTED = 2, 1, 130
-DEBUG = "SIMSERVE_DEBUG"
-_TOO_MUCH = {
-    MemoryError: "out of memory; ask for fewer requests or a smaller space",
-    RecursionError: "the input is nested too deeply",
-    OverflowError: "a number is too large to compute with",
-}
 
 app = typer.Typer(
     add_completion=False,
@@ -31,6 +25,7 @@ app = typer.Typer(
 )
 app.command("search")(search.search)
 app.command("simulate")(simulate.simulate)
+app.command("check")(check.check)
 app.command("validate")(validate.validate)
 app.command("calibrate")(calibrate.calibrate)
 app.command("explain")(explain.explain)
@@ -57,7 +52,10 @@ def _top(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 for a user error, 130 after Ctrl-C, 1 for our own bug."""
+    """Run one command; returns the exit code: 0, 2 for a user error, 130 after Ctrl-C, 1 for our own bug.
+
+    `check` has 1 for an expectation that does not hold.
+    """
     with warnings.catch_warnings():
         if not sys.warnoptions:
             warnings.simplefilter("ignore")
@@ -83,18 +81,8 @@ def _unexpected(error: Exception) -> int:
     # Usage errors of the parser: their class has moved between versions of typer, their method not.
     if hasattr(error, "format_message"):
         return _complain(error.format_message(), USER_ERROR)
-    if os.environ.get(DEBUG):
-        traceback.print_exception(error)
-    for kind, problem in _TOO_MUCH.items():
-        if isinstance(error, kind):
-            return _complain(f"{problem} ({_named(error)})", USER_ERROR)
-    hint = f"please report it (set {DEBUG}=1 for the traceback)"
-    return _complain(f"{_named(error)}; {hint}", BUG, prefix="internal error")
-
-
-def _named(error: Exception) -> str:
-    """'KeyError: 'x'', or the class alone for an error without a message."""
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
+    problem, ours = in_words(error)
+    return _complain(problem, BUG, prefix="internal error") if ours else _complain(problem, USER_ERROR)
 
 
 def _complain(message: str, code: int, *, prefix: str = "error") -> int:

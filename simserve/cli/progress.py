@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[int, int, Outcome | None], None]]:
-    """Yields report(done, total, latest outcome); the bar names the best configuration so far."""
+def progress_bar(label: str = "simulating") -> Iterator[Callable[[int, int, Outcome | None], None]]:
+    """Yields report(done, total, latest outcome); the bar names the best configuration so far, at first `label`."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from simserve.search.objective import ranked
@@ -27,12 +27,12 @@ def progress_bar() -> Iterator[Callable[[int, int, Outcome | None], None]]:
         console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
     with bar:
-        task = bar.add_task("simulating", total=None)
+        task = bar.add_task(label, total=None)
 
         def report(done: int, total: int, outcome: Outcome | None) -> None:
             if outcome is not None:
                 best[:] = ranked([*best, outcome])[:1]
-            text = f"best: {describe(best[0])}" if best and best[0].meets_slo else "simulating"
+            text = f"best: {describe(best[0])}" if best and best[0].meets_slo else label
             bar.update(task, completed=done, total=total, description=text)
 
         yield report

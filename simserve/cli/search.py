@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simserve.cli import options as opt
-from simserve.cli.check import check_names, located
 from simserve.cli.console import make_console
+from simserve.cli.names import check_names, located
 from simserve.errors import Infeasible, SpecError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def search(
     sections = _sections(space_flags, trials, flags.model) if study is None else {}
     inputs = _inputs(study, flags, sections, space_flags, trials)
     folder = out if out is not None else RESULTS / inputs.study.name
-    _search(inputs, study, folder, jobs=jobs or _cpus(), resume=resume, top=top, json_out=json_out)
+    _search(inputs, study, folder, jobs=jobs or cpus(), resume=resume, top=top, json_out=json_out)
 
 
 def _inputs(
@@ -120,7 +120,7 @@ def _search(
         with located(study), progress_bar() as progress:
             result = run_search(inputs, out_dir=folder, jobs=jobs, resume=resume, progress=progress)
     except (KeyboardInterrupt, Exception) as error:
-        if not _interrupted(error):
+        if not interrupted(error):
             raise
         print(f"simserve: interrupted; resume with: {_again()}", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -181,7 +181,7 @@ def _replica_counts(most: int) -> list[int]:
     return [n for n in range(1, most + 1) if n <= 8 or (n <= 32 and n % 4 == 0) or n % 16 == 0]
 
 
-def _interrupted(error: BaseException | None) -> bool:
+def interrupted(error: BaseException | None) -> bool:
     """Whether Ctrl-C is behind an error, also where a library turned it into one of its own on the way."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
@@ -194,7 +194,8 @@ def _again() -> str:
     return shlex.join(words)
 
 
-def _cpus() -> int:
+def cpus() -> int:
+    """CPUs that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:

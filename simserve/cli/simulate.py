@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simserve.cli import options as opt
-from simserve.cli.check import check_names, located
 from simserve.cli.console import make_console
+from simserve.cli.names import check_names, located
 from simserve.errors import SpecError
 
 if TYPE_CHECKING:

@@ -62,11 +62,12 @@ def nothing_meets(result: SearchResult) -> str:
     aim = "meets the SLO" if best.slo else "serves every request"
     return (
         f"no configuration {aim} ({len(result.runs)} {scope} simulated); "
-        f"the nearest is {describe(best)}: {_missed(best)}"
+        f"the nearest is {describe(best)}: {missed(best)}"
     )
 
 
-def _missed(best: Outcome) -> str:
+def missed(best: Outcome) -> str:
+    """What a run that does not meet the SLO misses most, in words."""
     worst = max(best.slo, key=lambda s: s.excess, default=None)
     if worst is None or worst.value_ms is None or worst.excess <= 0.0:
         limit = best.deployment.max_model_len

@@ -100,10 +100,10 @@ def _walk(node: yaml.Node, path: Path_, lines: dict[Path_, int], file: str) -> N
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
-                raise SpecError("a key must be plain text", file=file, line=line, key=_dotted(path) or None)
+                raise SpecError("a key must be plain text", file=file, line=line, key=dotted(path) or None)
             name = key.value
             if name in seen:
-                raise SpecError("the key stands here twice", file=file, line=line, key=_dotted((*path, name)))
+                raise SpecError("the key stands here twice", file=file, line=line, key=dotted((*path, name)))
             seen.add(name)
             lines[(*path, name)] = line
             _walk(value, (*path, name), lines, file)
@@ -145,6 +145,8 @@ def _first_problem(cls: type[Spec], error: ValidationError, located: Located) ->
         problem = "unknown key" if close else f"unknown key; known here: {', '.join(known)}"
     elif kind == "missing":
         problem, value = "this key is missing", None
+    elif kind == "model_type":
+        problem = "must be a mapping of keys to values"
     elif kind in ("literal_error", "enum"):
         expected = str(first.get("ctx", {}).get("expected", ""))
         names = [n.strip().strip("'") for n in expected.replace(" or ", ", ").split(",")]
@@ -152,7 +154,7 @@ def _first_problem(cls: type[Spec], error: ValidationError, located: Located) ->
         nearest, problem = (close[0] if close else None), f"must be one of {', '.join(names)}"
     if isinstance(value, Mapping | list):
         value = None
-    return SpecError(problem, file=located.file or None, line=line, key=_dotted(path) or None, value=value,
+    return SpecError(problem, file=located.file or None, line=line, key=dotted(path) or None, value=value,
                      nearest=nearest)  # fmt: skip
 
 
@@ -198,8 +200,8 @@ def _scalar_kinds(annotation: Any) -> set[Any]:
     return {annotation}
 
 
-def _dotted(path: Path_) -> str:
-    """('search', 'space', 'gpu', 0) -> 'search.space.gpu[0]'."""
+def dotted(path: Path_) -> str:
+    """A key as errors name it: ('search', 'space', 'gpu', 0) -> 'search.space.gpu[0]'."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from simserve.spec.base import Located, Spec, parse, read_yaml
 from simserve.spec.deployment import DeploymentSpec, Dtype
+from simserve.spec.expect import ExpectSpec
 from simserve.spec.slo import SloSpec
 from simserve.spec.workload import WorkloadSpec
 
@@ -54,7 +55,10 @@ class SearchSpec(Spec):
 
 
 class StudySpec(Spec):
-    """One question. `deployment` alone is a simulation, with `search` its space is explored."""
+    """One question. `deployment` alone is a simulation, with `search` its space is explored.
+
+    expect: for `simserve check`; decides nothing, so that results and journals are the same without it.
+    """
 
     name: str = Field(default="study", pattern=r"^[A-Za-z0-9._-]+$")
     model: str
@@ -63,6 +67,7 @@ class StudySpec(Spec):
     deployment: DeploymentSpec = DeploymentSpec()
     search: SearchSpec | None = None
     seed: int = Field(default=0, ge=0)
+    expect: ExpectSpec | None = Field(default=None, exclude=True)
 
 
 def load_study(path: Path | str) -> StudySpec:
