@@ -14,9 +14,11 @@ from simserve.search.executors import Mortal, Work, WorkerDied
 if TYPE_CHECKING:
     from simserve.search.objective import Outcome
 
+_FLAG = "--ray"
 _HERE = ("auto", "local")
 _ANSWER_S = 5.0  # how long the head of a cluster may take to accept a connection [guessed]
 _DATA = "SIMSERVE_DATA"
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_BACKEND_LOG_LEVEL": "error"}
 _kept: dict[str, Any] = {}  # the inputs that this worker process took out of the object store, by id
 
 
@@ -39,7 +41,7 @@ class RayCluster(Mortal):
             self._ours = True
         cpus = int(ray.cluster_resources().get("CPU", 0))
         if cpus == 0:
-            raise SpecError("the Ray cluster has no CPUs", key="--ray", value=self._address)
+            raise SpecError("the Ray cluster has no CPUs", file=_FLAG, value=self._address)
         self.workers = self._jobs or cpus
         self._inputs = ray.put(self._shared)
         # Retries are ours, so that they are bounded whatever the cause and equal on every executor.
@@ -85,8 +87,8 @@ def _connect(ray: Any, address: str, jobs: int) -> None:
     """Join the cluster, or start one here; SpecError in one line if there is none."""
     import logging
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address not in _HERE:
         _answers(address)
@@ -98,7 +100,7 @@ def _connect(ray: Any, address: str, jobs: int) -> None:
         ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         why = "none is running here" if address == "auto" else str(error)
-        raise SpecError(f"cannot join the Ray cluster: {why}", key="--ray", value=address) from None
+        raise SpecError(f"cannot join the Ray cluster: {why}", file=_FLAG, value=address) from None
 
 
 def _answers(address: str) -> None:
@@ -106,12 +108,12 @@ def _answers(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
         raise SpecError("the address of a Ray cluster is host:port, ray://host:port, 'auto' or 'local'",
-                        key="--ray", value=address)  # fmt: skip
+                        file=_FLAG, value=address)  # fmt: skip
     try:
         socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or str(error) or "no answer"
-        raise SpecError(f"cannot join the Ray cluster: {why.lower()}", key="--ray", value=address) from None
+        raise SpecError(f"cannot join the Ray cluster: {why.lower()}", file=_FLAG, value=address) from None
 
 
 def _absolute(paths: str) -> str:
@@ -121,7 +123,7 @@ def _absolute(paths: str) -> str:
 def _own(cause: BaseException) -> BaseException:
     """What ended a task; a node that lacks simserve is the user's to mend."""
     if isinstance(cause, ModuleNotFoundError) and (cause.name or "").partition(".")[0] == "simserve":
-        return SpecError("simserve is not installed on every node of the Ray cluster", key="--ray")
+        return SpecError("simserve is not installed on every node of the Ray cluster", file=_FLAG)
     return cause
 
 
@@ -136,7 +138,7 @@ def _play(work: Work, inputs: list[Any], task: Any, version: str) -> Outcome | s
     import ray
 
     if version != __version__:
-        raise SpecError(f"a node of the Ray cluster has simserve {__version__}, this one {version}", key="--ray")
+        raise SpecError(f"a node of the Ray cluster has simserve {__version__}, this one {version}", file=_FLAG)
     key = inputs[0].hex()
     if key not in _kept:
         _kept.clear()

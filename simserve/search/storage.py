@@ -50,7 +50,7 @@ def place(storage: str | None, out_dir: Path | None) -> Place:
         return Path(storage.removeprefix("journal:"))
     if server := _SERVER.match(storage):
         return Postgres("postgresql+psycopg://" + storage[server.end() :])
-    raise SpecError("a storage is journal:PATH or postgresql://...", key="--storage", value=masked(storage))
+    raise SpecError("a storage is journal:PATH or postgresql://...", file="--storage", value=masked(storage))
 
 
 def kind(where: Place) -> str:

@@ -1,0 +1,74 @@
+"""What a kill -9 costs a search on processes of joblib: at most the trials in flight, never the result."""
+
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+TRIALS = 20
+
+
+def gone(pids: set[int]) -> bool:
+    """Whether these processes end by themselves."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_one_and_four_workers_find_the_same(searches: Any, whole: Any) -> None:
+    """Same seed: the same trials and the same document, every configuration played once."""
+    assert whole == searches.run("four", "--jobs", "4")
+    assert searches.execution == {"executor": "joblib", "workers": 4, "storage": "journal"}
+    assert (len(searches.plays()), searches.repeated()) == (TRIALS, 0)
+
+
+def test_a_killed_worker_costs_its_own_trial(searches: Any, whole: Any) -> None:
+    """kill -9 of two workers in the middle: two plays more, the same result."""
+    process = searches.start("hurt", "--jobs", "2")
+    for plays in (4, 9):
+        searches.wait_for_plays(plays, process)
+        os.kill(searches.plays()[-1][0], signal.SIGKILL)
+    found = searches.end(process, "hurt")
+
+    assert found == whole
+    assert searches.repeated() <= 2
+    assert len(searches.plays()) == TRIALS + searches.repeated()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")
+def test_a_killed_driver_costs_what_was_in_flight(searches: Any, whole: Any) -> None:
+    """kill -9 of the driver: its workers end, and the resumed search plays at most two trials again."""
+    temporary = searches.folder / "tmp"
+    temporary.mkdir()
+    searches.environment["TMPDIR"] = str(temporary)
+    process = searches.start("killed", "--jobs", "2")
+    searches.wait_for_plays(11, process)
+    process.kill()
+    process.communicate()
+    workers = {pid for pid, _ in searches.plays()}
+    begun = len(searches.plays())
+    found = searches.end(searches.start("killed", "--jobs", "2", "--resume", pause_s=0.0), "killed")
+
+    assert gone(workers)
+    assert not list(temporary.glob("simserve-*"))
+    assert found == whole
+    assert searches.repeated() <= 2
+    assert (begun < TRIALS, len(searches.plays())) == (True, TRIALS + searches.repeated())
+
+
+def test_a_search_that_runs_cannot_be_resumed_beside_itself(searches: Any) -> None:
+    """Two drivers on one journal would mix their trials; the second one says so, the first one goes on."""
+    first = searches.start("same", "--jobs", "2")
+    searches.wait_for_plays(1, first)
+    second = searches.start("same", "--resume")
+    _, errors = second.communicate(timeout=60)
+
+    assert (second.returncode, errors.count("\n")) == (2, 1)
+    assert "another process is at this search" in errors
+    searches.end(first, "same")
+    assert searches.repeated() == 0

@@ -1,0 +1,48 @@
+"""Searches on a Ray cluster of two workers, which the test starts and stops: the same result, and real kills."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+TRIALS = 20
+# A head without CPUs and two nodes of one CPU each; it stays until its standard input is closed.
+CLUSTER = """\
+import sys
+from ray.cluster_utils import Cluster
+
+cluster = Cluster()
+cluster.add_node(num_cpus=0, object_store_memory=80_000_000, include_dashboard=False)
+for _ in range(2):
+    cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a cluster that knows simserve."""
+    path = os.pathsep.join(p for p in sys.path if p)
+    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_TMPDIR": "/tmp"}
+    process = subprocess.Popen([sys.executable, "-c", CLUSTER], text=True, stdin=subprocess.PIPE, cwd="/",
+                               stdout=subprocess.PIPE, env={**os.environ, **quiet, "PYTHONPATH": path})  # fmt: skip
+    assert process.stdout is not None
+    lines = [line.strip() for line in iter(process.stdout.readline, "") if ":" in line][:1]
+    yield lines[0]
+    process.communicate("", timeout=60)
+
+
+def test_a_cluster_finds_the_same(searches: Any, whole: Any, cluster: str) -> None:
+    """On two nodes every configuration is played once, by two workers, and the document is that of one process."""
+    assert whole == searches.run("ray", "--ray", cluster)
+    assert searches.execution == {"executor": "ray", "workers": 2, "storage": "journal"}
+    assert (len(searches.plays()), searches.repeated()) == (TRIALS, 0)
+    assert len({pid for pid, _ in searches.plays()}) == 2
