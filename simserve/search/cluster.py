@@ -18,7 +18,7 @@ _FLAG = "--ray"
 _HERE = ("auto", "local")
 _ANSWER_S = 5.0  # how long the head of a cluster may take to accept a connection [guessed]
 _DATA = "SIMSERVE_DATA"
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_BACKEND_LOG_LEVEL": "error"}
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 _kept: dict[str, Any] = {}  # the inputs that this worker process took out of the object store, by id
 
 

@@ -32,19 +32,21 @@ search:
   max_gpus: 4
   trials: 20
 """
-# The command line with a play that says who plays what, and takes PAUSE_S longer, so that a kill finds it at work.
+# The command line with a play that says who plays what; some, by their number, wait for a kill to find them at it.
 DRIVER = """\
 import os, sys, time
 from simserve.cli.main import main
 from simserve.search import runner
 
-play, log, pause_s = runner._play, sys.argv[1], float(sys.argv[2])
+play, log, slow = runner._play, sys.argv[1], sys.argv[2].split(",")
 
 def noted(inputs, deployment):
+    line = f"{os.getpid()} {deployment.model_dump_json()}\\n"
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.write(file, f"{os.getpid()} {deployment.model_dump_json()}\\n".encode())
+    os.write(file, line.encode())
     os.close(file)
-    time.sleep(pause_s)
+    if str(len(open(log).read().partition(line)[0].splitlines()) + 1) in slow:
+        time.sleep(PAUSE_S)
     return play(inputs, deployment)
 
 if __name__ == "__main__":
@@ -52,7 +54,7 @@ if __name__ == "__main__":
     sys.exit(main(["search", *sys.argv[3:]]))
 """
 TRIALS = 20
-PAUSE_S = 0.25
+PAUSE_S = 3.0
 PATIENCE_S = 120
 
 
@@ -63,20 +65,20 @@ class Searches:
         self.folder, self.log = folder, folder / "plays.log"
         self.environment: dict[str, str] = {}
         (folder / "tiny.yaml").write_text(STUDY)
-        (folder / "driver.py").write_text(DRIVER)
+        (folder / "driver.py").write_text(DRIVER.replace("PAUSE_S", str(PAUSE_S)))
 
-    def start(self, name: str, *options: str, pause_s: float = PAUSE_S) -> subprocess.Popen[str]:
-        """`simserve search tiny.yaml -o NAME --json NAME.json OPTIONS` in the background."""
-        command = [sys.executable, "driver.py", str(self.log), str(pause_s), "tiny.yaml", "-o", name,
+    def start(self, name: str, *options: str, slow: tuple[int, ...] = ()) -> subprocess.Popen[str]:
+        """`simserve search tiny.yaml -o NAME --json NAME.json OPTIONS` in the background; `slow`: numbers of plays."""
+        command = [sys.executable, "driver.py", str(self.log), ",".join(map(str, slow)), "tiny.yaml", "-o", name,
                    "--json", f"{name}.json", *options]  # fmt: skip
         path = os.pathsep.join(p for p in sys.path if p)
         environment = {**os.environ, "PYTHONPATH": path, **self.environment}
         return subprocess.Popen(command, cwd=self.folder, env=environment, text=True, stdout=subprocess.DEVNULL,
                                 stderr=subprocess.PIPE)  # fmt: skip
 
-    def run(self, name: str, *options: str, pause_s: float = 0.0) -> dict[str, Any]:
+    def run(self, name: str, *options: str) -> dict[str, Any]:
         """The document of a whole search, without what it says of its execution."""
-        return self.end(self.start(name, *options, pause_s=pause_s), name)
+        return self.end(self.start(name, *options), name)
 
     def end(self, process: subprocess.Popen[str], name: str) -> dict[str, Any]:
         """Wait for a search; its document, as `run`."""

@@ -29,41 +29,38 @@ def test_one_and_four_workers_find_the_same(searches: Any, whole: Any) -> None:
 
 def test_a_killed_worker_costs_its_own_trial(searches: Any, whole: Any) -> None:
     """kill -9 of two workers in the middle: two plays more, the same result."""
-    process = searches.start("hurt", "--jobs", "2")
-    for plays in (4, 9):
-        searches.wait_for_plays(plays, process)
-        os.kill(searches.plays()[-1][0], signal.SIGKILL)
+    process = searches.start("hurt", "--jobs", "2", slow=(4, 12))
+    for number in (4, 12):
+        searches.wait_for_plays(number, process)
+        os.kill(searches.plays()[number - 1][0], signal.SIGKILL)
     found = searches.end(process, "hurt")
 
     assert found == whole
-    assert searches.repeated() <= 2
-    assert len(searches.plays()) == TRIALS + searches.repeated()
+    assert (len(searches.plays()), searches.repeated()) == (TRIALS + 2, 2)
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")
 def test_a_killed_driver_costs_what_was_in_flight(searches: Any, whole: Any) -> None:
-    """kill -9 of the driver: its workers end, and the resumed search plays at most two trials again."""
+    """kill -9 of the driver: its workers and files go, and the resumed search plays the two trials in flight again."""
     temporary = searches.folder / "tmp"
     temporary.mkdir()
     searches.environment["TMPDIR"] = str(temporary)
-    process = searches.start("killed", "--jobs", "2")
-    searches.wait_for_plays(11, process)
+    process = searches.start("killed", "--jobs", "2", slow=(11, 12))
+    searches.wait_for_plays(12, process)
     process.kill()
     process.communicate()
     workers = {pid for pid, _ in searches.plays()}
-    begun = len(searches.plays())
-    found = searches.end(searches.start("killed", "--jobs", "2", "--resume", pause_s=0.0), "killed")
+    found = searches.run("killed", "--jobs", "2", "--resume")
 
     assert gone(workers)
     assert not list(temporary.glob("simserve-*"))
     assert found == whole
-    assert searches.repeated() <= 2
-    assert (begun < TRIALS, len(searches.plays())) == (True, TRIALS + searches.repeated())
+    assert (len(searches.plays()), searches.repeated()) == (TRIALS + 2, 2)
 
 
 def test_a_search_that_runs_cannot_be_resumed_beside_itself(searches: Any) -> None:
     """Two drivers on one journal would mix their trials; the second one says so, the first one goes on."""
-    first = searches.start("same", "--jobs", "2")
+    first = searches.start("same", slow=(1,))
     searches.wait_for_plays(1, first)
     second = searches.start("same", "--resume")
     _, errors = second.communicate(timeout=60)

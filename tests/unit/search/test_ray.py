@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,7 +34,7 @@ def cluster() -> Iterator[str]:
     process = subprocess.Popen([sys.executable, "-c", CLUSTER], text=True, stdin=subprocess.PIPE, cwd="/",
                                stdout=subprocess.PIPE, env={**os.environ, **quiet, "PYTHONPATH": path})  # fmt: skip
     assert process.stdout is not None
-    lines = [line.strip() for line in iter(process.stdout.readline, "") if ":" in line][:1]
+    lines = [next(line.strip() for line in iter(process.stdout.readline, "") if ":" in line)]
     yield lines[0]
     process.communicate("", timeout=60)
 
@@ -46,3 +45,42 @@ def test_a_cluster_finds_the_same(searches: Any, whole: Any, cluster: str) -> No
     assert searches.execution == {"executor": "ray", "workers": 2, "storage": "journal"}
     assert (len(searches.plays()), searches.repeated()) == (TRIALS, 0)
     assert len({pid for pid, _ in searches.plays()}) == 2
+
+
+def test_a_killed_ray_worker_costs_its_own_trial(searches: Any, whole: Any, cluster: str) -> None:
+    """kill -9 of a worker process of Ray in the middle: one play more, the same result."""
+    process = searches.start("hurt", "--ray", cluster, slow=(5,))
+    searches.wait_for_plays(5, process)
+    os.kill(searches.plays()[4][0], signal.SIGKILL)
+    found = searches.end(process, "hurt")
+
+    assert found == whole
+    assert (len(searches.plays()), searches.repeated()) == (TRIALS + 1, 1)
+
+
+def test_a_killed_driver_resumes_on_the_cluster(searches: Any, whole: Any, cluster: str) -> None:
+    """kill -9 of the driver: the cluster drops its tasks, and the two in flight are played again."""
+    process = searches.start("killed", "--ray", cluster, slow=(11, 12))
+    searches.wait_for_plays(12, process)
+    process.kill()
+    process.communicate()
+    found = searches.run("killed", "--ray", cluster, "--resume")
+
+    assert found == whole
+    assert (len(searches.plays()), searches.repeated()) == (TRIALS + 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("address", "fragment"),
+    [
+        ("127.0.0.1:1", "--ray: cannot join the Ray cluster: connection refused (got '127.0.0.1:1')"),
+        ("somewhere", "is host:port, ray://host:port, 'auto' or 'local' (got 'somewhere')"),
+    ],
+)
+def test_no_cluster_is_one_line(searches: Any, address: str, fragment: str) -> None:
+    """An address where nothing answers, or that is none, at once and without Ray's own messages."""
+    process = searches.start("none", "--ray", address)
+    _, errors = process.communicate(timeout=60)
+
+    assert (process.returncode, errors.count("\n")) == (2, 1)
+    assert fragment in errors
