@@ -36,7 +36,7 @@ class Postgres:
     url: str = field(repr=False)
 
     def __str__(self) -> str:
-        return masked(self.url)
+        return masked(self.url).replace("+psycopg", "", 1)
 
 
 Place = Path | Postgres | None
@@ -108,12 +108,13 @@ def open_study(where: Place, fingerprint: str, *, resume: bool, name: str = _STU
 
 def _in_file(journal: Path | None, *, resume: bool) -> BaseStorage:
     from optuna.storages import InMemoryStorage, JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+
+    from simserve.search.journal_file import JournalFile
 
     if journal is None:
         return InMemoryStorage()
     ready(journal, resume=resume)
-    return JournalStorage(JournalFileBackend(str(journal)))
+    return JournalStorage(JournalFile(str(journal)))
 
 
 def _on_server(where: Postgres, name: str, *, resume: bool) -> Study:
@@ -128,6 +129,7 @@ def _on_server(where: Postgres, name: str, *, resume: bool) -> Study:
         return optuna.create_study(study_name=fresh, storage=storage, directions=["maximize", "minimize"])
     if repeats:
         return optuna.load_study(study_name=max(repeats, key=lambda n: (len(n), n)), storage=storage)
+    storage.engine.dispose()
     others = any(found.startswith(name[:-_DIGITS]) for found in names)
     raise SpecError(_OTHER.format("what is stored") if others else "there is no search to resume", file=str(where))
 
@@ -138,16 +140,20 @@ def _claimed_on_server(study: Study, where: Postgres) -> Iterator[None]:
     from sqlalchemy import text
 
     storage: Any = study._storage  # Optuna's cache in front of the RDBStorage
-    backend: RDBStorage = getattr(storage, "_backend", storage)
-    with backend.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        lock = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
-        if not connection.execute(lock, {"name": study.study_name}).scalar():
-            raise SpecError("another process is at this search", file=str(where))
-        yield
-        connection.invalidate()
+    engine = storage._backend.engine
+    lock = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
+    try:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            if not connection.execute(lock, {"name": study.study_name}).scalar():
+                raise SpecError("another process is at this search", file=str(where))
+            yield
+            connection.invalidate()
+    finally:
+        storage.remove_session()
+        engine.dispose()
 
 
-def _connect(where: Postgres) -> BaseStorage:
+def _connect(where: Postgres) -> RDBStorage:
     """A connection that notices, before each use, when the server had dropped it."""
     from optuna.storages import RDBStorage
     from sqlalchemy.engine import make_url

@@ -30,7 +30,7 @@ search:
     max_num_seqs: [64, 128]
     router: [round_robin, least_loaded]
   max_gpus: 4
-  trials: 20
+  trials: 12
 """
 # The command line with a play that says who plays what; some, by their number, wait for a kill to find them at it.
 DRIVER = """\
@@ -53,7 +53,7 @@ if __name__ == "__main__":
     runner._play = noted
     sys.exit(main(["search", *sys.argv[3:]]))
 """
-TRIALS = 20
+TRIALS = 12
 PAUSE_S = 3.0
 PATIENCE_S = 120
 

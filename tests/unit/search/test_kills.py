@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-TRIALS = 20
+TRIALS = 12
 
 
 def gone(pids: set[int]) -> bool:
@@ -29,8 +29,8 @@ def test_one_and_four_workers_find_the_same(searches: Any, whole: Any) -> None:
 
 def test_a_killed_worker_costs_its_own_trial(searches: Any, whole: Any) -> None:
     """kill -9 of two workers in the middle: two plays more, the same result."""
-    process = searches.start("hurt", "--jobs", "2", slow=(4, 12))
-    for number in (4, 12):
+    process = searches.start("hurt", "--jobs", "2", slow=(4, 10))
+    for number in (4, 10):
         searches.wait_for_plays(number, process)
         os.kill(searches.plays()[number - 1][0], signal.SIGKILL)
     found = searches.end(process, "hurt")
@@ -45,8 +45,8 @@ def test_a_killed_driver_costs_what_was_in_flight(searches: Any, whole: Any) -> 
     temporary = searches.folder / "tmp"
     temporary.mkdir()
     searches.environment["TMPDIR"] = str(temporary)
-    process = searches.start("killed", "--jobs", "2", slow=(11, 12))
-    searches.wait_for_plays(12, process)
+    process = searches.start("killed", "--jobs", "2", slow=(9, 10))
+    searches.wait_for_plays(10, process)
     process.kill()
     process.communicate()
     workers = {pid for pid, _ in searches.plays()}

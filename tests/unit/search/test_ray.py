@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("ray", reason="the extra 'ray' is not installed")
-TRIALS = 20
+TRIALS = 12
 # A head without CPUs and two nodes of one CPU each; it stays until its standard input is closed.
 CLUSTER = """\
 import sys
@@ -60,8 +60,8 @@ def test_a_killed_ray_worker_costs_its_own_trial(searches: Any, whole: Any, clus
 
 def test_a_killed_driver_resumes_on_the_cluster(searches: Any, whole: Any, cluster: str) -> None:
     """kill -9 of the driver: the cluster drops its tasks, and the two in flight are played again."""
-    process = searches.start("killed", "--ray", cluster, slow=(11, 12))
-    searches.wait_for_plays(12, process)
+    process = searches.start("killed", "--ray", cluster, slow=(9, 10))
+    searches.wait_for_plays(10, process)
     process.kill()
     process.communicate()
     found = searches.run("killed", "--ray", cluster, "--resume")
