@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -65,9 +66,11 @@ class RayCluster(Mortal):
         try:
             result: Outcome | str = ray.get(handle)
         except ray.exceptions.RayTaskError as error:
-            raise _own(error.cause) from None
+            if isinstance(error.cause, MemoryError):
+                raise WorkerDied("out of memory") from None
+            raise _incomplete(error.cause) or error.cause from None
         except ray.exceptions.RayError as error:
-            raise WorkerDied(_cause(error)) from None
+            raise _incomplete(error) or WorkerDied(_cause(error)) from None
         return result
 
     def _give_up(self, handles: list[Any]) -> None:
@@ -96,11 +99,21 @@ def _connect(ray: Any, address: str, jobs: int) -> None:
         options |= {"num_cpus": jobs or None, "include_dashboard": False}
     if _DATA in os.environ:
         options["runtime_env"] = {"env_vars": {_DATA: _absolute(os.environ[_DATA])}}
+    _hush()
     try:
         ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         why = "none is running here" if address == "auto" else str(error)
         raise SpecError(f"cannot join the Ray cluster: {why}", file=_FLAG, value=address) from None
+
+
+def _hush() -> None:
+    """Ray prints every death of a worker to stdout, where `--json -` writes, and has no option against it."""
+    from importlib import import_module
+
+    worker: Any = import_module("ray._private.worker")
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = lambda *_, **__: None
 
 
 def _answers(address: str) -> None:
@@ -120,11 +133,13 @@ def _absolute(paths: str) -> str:
     return os.pathsep.join(str(Path(path).expanduser().resolve()) for path in paths.split(os.pathsep) if path)
 
 
-def _own(cause: BaseException) -> BaseException:
-    """What ended a task; a node that lacks simserve is the user's to mend."""
-    if isinstance(cause, ModuleNotFoundError) and (cause.name or "").partition(".")[0] == "simserve":
-        return SpecError("simserve is not installed on every node of the Ray cluster", file=_FLAG)
-    return cause
+def _incomplete(error: BaseException) -> SpecError | None:
+    """The error to raise if a node could not even import what it was asked to run."""
+    if not re.search(r"No module named|failed to import on the worker", str(error)):
+        return None
+    missing = re.search(r"No module named '([^']+)'", str(error))
+    what = f" ({missing[0]})" if missing else ""
+    return SpecError(f"simserve {__version__} is not installed on every node of the Ray cluster{what}", file=_FLAG)
 
 
 def _cause(error: BaseException) -> str:
@@ -138,7 +153,7 @@ def _play(work: Work, inputs: list[Any], task: Any, version: str) -> Outcome | s
     import ray
 
     if version != __version__:
-        raise SpecError(f"a node of the Ray cluster has simserve {__version__}, this one {version}", file=_FLAG)
+        raise SpecError(f"a node of the Ray cluster has simserve {__version__}, the driver {version}", file=_FLAG)
     key = inputs[0].hex()
     if key not in _kept:
         _kept.clear()

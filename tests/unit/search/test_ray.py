@@ -1,5 +1,6 @@
 """Searches on a Ray cluster of two workers, which the test starts and stops: the same result, and real kills."""
 
+import json
 import os
 import shutil
 import signal
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from simserve import __version__
 
 pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 TRIALS = 12
@@ -25,6 +28,47 @@ for _ in range(2):
 print(cluster.address, flush=True)
 sys.stdin.read()
 cluster.shutdown()
+"""
+
+# What tasks may come to; prints what became of each. `ghost` is a module that only the driver has.
+FATES = """\
+import json, os, sys, types
+from simserve.errors import UnknownName
+from simserve.search import cluster, executors
+
+ghost = types.ModuleType("simserve_ghost")
+exec("def haunt(inputs, task): return task", ghost.__dict__)
+sys.modules["simserve_ghost"] = ghost
+inputs = {"reads": 0}
+
+def counted(inputs, task):
+    inputs["reads"] += 1
+    return f"{os.getpid()} {inputs['reads']}"
+
+def killed(inputs, task):
+    os.kill(os.getpid(), 9)
+
+def full(inputs, task):
+    raise MemoryError
+
+def wrong(inputs, task):
+    raise UnknownName("GPU", "h1000", ["h100"])
+
+found = {}
+with executors.make(counted, inputs, ray=sys.argv[1]) as executor:
+    found["counted"] = [result for _, result in executor.run(range(6))]
+    for name, work in {"killed": killed, "full": full, "wrong": wrong, "ghost": ghost.haunt}.items():
+        executor._work = work
+        try:
+            found[name] = dict(executor.run([0]))[0]
+        except Exception as error:
+            found[name] = f"{type(error).__name__}: {error}"
+    executor._work, cluster.__version__ = counted, "0.0.0"
+    try:
+        list(executor.run([0]))
+    except Exception as error:
+        found["version"] = f"{type(error).__name__}: {error}"
+print(json.dumps(found))
 """
 
 
@@ -72,6 +116,28 @@ def test_a_killed_driver_resumes_on_the_cluster(searches: Any, whole: Any, clust
 
     assert found == whole
     assert (len(searches.plays()), searches.repeated()) == (TRIALS + 2, 2)
+
+
+def test_what_tasks_on_a_cluster_come_to(cluster: str) -> None:
+    """Inputs stay in each worker; deaths are counted; errors come back whole; nodes without simserve are named."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run([sys.executable, "-c", FATES, cluster], text=True, capture_output=True, check=True,
+                          env=environment, timeout=300)  # fmt: skip
+    found = json.loads(done.stdout)
+    by_worker: dict[str, list[int]] = {}
+    for pid, reads in (line.split() for line in found.pop("counted")):
+        by_worker.setdefault(pid, []).append(int(reads))
+
+    # A worker that fetched the inputs anew for every task would count 1, 1, 1.
+    assert all(sorted(reads) == list(range(1, len(reads) + 1)) for reads in by_worker.values())
+    assert found == {
+        "killed": "its worker died 3 times (worker crashed)",
+        "full": "its worker died 3 times (out of memory)",
+        "wrong": "UnknownName: unknown GPU 'h1000'; did you mean 'h100'?",
+        "ghost": f"SpecError: --ray: simserve {__version__} is not installed on every node of the Ray cluster"
+        " (No module named 'simserve_ghost')",
+        "version": f"SpecError: --ray: a node of the Ray cluster has simserve {__version__}, the driver 0.0.0",
+    }
 
 
 @pytest.mark.parametrize(
