@@ -118,10 +118,9 @@ def _hush() -> None:
 
 def _answers(address: str) -> None:
     """Ask first: Ray itself takes half a minute to find that nobody is there, and may end the process."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal():
-        raise SpecError("the address of a Ray cluster is host:port, ray://host:port, 'auto' or 'local'",
-                        file=_FLAG, value=address)  # fmt: skip
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        raise SpecError("the address of a Ray cluster is host:port, 'auto' or 'local'", file=_FLAG, value=address)
     try:
         socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
     except (OSError, OverflowError) as error:

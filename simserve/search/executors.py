@@ -46,7 +46,7 @@ class Executor(Protocol):
 def make(work: Work, shared: Any, *, jobs: int = 1, ray: str | None = None) -> Executor:
     """The executor for `jobs` processes here, or at most `jobs` tasks at a time (0: one per CPU) on a Ray cluster.
 
-    ray: host:port of the cluster's head, ray://host:port, 'auto' for one that runs here, 'local' to start one.
+    ray: host:port of the cluster's head, 'auto' for one that runs here, 'local' to start one.
     """
     if ray is not None:
         from simserve.search.cluster import RayCluster

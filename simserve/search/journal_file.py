@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import get_lock_file
-from optuna.storages.journal._storage import JournalOperation
+from optuna.trial import TrialState
 
 
 class JournalFile(JournalFileBackend):
@@ -24,5 +24,5 @@ class JournalFile(JournalFileBackend):
         with get_lock_file(self._lock), open(self._file_path, "ab") as file:
             file.write(lines.encode())
             file.flush()
-            if any(log["op_code"] == JournalOperation.SET_TRIAL_STATE_VALUES for log in logs):
+            if any(TrialState(log["state"]).is_finished() for log in logs if "state" in log):
                 os.fsync(file.fileno())

@@ -144,7 +144,7 @@ def test_what_tasks_on_a_cluster_come_to(cluster: str) -> None:
     ("address", "fragment"),
     [
         ("127.0.0.1:1", "--ray: cannot join the Ray cluster: connection refused (got '127.0.0.1:1')"),
-        ("somewhere", "is host:port, ray://host:port, 'auto' or 'local' (got 'somewhere')"),
+        ("ray://somewhere:1", "is host:port, 'auto' or 'local' (got 'ray://somewhere:1')"),
     ],
 )
 def test_no_cluster_is_one_line(searches: Any, address: str, fragment: str) -> None:

@@ -260,6 +260,25 @@ def test_passwords_are_masked(text: str, shown: str) -> None:
     assert "secret" not in repr(Postgres(text)) + str(Postgres(text))
 
 
+def test_the_journal_waits_for_the_disk_once_per_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three trials that ended and one that runs are three waits; Optuna's own reader finds all four."""
+    import optuna
+
+    waits: list[int] = []
+    monkeypatch.setattr(os, "fsync", waits.append)
+    study = open_study(tmp_path / "j", "f", resume=False)
+    for value in range(3):
+        study.enqueue_trial({"x": value})
+        trial = study.ask()
+        study.tell(trial, [trial.suggest_int("x", 0, 9), 1.0])
+    study.ask()
+    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "j"))
+    found = optuna.load_study(study_name="simserve", storage=optuna.storages.JournalStorage(backend))
+
+    assert len(waits) == 3
+    assert [t.values for t in found.trials] == [[0.0, 1.0], [1.0, 1.0], [2.0, 1.0], None]
+
+
 def test_places() -> None:
     """The default is a journal in the output folder, or memory; aliases of PostgreSQL are one."""
     server = Postgres("postgresql+psycopg://h/d")
