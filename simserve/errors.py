@@ -20,6 +20,10 @@ from collections.abc import Iterable
 class SimserveError(Exception):
     """Base of all errors that simserve raises on purpose."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors come back from other processes; their own arguments cannot be read off the finished sentence.
+        return _rebuilt, (type(self), self.args), self.__dict__
+
 
 class SpecError(SimserveError):
     """A study, hardware or model description, or a flag, cannot be read as asked."""
@@ -88,13 +92,17 @@ class MissingData(SimserveError):
 class LawBroken(SimserveError):
     """The simulation broke one of its own laws: a bug in simserve, never the user's fault."""
 
-    def __init__(
-        self, law: str, detail: str, *, time_ns: int | None = None, request: int | None = None
-    ) -> None:
+    def __init__(self, law: str, detail: str, *, time_ns: int | None = None, request: int | None = None) -> None:
         self.law, self.detail, self.time_ns, self.request = law, detail, time_ns, request
         at = f" at {time_ns} ns" if time_ns is not None else ""
         who = f", request {request}" if request is not None else ""
         super().__init__(f"law broken: {law}{at}{who}: {detail}")
+
+
+def _rebuilt(kind: type[SimserveError], arguments: tuple[object, ...]) -> SimserveError:
+    error = kind.__new__(kind)
+    error.args = arguments
+    return error
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:

@@ -58,9 +58,23 @@ def search(
     trials: Annotated[
         int | None, typer.Option(help="Configurations to simulate at most.", min=1, rich_help_panel=_RUN)
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Processes; 0 for one per CPU.", min=0, rich_help_panel=_RUN)] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(help="Processes (default 1; 0 for one per CPU, as with --ray).", min=0, rich_help_panel=_RUN),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster: host:port, auto (runs here), local (start one).", rich_help_panel=_RUN),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="Trials in journal:PATH or postgresql://... (default: journal in the output folder).",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
     resume: Annotated[
-        bool, typer.Option(help="Take up the search in the output folder.", rich_help_panel=_RUN)
+        bool, typer.Option(help="Take up the search in the output folder or storage.", rich_help_panel=_RUN)
     ] = False,
     top: Annotated[int, typer.Option(help="Rows of the table.", min=1, rich_help_panel="Output")] = 10,
     json_out: opt.Json = None,
@@ -81,7 +95,8 @@ def search(
     sections = _sections(space_flags, trials, flags.model) if study is None else {}
     inputs = _inputs(study, flags, sections, space_flags, trials)
     folder = out if out is not None else RESULTS / inputs.study.name
-    _search(inputs, study, folder, jobs=jobs or cpus(), resume=resume, top=top, json_out=json_out)
+    how = {"jobs": _jobs(jobs, ray), "ray": ray, "storage": storage, "resume": resume}
+    _search(inputs, study, folder, how, top=top, json_out=json_out)
 
 
 def _inputs(
@@ -106,7 +121,7 @@ def _inputs(
 
 
 def _search(
-    inputs: Inputs, study: Path | None, folder: Path, *, jobs: int, resume: bool, top: int, json_out: str | None
+    inputs: Inputs, study: Path | None, folder: Path, how: dict[str, Any], *, top: int, json_out: str | None
 ) -> None:
 
     from simserve.cli.progress import progress_bar
@@ -118,7 +133,7 @@ def _search(
     check_targets(folder, json_out)
     try:
         with located(study), progress_bar() as progress:
-            result = run_search(inputs, out_dir=folder, jobs=jobs, resume=resume, progress=progress)
+            result = run_search(inputs, out_dir=folder, progress=progress, **how)
     except (KeyboardInterrupt, Exception) as error:
         if not interrupted(error):
             raise
@@ -189,9 +204,18 @@ def interrupted(error: BaseException | None) -> bool:
 
 
 def _again() -> str:
-    """The command that was typed, with --resume."""
-    words = ["simserve", *(word for word in sys.argv[1:] if word != "--resume"), "--resume"]
+    """The command that was typed, with --resume; a password in it as ***."""
+    from simserve.search.storage import masked
+
+    words = ["simserve", *(masked(word) for word in sys.argv[1:] if word != "--resume"), "--resume"]
     return shlex.join(words)
+
+
+def _jobs(jobs: int | None, ray: str | None) -> int:
+    """Without --jobs one process, or all of a cluster (0)."""
+    if ray is not None:
+        return jobs or 0
+    return 1 if jobs is None else jobs or cpus()
 
 
 def cpus() -> int:

@@ -30,7 +30,8 @@
       sources          share of the simulated busy time by source: measured, interpolated, transferred, modelled
       metrics          everything in `simserve.metrics`, in the units that the keys name
       launch           shell lines that start this configuration
-    provenance       versions, seed, the study as read, the model, the workload's origin and SHA-256
+    provenance       versions, seed, the study as read, the model, the workload's origin and SHA-256; of a search also
+                     execution: executor, workers, kind of storage
 
 Times in ms, rates per second, sizes in bytes. Numbers that do not exist are null.
 """

@@ -3,10 +3,44 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from simserve.errors import SpecError
+
+
+@contextmanager
+def claimed(journal: Path) -> Iterator[None]:
+    """Hold `<name>.claim`, so that no other search writes this journal; SpecError if one does.
+
+    The system lets go of it when this process ends, even if it is killed.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    claim = journal.with_name(journal.name + ".claim")
+    try:
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(claim, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise SpecError(f"cannot open the journal: {_problem(error)}", file=str(journal)) from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SpecError("another process is at this search", file=str(journal)) from None
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                claim.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def ready(journal: Path, *, resume: bool) -> None:
@@ -25,7 +59,11 @@ def ready(journal: Path, *, resume: bool) -> None:
             raise SpecError("there is no search to resume", file=str(journal))
         _mend(journal)
     except OSError as error:
-        raise SpecError(f"cannot open the journal: {(error.strerror or 'failed').lower()}", file=str(journal)) from None
+        raise SpecError(f"cannot open the journal: {_problem(error)}", file=str(journal)) from None
+
+
+def _problem(error: OSError) -> str:
+    return (error.strerror or "failed").lower()
 
 
 def _mend(journal: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simserve.errors import Infeasible, SpecError
-from simserve.search import screen
+from simserve.search import executors, screen
+from simserve.search import storage as storages
 from simserve.search.evaluate import evaluate, reduce
 from simserve.search.feasible import Feasible, Rejected, split
 from simserve.search.load import Load, summarise
@@ -17,7 +18,7 @@ from simserve.search.objective import Interval, Outcome, ranked, recommend
 from simserve.search.provenance import fingerprint, provenance
 from simserve.search.result import SearchResult
 from simserve.search.space import from_study
-from simserve.search.trials import Trials, open_study
+from simserve.search.trials import Trials
 
 if TYPE_CHECKING:
     from simserve.run import RunResult
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from simserve.spec.study import StudySpec
     from simserve.workload.requests import RequestSet
 
-JOURNAL = "search.journal"
 DEFAULT_TRIALS = 40
 Progress = Callable[[int, int, Outcome | None], None]  # (done, of, the latest outcome)
 
@@ -104,10 +104,13 @@ def run_search(
     jobs: int = 1,
     resume: bool = False,
     progress: Progress | None = None,
+    ray: str | None = None,
+    storage: str | None = None,
 ) -> SearchResult:
-    """Search the study's space; the result is the same for any `jobs`, and for a resumed search.
+    """Search the study's space; the result is the same for any `jobs`, on a cluster, and for a resumed search.
 
-    out_dir: where the journal lies that `resume` takes up; None keeps the trials in memory. Raises
+    out_dir: where the journal lies that `resume` takes up; None keeps the trials in memory. storage: another place
+    for them, `journal:PATH` or `postgresql://...`. ray: the address of a Ray cluster (`executors.make`). Raises
     Infeasible when no configuration is possible. A result in which nothing meets the SLO is still a result.
     """
     study = inputs.study
@@ -116,27 +119,29 @@ def run_search(
     estimate = screen.estimate(inputs.model, possible.deployments, possible.num_gpu_blocks, inputs.load)
     order = [possible.deployments[i] for i in screen.order(estimate, possible.deployments, study.slo)]
     record = provenance(study, inputs.model, inputs.workload)
-    journal = out_dir / JOURNAL if out_dir is not None else None
-    optuna_study = open_study(journal, fingerprint(record), resume=resume)
+    place = storages.place(storage, out_dir)
     budget = study.search.trials if study.search is not None else DEFAULT_TRIALS
-    trials = Trials(optuna_study, space, order, budget, study.seed)
-    _simulate_all(trials, inputs, jobs, progress)
+    with storages.opened(place, fingerprint(record), resume=resume, name=study.name) as optuna_study:
+        trials = Trials(optuna_study, space, order, budget, study.seed)
+        with executors.make(_play, (inputs.model, inputs.workload, study.slo), jobs=jobs, ray=ray) as executor:
+            kept = storages.kind(place)
+            record["execution"] = {"executor": executor.name, "workers": executor.workers, "storage": kept}
+            _simulate_all(trials, inputs, executor, progress)
     return _result(inputs, possible, trials, record)
 
 
-def _simulate_all(trials: Trials, inputs: Inputs, jobs: int, progress: Progress | None) -> None:
+def _simulate_all(trials: Trials, inputs: Inputs, executor: executors.Executor, progress: Progress | None) -> None:
     limit_s = inputs.study.search.timeout_s if inputs.study.search is not None else None
     start = time.monotonic()
     report = progress or (lambda done, total, outcome: None)
     report(len(trials.outcomes), trials.budget, None)
-    with _Workers(inputs, jobs) as workers:
-        while batch := list(trials.next_batch()):
-            for index, outcome in workers.run([deployment for _, deployment in batch]):
-                trials.finish(*batch[index], outcome)
-                done = len(trials.outcomes) + len(trials.failed)
-                report(done, trials.budget, outcome if isinstance(outcome, Outcome) else None)
-            if limit_s is not None and time.monotonic() - start > limit_s:
-                break
+    while batch := list(trials.next_batch()):
+        for index, outcome in executor.run([deployment for _, deployment in batch]):
+            trials.finish(*batch[index], outcome)
+            done = len(trials.outcomes) + len(trials.failed)
+            report(done, trials.budget, outcome if isinstance(outcome, Outcome) else None)
+        if limit_s is not None and time.monotonic() - start > limit_s:
+            break
 
 
 def _result(inputs: Inputs, possible: Feasible, trials: Trials, record: dict[str, Any]) -> SearchResult:
@@ -165,50 +170,10 @@ def _interval_of_the_best(inputs: Inputs, runs: list[Outcome]) -> list[Outcome]:
     return [known if outcome is best else outcome for outcome in runs]
 
 
-class _Workers:
-    """Simulations one after another here, or in `jobs` processes of joblib; yields results as they come."""
-
-    def __init__(self, inputs: Inputs, jobs: int) -> None:
-        self._arguments = (inputs.model, inputs.workload, inputs.study.slo)
-        self._jobs = jobs
-        self._pool: Any = None
-
-    def __enter__(self) -> _Workers:
-        if self._jobs > 1:
-            from joblib import Parallel
-
-            self._pool = Parallel(n_jobs=self._jobs, return_as="generator_unordered").__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._pool is not None:
-            self._pool.__exit__(*error)
-
-    def run(self, deployments: Sequence[DeploymentSpec]) -> Iterator[tuple[int, Outcome | str]]:
-        """(index, outcome, or why the deployment proved impossible) in order of completion."""
-        if self._pool is None:
-            for index, deployment in enumerate(deployments):
-                yield _attempt(index, deployment, *self._arguments)
-            return
-        from joblib import delayed
-
-        yield from self._pool(delayed(_attempt_in_worker)(i, d, *self._arguments) for i, d in enumerate(deployments))
-
-
-def _attempt(
-    index: int, deployment: DeploymentSpec, model: ModelSpec, workload: RequestSet, slo: SloSpec | None
-) -> tuple[int, Outcome | str]:
+def _play(inputs: tuple[ModelSpec, RequestSet, SloSpec | None], deployment: DeploymentSpec) -> Outcome | str:
+    """The outcome of a deployment, or why it proved impossible; what the workers of a search run."""
+    model, workload, slo = inputs
     try:
-        return index, evaluate(model, deployment, workload, slo)
+        return evaluate(model, deployment, workload, slo)
     except Infeasible as error:
-        return index, str(error)
-
-
-def _attempt_in_worker(
-    index: int, deployment: DeploymentSpec, model: ModelSpec, workload: RequestSet, slo: SloSpec | None
-) -> tuple[int, Outcome | str]:
-    import signal
-
-    # Ctrl-C reaches the whole process group; only the driver may act on it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return _attempt(index, deployment, model, workload, slo)
+        return str(error)

@@ -13,11 +13,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simserve.errors import SpecError
-from simserve.search.journal import ready
 from simserve.search.objective import Outcome, outcome_from_dict
 from simserve.search.space import SearchSpace
 
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
 
 BATCH = 8
 _SCREENED_SHARE = 0.5  # of the trials that the screen chooses before TPE proposes
-_STUDY_NAME = "simserve"
 
 
 @dataclass
@@ -143,34 +139,6 @@ class Trials:
             self.outcomes.append(outcome_from_dict(frozen.user_attrs["outcome"]))
         else:
             self.failed.append((deployment, str(frozen.user_attrs.get("reason", "failed"))))
-
-
-def open_study(journal: Path | None, fingerprint: str, *, resume: bool) -> Study:
-    """The Optuna study of a search, in memory or in a journal file that survives a kill.
-
-    What becomes of a journal that is there already: see `journal.ready`. SpecError if the journal to resume is
-    not there, is none, or belongs to another search.
-    """
-    import optuna
-    from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage: BaseStorage = InMemoryStorage()
-    if journal is not None:
-        ready(journal, resume=resume)
-        storage = JournalStorage(JournalFileBackend(str(journal)))
-    study = optuna.create_study(
-        study_name=_STUDY_NAME, storage=storage, directions=["maximize", "minimize"], load_if_exists=resume
-    )
-    known = study.user_attrs.get("fingerprint")
-    if known is None:
-        study.set_user_attr("fingerprint", fingerprint)
-        study.set_metric_names(["tokens_per_s_per_gpu", "tpot_ms"])
-    elif known != fingerprint:
-        raise SpecError("the journal belongs to another study, seed or version; leave --resume out",
-                        file=str(journal))  # fmt: skip
-    return study
 
 
 def _mix(seed: int, slot: int) -> int:

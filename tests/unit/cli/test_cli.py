@@ -79,13 +79,18 @@ def test_json_to_stdout_is_nothing_but_json(study: Path, tmp_path: Path, capsys:
 def test_same_result_with_one_and_two_workers(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The number of processes changes nothing in the document."""
-    texts = []
+    """The number of processes changes nothing in the document but what it says of them."""
+    found = []
     for jobs in ("1", "2"):
         assert main(["search", str(study), "-o", str(tmp_path / jobs), "--jobs", jobs, "--json", "-"]) == 0
-        texts.append(capsys.readouterr().out)
+        found.append(json.loads(capsys.readouterr().out))
+    execution = [f["provenance"].pop("execution") for f in found]
 
-    assert texts[0] == texts[1]
+    assert found[0] == found[1]
+    assert execution == [
+        {"executor": "in-process", "workers": 1, "storage": "journal"},
+        {"executor": "joblib", "workers": 2, "storage": "journal"},
+    ]
 
 
 def test_seed_and_trials_override_the_file(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

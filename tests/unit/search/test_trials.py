@@ -8,7 +8,8 @@ import pytest
 from simserve.errors import SpecError
 from simserve.search.objective import Outcome, SloValue
 from simserve.search.space import SearchSpace
-from simserve.search.trials import BATCH, Trials, open_study
+from simserve.search.storage import open_study
+from simserve.search.trials import BATCH, Trials
 from simserve.spec.deployment import DeploymentSpec
 
 SPACE = SearchSpace(
