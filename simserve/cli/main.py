@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from simserve import __version__
-from simserve.cli import calibrate, explain, hw, models, perfdb, search, simulate, validate
+from simserve.cli import calibrate, explain, hw, launch, models, perfdb, search, simulate, validate
 from simserve.errors import LawBroken, SimserveError
 
 USER_ERROR, BUG, INTERRUPTED = 2, 1, 130
@@ -34,6 +34,7 @@ app.command("simulate")(simulate.simulate)
 app.command("validate")(validate.validate)
 app.command("calibrate")(calibrate.calibrate)
 app.command("explain")(explain.explain)
+app.command("launch")(launch.launch)
 app.add_typer(models.app, name="models")
 app.add_typer(hw.app, name="hw")
 app.add_typer(perfdb.app, name="perfdb")

@@ -3,7 +3,8 @@
 Names of flags are checked against tables of the frameworks' own (`names.py`); what a framework cannot be told is a remark.
 """
 
+from simserve.report.launch.folder import FRAMEWORKS, launch_files, launch_lines, launch_script
 from simserve.report.launch.served import Served, served_model
-from simserve.report.launch.vllm import launch_lines, launch_script, serve_command
+from simserve.report.launch.vllm import serve_command
 
-__all__ = ["Served", "launch_lines", "launch_script", "serve_command", "served_model"]
+__all__ = ["FRAMEWORKS", "Served", "launch_files", "launch_lines", "launch_script", "serve_command", "served_model"]
