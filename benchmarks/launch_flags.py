@@ -2,10 +2,10 @@
 
 python benchmarks/launch_flags.py FOLDER [--into simserve/report/launch/flags]
 
-FOLDER is an unpacked wheel, or the site-packages of an installation; for every package in it that `PACKAGES` knows a table
-`<package>-<version>.yaml` is written. Nothing is imported (that would need GPUs and gigabytes): the sources are parsed, and
-taken are string constants that are flags, the fields of classes that become flags, and literal `choices`. Wheels come by
-`pip download --no-deps vllm==0.33.0`, and so on. Names only; no code and no help texts.
+FOLDER is an unpacked wheel, or the site-packages of an installation; for every package in it that `PACKAGES` knows a
+table `<package>-<version>.yaml` is written. Nothing is imported (that would need GPUs and gigabytes): the sources are
+parsed, and taken are string constants that are flags, the fields of classes that become flags, and literal `choices`.
+Wheels come by `pip download --no-deps vllm==0.33.0`, and so on. Names only; no code and no help texts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ INTO = Path(__file__).resolve().parents[1] / "simserve" / "report" / "launch" / 
 
 @dataclass(frozen=True)
 class Program:
-    """One command: files (globs) with its flags; classes, or bases of classes, whose fields are flags; where their types are."""
+    """One command: files (globs) with its flags; classes, or bases, whose fields are flags; files of their types."""
 
     files: tuple[str, ...]
     classes: tuple[str, ...] = ()
@@ -49,7 +49,9 @@ PACKAGES = (
             ("vllm/engine/arg_utils.py", "vllm/entrypoints/*/cli_args.py"), ("FrontendArgs", "BaseFrontendArgs"),
             ("vllm/config/*.py", "vllm/engine/arg_utils.py", "vllm/entrypoints/*/cli_args.py"),
         ),
-        "bench": Program(("vllm/benchmarks/serve.py", "vllm/benchmarks/datasets.py", "vllm/benchmarks/datasets/datasets.py")),
+        "bench": Program(
+            ("vllm/benchmarks/serve.py", "vllm/benchmarks/datasets.py", "vllm/benchmarks/datasets/datasets.py")
+        ),
     }),
     Package("sglang", "Apache-2.0", {
         "serve": Program(
@@ -60,7 +62,9 @@ PACKAGES = (
     }),
     Package("sglang_router", "Apache-2.0", {"router": Program(("sglang_router/router_args.py",))}),
     Package("ai_dynamo", "Apache-2.0", {
-        "frontend": Program(("dynamo/frontend/frontend_args.py", f"{DYNAMO}router_args.py", f"{DYNAMO}kv_router_args.py")),
+        "frontend": Program(
+            ("dynamo/frontend/frontend_args.py", f"{DYNAMO}router_args.py", f"{DYNAMO}kv_router_args.py")
+        ),
         "vllm": Program(("dynamo/vllm/backend_args.py", *RUNTIME)),
         "sglang": Program(("dynamo/sglang/backend_args.py", *RUNTIME)),
         "trtllm": Program(("dynamo/trtllm/backend_args.py", *RUNTIME)),
@@ -96,7 +100,7 @@ def table(folder: Path, package: Package, version: str) -> str:
     found = {name: collect(folder, program) for name, program in package.programs.items()}
     content = {
         "package": package.name.replace("_", "-"), "version": version, "licence": package.licence,
-        "source": f"names of flags in {package.name.replace('_', '-')} {version} of PyPI, by benchmarks/launch_flags.py",
+        "source": f"names of flags in {package.name} {version} of PyPI, by benchmarks/launch_flags.py",
         "programs": {name: sorted(one.flags) for name, one in found.items()},
         "choices": {name: dict(sorted(one.choices.items())) for name, one in found.items() if one.choices},
     }  # fmt: skip
@@ -117,7 +121,8 @@ def collect(folder: Path, program: Program) -> Found:
     booleans = {
         node.target.id
         for tree in trees(folder, program.types) for node in ast.walk(tree)
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and "bool" in ast.unparse(node.annotation)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+        and "bool" in ast.unparse(node.annotation)
     }  # fmt: skip
     named = {flag for flag in found.flags if flag[2:].replace("-", "_") in booleans}
     found.flags |= {f"--no-{flag[2:]}" for flag in named}
@@ -135,7 +140,8 @@ def of_call(call: ast.Call, found: Found) -> None:
     """Flags among the arguments of `add_argument`, `CLIParameter(name=...)` and the like, with literal choices."""
     keywords = {k.arg: k.value for k in call.keywords if k.arg is not None}
     name = keywords.get("name")
-    named = [keywords.get("flag_name"), keywords.get("negative"), *(name.elts if isinstance(name, ast.Tuple) else [name])]
+    names = name.elts if isinstance(name, ast.Tuple) else [name]
+    named = [keywords.get("flag_name"), keywords.get("negative"), *names]
     flags = [flag for node in (*call.args, *named) if (flag := text(node)) and FLAG.fullmatch(flag)]
     found.flags |= set(flags)
     action = keywords.get("action")
@@ -148,7 +154,7 @@ def of_call(call: ast.Call, found: Found) -> None:
 
 
 def of_class(node: ast.ClassDef, found: Found) -> None:
-    """Fields of a class of settings as flags; under a name or with aliases that its annotation states, none if it says no_cli."""
+    """Fields of a class of settings as flags, by the name and aliases that the annotation states; none for no_cli."""
     for item in node.body:
         if not (isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)):
             continue

@@ -19,7 +19,9 @@ def launch(
     rank: Annotated[
         int | None, typer.Option(help="Which run, as in the table of the search (default: the recommended).", min=1)
     ] = None,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder (default: `launch` beside the result).")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder (default: `launch` beside the result).")
+    ] = None,
 ) -> None:
     """Write launch files for vLLM, SGLang, TensorRT-LLM, NVIDIA Dynamo and llm-d, and bench.sh.
 

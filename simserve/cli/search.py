@@ -134,7 +134,11 @@ def _search(
 
 
 def store(
-    console: Console, result: SearchResult, folder: Path | None, json_out: str | None, workload: RequestSet | None = None
+    console: Console,
+    result: SearchResult,
+    folder: Path | None,
+    json_out: str | None,
+    workload: RequestSet | None = None,
 ) -> None:
     """Save to the folder, and the JSON document to where it was asked for."""
     from simserve.report.document import document

@@ -25,7 +25,7 @@ LAUNCH = "launch"  # the folder of launch files beside a result
 def save(result: SearchResult, folder: Path, *, workload: RequestSet | None = None) -> list[Path]:
     """Write result.json, runs.csv, provenance.json, launch.sh, launch/ and, with plotly, pareto.html; their paths.
 
-    workload: the simulated requests, for launch/requests.jsonl; without them launch/bench.sh says that they are missing.
+    workload: the simulated requests, for launch/requests.jsonl; without them launch/bench.sh says that they miss.
     """
     content = document(result)
     files = {

@@ -1,6 +1,7 @@
 """Files and commands that start a simulated configuration on real machines; one module per target.
 
-Names of flags are checked against tables of the frameworks' own (`names.py`); what a framework cannot be told is a remark.
+Names of flags are checked against tables of the frameworks' own (`names.py`); what a framework cannot be told is a
+remark.
 """
 
 from simserve.report.launch.folder import FRAMEWORKS, launch_files, launch_lines, launch_script

@@ -40,7 +40,7 @@ def bench_script(model: Served, run: Outcome, provenance: Mapping[str, Any], req
     for name in TOOLS:
         command, remarks = commands[name]
         lines += [f"{name})", *(f"  {line}" for line in comments(remarks))]
-        lines += [f"  {command}"] if command else ['  echo "not possible, see the comments in bench.sh" >&2', "  exit 2"]
+        lines += [f"  {command}"] if command else ['  echo "not possible, see bench.sh" >&2', "  exit 2"]
         lines.append("  ;;")
     lines += ["*)", '  echo "usage: bench.sh [vllm|aiperf|sglang] [URL]" >&2', "  exit 2", "  ;;", "esac"]
     return "\n".join(lines) + "\n"
@@ -65,7 +65,7 @@ def _about(spec: Mapping[str, Any], requests: Requests | None, count: int, seed:
     """Comments on what is reproduced and how well."""
     texts = [f"plays the simulated workload, {count} requests (seed {seed}): sh bench.sh [vllm|aiperf|sglang] [URL]"]
     if requests is None:
-        texts.append(f"{_NO_FILE}: there are too many, or their trace was not found; `simserve launch` beside the trace writes it")
+        texts.append(f"{_NO_FILE}: too many, or the trace was not found; `simserve launch` beside it writes them")
     else:
         texts.append(f"{FILE}: one simulated request per line, its time, its lengths, and which blocks prompts share")
         texts.append("the server sees random tokens of those lengths; outputs run to their length (ignore_eos)")
@@ -84,7 +84,8 @@ def _vllm(model: Served, requests: Requests | None, count: int, seed: int) -> tu
     for flag, value in (("--backend", "openai"), ("--endpoint", "/v1/completions"), ("--model", model.target),
                         ("--dataset-name", "timed_trace"), ("--dataset-path", FILE),
                         ("--timed-trace-chunk-hash-size", requests.block_tokens),
-                        ("--timed-trace-sec-multiplier", 0.001), ("--num-prompts", count), ("--seed", seed)):  # fmt: skip
+                        ("--timed-trace-sec-multiplier", 0.001), ("--num-prompts", count),
+                        ("--seed", seed)):  # fmt: skip
         command.add(flag, value)
     if requests.concurrency is not None:
         command.add("--no-self-timed")
@@ -126,14 +127,16 @@ def _sglang(
         return "", ["SGLang's benchmark does not take the lengths of a trace: use vllm or aiperf"]
     command = Command(known("sglang"), "bench", ("python", "-m", "sglang.benchmark.serving"))
     remarks = [f"SGLang {command.known.version}; drawn anew, not the simulated requests"]
-    (prompt, low, same), (output, low_out, same_out) = (_lengths(spec[key]) for key in ("prompt_tokens", "output_tokens"))
+    prompt, low, same = _lengths(spec["prompt_tokens"])
+    output, low_out, same_out = _lengths(spec["output_tokens"])
     ratio = min(low / prompt, low_out / output)
     for flag, value in (("--backend", "sglang-oai"), ("--model", model.target), ("--dataset-name", "random-ids"),
                         ("--random-input-len", prompt), ("--random-output-len", output),
-                        ("--random-range-ratio", f"{ratio:.4g}"), ("--num-prompts", count), ("--seed", seed)):  # fmt: skip
+                        ("--random-range-ratio", f"{ratio:.4g}"), ("--num-prompts", count),
+                        ("--seed", seed)):  # fmt: skip
         command.add(flag, value)
     if not (same and same_out and abs(low / prompt - low_out / output) < 1e-3):
-        remarks.append("lengths are uniform here, with one ratio of the least to the most for both; simulated otherwise")
+        remarks.append("lengths are uniform here, one ratio of least to most for both; simulated otherwise")
     if arrivals["kind"] == "closed_loop":
         command.add("--max-concurrency", arrivals["concurrency"])
     else:

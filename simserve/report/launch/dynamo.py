@@ -1,8 +1,9 @@
 """NVIDIA Dynamo: a DynamoGraphDeployment (nvidia.com/v1beta1) of a frontend and a component per pool.
 
-Checked: flags of the frontend and the workers against ai-dynamo 1.6.1 of PyPI, those of the engines against the versions that
-it pins (vLLM 0.31.0, SGLang 0.5.21; TensorRT-LLM's keys against 1.3.0rc27, it pins 1.3.0rc29); the fields of the resource
-against the public examples of the repository (`examples/backends/*/deploy/v1beta1`). Nothing was applied to a cluster.
+Checked: flags of the frontend and the workers against ai-dynamo 1.6.1 of PyPI, those of the engines against the
+versions that it pins (vLLM 0.31.0, SGLang 0.5.21; TensorRT-LLM's keys against 1.3.0rc27, it pins 1.3.0rc29); the fields of the
+resource against the public examples of the repository (`examples/backends/*/deploy/v1beta1`). Nothing was applied to a
+cluster.
 """
 
 from __future__ import annotations
@@ -21,15 +22,20 @@ if TYPE_CHECKING:
     from simserve.spec.deployment import DeploymentSpec
 
 ENGINES = {"vllm": ("vllm", "0.31.0"), "sglang": ("sglang", "0.5.21"), "trtllm": ("tensorrt_llm", "1.3.0rc27")}
+PINNED = {"vllm": "0.31.0", "sglang": "0.5.21", "trtllm": "1.3.0rc29"}  # by ai-dynamo 1.6.1 [known]
 IMAGES = {"vllm": "vllm-runtime", "sglang": "sglang-runtime", "trtllm": "tensorrtllm-runtime"}
-ROUTERS = {"round_robin": "round-robin", "random": "random", "power_of_two": "power-of-two", "least_loaded": "least-loaded"}
+ROUTERS = {
+    "round_robin": "round-robin", "random": "random", "power_of_two": "power-of-two", "least_loaded": "least-loaded",
+}  # fmt: skip
 _SECRET = "hf-token-secret"
 _ENGINE_FILE = "/etc/simserve/{}.yaml"
 _KV = ("kv", "kv, which predicts what each worker holds from what it sent there")
 _NEAREST = {
     "prefix_affinity": _KV,
     "least_kv": _KV,
-    "session_affinity": ("round-robin", "round-robin with --router-session-affinity-ttl-secs; clients name their session"),
+    "session_affinity": (
+        "round-robin", "round-robin with --router-session-affinity-ttl-secs; clients name their session",
+    ),
 }
 
 
@@ -144,7 +150,7 @@ def remarks(model: Served, run: Outcome) -> list[str]:
     own, d = simulated_as(run.deployment), run.deployment
     engine = engine_table(own)
     texts = [
-        f"NVIDIA Dynamo {table().version}, whose workers are {TITLES[own]} {engine.version}: kubectl apply -f dynamo.yaml",
+        f"NVIDIA Dynamo {table().version}, whose workers are {TITLES[own]} {PINNED[own]}: kubectl apply -f dynamo.yaml",
         f"the secret {_SECRET} holds HF_TOKEN; the tag of the image was not checked",
     ]  # fmt: skip
     routers = set()
@@ -156,7 +162,8 @@ def remarks(model: Served, run: Outcome) -> list[str]:
     for router in sorted(routers & set(_NEAREST)):
         texts.append(f"simulated router {router}: the nearest is --router-mode {_NEAREST[router][1]}")
     if len(routers) > 1:
-        texts.append(f"simulated with the routers {' and '.join(sorted(routers))}; the frontend has one mode for both pools")
+        both = " and ".join(sorted(routers))
+        texts.append(f"simulated with the routers {both}; the frontend has one mode for both pools")
     texts.append(model.remark)
     if not all(e.async_scheduling for _, e in d.engines()):
         texts.append("steps are scheduled one after another, as simulated; the engine would overlap them by itself")

@@ -96,7 +96,7 @@ def weights_remark(engine: str, deployment: DeploymentSpec, target: str, online:
     elif d.dtype not in (stored, "bf16", "fp16") and d.dtype in online:
         flag = online[d.dtype]
     elif d.dtype not in (stored, "bf16", "fp16"):
-        text = f"simulated with weights in {d.dtype}: serve a checkpoint quantised so, {TITLES[engine]} does not do it here"
+        text = f"simulated with weights in {d.dtype}: serve a checkpoint that is quantised so"
     elif stored not in (d.dtype, "bf16", "fp16"):
         text = f"simulated with weights in {d.dtype}; the checkpoint's are {stored}"
     if d.moe_dtype not in (None, d.dtype, stored_moe):
@@ -111,8 +111,8 @@ def simulated_remarks(engine: str, run: Outcome, table: Known) -> list[str]:
     remarks = [f"the flags are those of {TITLES[engine]} {table.version}"]
     if own != engine:
         remarks.append(
-            f"simulated was {TITLES[own]}: this is the nearest that {TITLES[engine]} can be set to, with a scheduler and "
-            "kernels of its own; its numbers will differ"
+            f"simulated was {TITLES[own]}: this is the nearest that {TITLES[engine]} can be set to, with a scheduler "
+            "and kernels of its own; its numbers will differ"
         )
     elif d.engine_version and d.engine_version != table.version:
         remarks.append(f"simulated as {TITLES[own]} {d.engine_version}; check the flags against it")
@@ -139,7 +139,7 @@ def knob_remarks(deployment: DeploymentSpec, expressed: frozenset[str] = frozens
             f"simulated offload: eviction {d.offload.eviction}, blocks kept {d.offload.retention_s:g} s; not set here"
         )
     if d.num_speculative_tokens:
-        remarks.append(f"simulated with drafted tokens accepted at a rate of {d.acceptance_rate:g}; compare with the measured one")
+        remarks.append(f"simulated with drafted tokens accepted at a rate of {d.acceptance_rate:g}")
     if d.inter_node_link is not None:
         remarks.append(f"simulated with {d.inter_node_link} between nodes")
     return remarks
@@ -148,7 +148,8 @@ def knob_remarks(deployment: DeploymentSpec, expressed: frozenset[str] = frozens
 def synchronous_remark(engine: str, flag: str) -> str:
     """Why scheduling ahead is turned off."""
     return (
-        f"{flag}: simulated is one step after another; {_ASYNC[engine]} scheduling with the step before unless told not to"
+        f"{flag}: simulated is one step after another; {_ASYNC[engine]} scheduling with the step before unless told "
+        "not to"
     )
 
 

@@ -1,7 +1,8 @@
 """llm-d: values of the chart llm-d-modelservice (the servers) and of its router (InferencePool and endpoint picker).
 
-Checked by name against the public charts and guides that `flags/llm_d-0.10.yaml` names, vLLM's flags against vLLM of PyPI;
-rendered by no Helm and applied to no cluster. llm-d serves vLLM: of another framework it is the nearest, with a remark.
+Checked by name against the public charts and guides that `flags/llm_d-0.10.yaml` names, vLLM's flags against vLLM of
+PyPI; rendered by no Helm and applied to no cluster. llm-d serves vLLM: of another framework it is the nearest, with a
+remark.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ OF_THE_CHART = ("--tensor-parallel-size", "--data-parallel-size")  # set by `par
 _PICKED_BY = {
     "random": (), "round_robin": (), "least_loaded": ("active-request-scorer",),
     "power_of_two": ("active-request-scorer",), "least_kv": ("kv-cache-utilization-scorer",),
-    "prefix_affinity": ("prefix-cache-scorer", "active-request-scorer"), "session_affinity": ("session-affinity-scorer",),
+    "prefix_affinity": ("prefix-cache-scorer", "active-request-scorer"),
+    "session_affinity": ("session-affinity-scorer",),
 }  # fmt: skip
 _ROUTER_REMARKS = {
     "round_robin": "simulated router round_robin: llm-d has no turns, a random endpoint is the nearest",
-    "power_of_two": "simulated router power_of_two: llm-d looks at all endpoints and takes the one with fewest requests",
-    "prefix_affinity": "simulated router prefix_affinity: llm-d weighs what an endpoint has cached against its requests",
-    "session_affinity": "simulated router session_affinity: clients keep the session cookie or header of llm-d's scorer",
+    "power_of_two": "simulated router power_of_two: llm-d takes the endpoint with fewest requests of all",
+    "prefix_affinity": "simulated router prefix_affinity: llm-d weighs what an endpoint has cached and its load",
+    "session_affinity": "simulated router session_affinity: clients keep the session that llm-d's scorer gives",
 }
 
 
@@ -107,7 +109,8 @@ def router(run: Outcome, label: dict[str, str]) -> dict[str, Any]:
     }  # fmt: skip
     return {"router": {
         "epp": {
-            "replicas": 1, "pluginsConfigFile": "simserve.yaml", "pluginsCustomConfig": {"simserve.yaml": yaml_text(config)},
+            "replicas": 1, "pluginsConfigFile": "simserve.yaml",
+            "pluginsCustomConfig": {"simserve.yaml": yaml_text(config)},
         },
         "modelServers": {"matchLabels": dict(label)},
     }}  # fmt: skip
@@ -138,23 +141,25 @@ def picker(run: Outcome) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 def remarks(model: Served, run: Outcome) -> list[str]:
     """Comments on what differs from the simulation."""
     texts = [
-        "values of the chart llm-d-modelservice 0.4: helm install NAME llm-d-modelservice/llm-d-modelservice -f this file, "
-        "and llm-d's router chart with llm-d-router.yaml; neither was rendered here",
+        "values of the chart llm-d-modelservice 0.4: helm install NAME llm-d-modelservice/llm-d-modelservice -f this "
+        "file, and llm-d's router chart with llm-d-router.yaml; neither was rendered here",
         "the image has to have NIXL for pools; modelArtifacts.size is that of the weights' volume",
     ]
     for name, pool in pools(run):
         d = pool.deployment
-        texts.append(f"{name or 'decode'}: {d.gpus_per_replica} {d.gpu} for each of {d.replicas} replicas; a nodeSelector "
-                     "has to see to the type")  # fmt: skip
+        texts.append(
+            f"{name or 'decode'}: {d.gpus_per_replica} {d.gpu} for each of {d.replicas} replicas; a nodeSelector has "
+            "to see to the type"
+        )
         texts.append(_ROUTER_REMARKS.get(d.router, ""))
         if d.gpus_per_replica != d.tensor_parallel_size * d.data_parallel_size:
-            texts.append(f"the chart asks for tensor x data GPUs; each server of {name or 'decode'} needs {d.gpus_per_replica}")
+            texts.append(f"the chart asks for tensor x data GPUs; each server here needs {d.gpus_per_replica}")
         if _nodes(pool) > 1 and d.data_parallel_size == 1:
             texts.append("one server over several nodes: the chart's LeaderWorkerSet spreads data-parallel ranks only")
         if d.scheduler != "vllm":
             texts.append(f"simulated with the scheduler {d.scheduler!r}, which `vllm serve` does not have")
         if d.moe_tensor_parallel_size is not None:
-            texts.append(f"simulated with each expert split over {d.moe_tensor_parallel_size} ranks; vLLM has no flag for it")
+            texts.append(f"simulated with each expert split over {d.moe_tensor_parallel_size} ranks; vLLM has no flag")
         expressed = vllm.EXPRESSED if d.scheduler == "vllm" else frozenset()
         texts += [*vllm.engine(model, pool).remarks, *knob_remarks(d, expressed)]
     texts.append(model.remark)

@@ -1,7 +1,7 @@
 """Flags that a version of a framework knows: tables in `flags/`, and commands that take no others.
 
-`flags/<package>-<version>.yaml` holds names, made by `benchmarks/launch_flags.py` from the package itself, or by hand from
-the source that it states where PyPI has no package (TensorRT-LLM, llm-d).
+`flags/<package>-<version>.yaml` holds names, made by `benchmarks/launch_flags.py` from the package itself, or by hand
+from the source that it states where PyPI has no package (TensorRT-LLM, llm-d).
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Command:
         if flag in self.known.programs[self.program] and (allowed is None or set(texts) <= set(allowed)):
             self.words += [flag, *texts]
             return True
-        self.remark(f"simulated with {' '.join([flag, *texts])}, which {self.known.package} {self.known.version} does not have")
+        asked = " ".join([flag, *texts])
+        self.remark(f"simulated with {asked}, which {self.known.package} {self.known.version} does not have")
         return False
 
     def has(self, flag: str) -> bool:

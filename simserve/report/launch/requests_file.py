@@ -2,13 +2,13 @@
 
     timestamp      ms from the first request's time on
     input_length, output_length   tokens
-    hash_ids       one id per block of `block_tokens` tokens, the last one partial; equal ids are equal tokens after an equal
-                   prefix
-    session_id, delay   with sessions, as AIPerf reads them: a later turn has its new tokens alone, and the ms after the end
-                   of the turn before (AIPerf puts prompts and answers so far in front)
+    hash_ids       one id per block of `block_tokens` tokens, the last one partial; equal ids are equal tokens after an
+                   equal prefix
+    session_id, delay   with sessions, as AIPerf reads them: a later turn has its new tokens alone, and the ms after the
+                   end of the turn before (AIPerf puts prompts and answers so far in front)
 
-Block ids are exact to whole blocks: prompts that share n tokens share n // block_tokens ids, which is what a prefix cache
-of such blocks can use.
+Block ids are exact to whole blocks: prompts that share n tokens share n // block_tokens ids, which is what a prefix
+cache of such blocks can use.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Block = tuple[tuple[int, int, int], ...]  # (content id, offset in it, tokens) o
 
 @dataclass(frozen=True)
 class Requests:
-    """The file: its lines; tokens of a block; whether there are sessions; requests in flight of a closed loop, or None."""
+    """The file: lines, tokens of a block, whether there are sessions, requests in flight of a closed loop or None."""
 
     lines: list[str]
     block_tokens: int
@@ -46,7 +46,7 @@ class Requests:
 
 
 def requests_of(workload: RequestSet, block_size: int) -> Requests | None:
-    """The requests as lines; None for more than `MOST`. block_size: of the engine's KV cache, the finest that matters."""
+    """The requests as lines, None for more than `MOST`; block_size: of the KV cache, the finest that matters."""
     if len(workload) > MOST:
         return None
     size = WHOLE if workload.content is None else _block_tokens(workload, block_size)

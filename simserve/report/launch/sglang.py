@@ -1,6 +1,8 @@
-"""`python -m sglang.launch_server` for each server, and `sglang_router` in front. Flags checked: SGLang 0.5.21 and 0.5.23,
-sglang-router 0.3.2 of PyPI; not run. With attention data parallelism SGLang divides limits among the ranks, so those of all
-ranks are set, and multiplies the conservativeness by 0.3 [known].
+"""`python -m sglang.launch_server` for each server, and `sglang_router` in front.
+
+Flags checked: SGLang 0.5.21 and 0.5.23, sglang-router 0.3.2 of PyPI (the router parsed its command); not run. With
+attention data parallelism SGLang divides limits among the ranks, so those of all ranks are set, and it
+multiplies the conservativeness by 0.3 [known].
 """
 
 from __future__ import annotations
@@ -133,7 +135,7 @@ def _limits(command: Command, d: DeploymentSpec) -> None:
 
 
 def _memory(command: Command, run: Outcome) -> None:
-    """The share of memory where SGLang was simulated; tokens of the KV pool where another was, or where they were given."""
+    """The share of memory where SGLang was simulated; the KV pool's tokens where another was, or if given."""
     d = run.deployment
     own = simulated_as(d) == "sglang"
     if own:
@@ -141,7 +143,7 @@ def _memory(command: Command, run: Outcome) -> None:
         command.add("--cuda-graph-max-bs-decode", max_graph_tokens(d))
     if d.num_gpu_blocks is not None or not own:
         command.add("--max-total-tokens", rank_tokens(run))
-        command.remark("--max-total-tokens is the simulated KV cache of a rank; SGLang takes less if its memory holds less")
+        command.remark("--max-total-tokens is the simulated KV cache of a rank; less if SGLang's memory holds less")
 
 
 def _offload(command: Command, d: DeploymentSpec) -> None:
@@ -187,8 +189,9 @@ def _router(found: list[Server], count: int) -> str:
     """`sglang_router` over all servers, on port 9000 of the first node."""
     command = Command(known("sglang_router"), "router")
     urls = [f"http://{address(server, count)}" for server in found]
-    prefill = [(url, server) for url, server in zip(urls, found, strict=True) if server.pool and server.pool != "decode"]
-    decode = [url for url, server in zip(urls, found, strict=True) if server.pool == "decode"]
+    pairs = list(zip(urls, found, strict=True))
+    prefill = [(url, server) for url, server in pairs if server.pool and server.pool != "decode"]
+    decode = [url for url, server in pairs if server.pool == "decode"]
     words: list[str] = []
     if prefill:
         command.add("--pd-disaggregation")
@@ -217,9 +220,10 @@ def policy(d: DeploymentSpec) -> tuple[str, str]:
 
 def remarks(model: Served, run: Outcome) -> list[str]:
     """Comments on what differs from the simulation."""
-    texts = [] if run.num_gpus == run.deployment.gpus_per_replica else [
-        f"clients talk to port {ROUTER_PORT} of the first node, where sglang_router {known('sglang_router').version} listens"
-    ]  # fmt: skip
+    texts: list[str] = []
+    if run.num_gpus > run.deployment.gpus_per_replica:
+        version = known("sglang_router").version
+        texts.append(f"clients talk to port {ROUTER_PORT} of the first node, where sglang_router {version} listens")
     for name, pool in pools(run):
         d = pool.deployment
         if d.scheduler != "sglang":
@@ -232,7 +236,7 @@ def remarks(model: Served, run: Outcome) -> list[str]:
                 f"multiplies --schedule-conservativeness by {DP_CONSERVATIVENESS}"
             )
         if name == "decode" and d.enable_prefix_caching:
-            texts.append("SGLang's decode servers keep no prefixes unless --disaggregation-decode-enable-radix-cache is given")
+            texts.append("decode servers keep no prefixes unless --disaggregation-decode-enable-radix-cache is given")
         texts += [*engine(model, pool).remarks, *knob_remarks(d, EXPRESSED if d.scheduler == "sglang" else frozenset())]
     texts.append(model.remark)
     if not all(d.async_scheduling for _, d in run.deployment.engines()):

@@ -39,6 +39,7 @@ EXPRESSED = frozenset({
 ROUTERS = {"round_robin": "round_robin", "least_loaded": "load_balancing"}
 _NEAREST = {"prefix_affinity": "kv_cache_aware", "least_kv": "load_balancing", "power_of_two": "load_balancing"}
 _FOLDER = "cd \"$(dirname \"$0\")\""
+DEFAULT_BLOCK = 32  # tokens_per_block [known]
 DISAGGREGATED = "trtllm-disaggregated.yaml"
 
 
@@ -49,7 +50,7 @@ def files(model: Served, run: Outcome) -> dict[str, str]:
     for name, pool in pools(run):
         found[_file(name)] = yaml_text(llm_args(pool, name))
     if run.pools:
-        found[DISAGGREGATED] = yaml_text(_disaggregated(run), ["served by: trtllm-serve disaggregated -c " + DISAGGREGATED])
+        found[DISAGGREGATED] = yaml_text(_disaggregated(run), [f"for trtllm-serve disaggregated -c {DISAGGREGATED}"])
     return found
 
 
@@ -112,7 +113,7 @@ def _kv_cache(run: Outcome) -> dict[str, Any]:
     own = simulated_as(d) == "trtllm"
     cache: dict[str, Any] = {
         "enable_block_reuse": d.enable_prefix_caching,
-        "tokens_per_block": d.block_size,
+        "tokens_per_block": d.block_size if _is_block(d.block_size) else DEFAULT_BLOCK,
         "dtype": "fp8" if d.kv_cache_dtype == "fp8" else "auto",
     }
     if own:
@@ -124,6 +125,11 @@ def _kv_cache(run: Outcome) -> dict[str, Any]:
     return cache
 
 
+def _is_block(size: int) -> bool:
+    """Powers of two above one [known]."""
+    return size > 1 and not size & (size - 1)
+
+
 def _file(pool: str) -> str:
     return f"trtllm-{pool or 'engine'}.yaml"
 
@@ -133,7 +139,8 @@ def _nodes(model: Served, run: Outcome) -> list[list[str]]:
     found = servers(run)
     nodes: list[list[str]] = [[] for _ in range(node_count(found))]
     for server in found:
-        words = ["trtllm-serve", model.target, "--host", "0.0.0.0", "--port", str(server.port), "--config", _file(server.pool)]
+        words = ["trtllm-serve", model.target, "--host", "0.0.0.0", "--port", str(server.port)]
+        words += ["--config", _file(server.pool)]
         nodes[server.node].append(server.visible + shlex.join(words))
         for node in range(server.node + 1, server.node + server.nodes):
             nodes[node].append(f": # the rest of port {server.port}")
@@ -171,7 +178,7 @@ def remarks(model: Served, run: Outcome) -> list[str]:
         if name:
             texts.append(router(pool.deployment)[1])
     if run.pools:
-        texts.append(f"clients talk to port {ROUTER_PORT}; in {DISAGGREGATED} put addresses for node0, node1, ... if there are any")
+        texts.append(f"clients talk to port {ROUTER_PORT}; in {DISAGGREGATED} put the addresses of node0, node1, ...")
         if any(d.async_scheduling for name, d in run.deployment.engines() if name != "decode"):
             texts.append("simulated with scheduling ahead in the prefill pool, which context servers do not have")
     texts.append(model.remark)
@@ -196,17 +203,19 @@ def engine_remarks(model: Served, pool: Outcome) -> list[str]:
         texts.append(f"simulated with the scheduler {d.scheduler!r}, which TensorRT-LLM does not have")
     if d.data_parallel_size > 1 and d.tensor_parallel_size > 1:
         texts.append(
-            f"simulated with {d.data_parallel_size} attention groups of {d.tensor_parallel_size} ranks; enable_attention_dp "
-            f"makes every one of {stage_ranks(d)} ranks a group"
+            f"simulated with {d.data_parallel_size} attention groups of {d.tensor_parallel_size} ranks; "
+            f"enable_attention_dp makes every one of {stage_ranks(d)} ranks a group"
         )
+    if not _is_block(d.block_size):
+        texts.append(f"simulated with blocks of {d.block_size} tokens; TensorRT-LLM's are powers of two above one")
     if d.decode_context_parallel_size > 1:
-        texts.append(f"simulated with decode context parallelism over {d.decode_context_parallel_size} ranks, not set here")
+        texts.append(f"simulated with decode context parallelism over {d.decode_context_parallel_size} ranks; not set")
     if d.data_parallel_size > 1 and d.all2all_backend != "allgather_reducescatter":
         texts.append(f"simulated with the exchange {d.all2all_backend}; TensorRT-LLM chooses its own")
     if d.offload is not None and d.offload.ssd_gib:
         texts.append("the SSD tier of the simulated offload is kv_cache_config.disk_cache_size, not set here")
     if d.num_gpu_blocks is not None or simulated_as(d) != "trtllm":
-        texts.append("kv_cache_config.max_tokens is the simulated KV cache of a rank; it is less if its memory holds less")
+        texts.append("kv_cache_config.max_tokens is the simulated KV cache of a rank; less if the memory holds less")
     texts.append(weights_remark("trtllm", d, model.target, {})[1])
     return [*texts, *knob_remarks(d, EXPRESSED if d.scheduler == "trtllm" else frozenset())]
 

@@ -1,4 +1,7 @@
-"""`vllm serve` for each server of a deployment; pools hand KV over by NIXL. Flags checked: vLLM 0.19 to 0.33 of PyPI."""
+"""`vllm serve` for each server of a deployment; pools hand KV over by NIXL.
+
+Flags checked: vLLM 0.19.0, 0.24.0, 0.31.0 and 0.33.0 of PyPI, by name; no server was started.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from simserve.report.launch.framework import (
     flags_for,
     knob_remarks,
     memory_share,
+    rank_tokens,
     simulated_as,
     simulated_remarks,
     synchronous_remark,
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from simserve.spec.deployment import DeploymentSpec
 
 SIDE_PORT = 5600
+BLOCK = 16  # tokens; FlashAttention takes multiples of it [known]
 NIXL = '{"kv_connector":"NixlConnector","kv_role":"kv_both"}'
 EXPRESSED = frozenset({"policy", "long_prefill_token_threshold", "scheduler_reserve_full_isl", "watermark"})
 _TORCH_DTYPE = {"fp16": "float16"}  # all others compute what is not quantised in bfloat16
@@ -82,7 +87,10 @@ def engine(model: Served, run: Outcome, table: Known | None = None) -> Command:
     command.add("--max-num-batched-tokens", d.max_num_batched_tokens)
     command.add("--max-num-seqs", d.max_num_seqs)
     _memory(command, run)
-    command.add("--block-size", d.block_size)
+    if _is_block(d):
+        command.add("--block-size", d.block_size)
+    else:
+        command.remark(f"simulated with blocks of {d.block_size} tokens; vLLM's are multiples of {BLOCK}")
     command.add("--dtype", _TORCH_DTYPE.get(d.dtype, "bfloat16"))
     quantization, text = weights_remark("vllm", d, model.target, _ONLINE)
     if quantization:
@@ -120,8 +128,14 @@ def _blocks(command: Command, run: Outcome) -> None:
     if d.num_gpu_blocks is not None:
         command.add("--num-gpu-blocks-override", d.num_gpu_blocks)
     elif simulated_as(d) != "vllm":
-        command.add("--num-gpu-blocks-override", (run.num_gpu_blocks - 1) // d.data_parallel_size + 1)
+        size = d.kv_block_tokens if _is_block(d) else d.kv_block_tokens // d.block_size * BLOCK
+        command.add("--num-gpu-blocks-override", rank_tokens(run) // size + 1)
         command.remark("--num-gpu-blocks-override is the simulated KV cache, whatever memory there is")
+
+
+def _is_block(d: DeploymentSpec) -> bool:
+    """Whether the attention kernels take blocks of that size; vLLM's own is believed."""
+    return simulated_as(d) == "vllm" or d.block_size % BLOCK == 0
 
 
 def _scheduler(command: Command, d: DeploymentSpec) -> None:
@@ -208,7 +222,8 @@ def _differences(pool: Outcome) -> list[str]:
         lines.append(_RANKS_ON_NODES if d.data_parallel_size > 1 else _MANY_NODES)
     if d.moe_tensor_parallel_size is not None:
         lines.append(
-            f"simulated with each expert split over {d.moe_tensor_parallel_size} ranks, for which `vllm serve` has no flag"
+            f"simulated with each expert split over {d.moe_tensor_parallel_size} ranks, for which `vllm serve` has no "
+            "flag"
         )
     if d.scheduler != "vllm":
         lines.append(f"simulated with the scheduler {d.scheduler!r}, which `vllm serve` does not have")
