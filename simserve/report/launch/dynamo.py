@@ -1,9 +1,9 @@
 """NVIDIA Dynamo: a DynamoGraphDeployment (nvidia.com/v1beta1) of a frontend and a component per pool.
 
-Checked: flags of the frontend and the workers against ai-dynamo 1.6.1 of PyPI, those of the engines against the
-versions that it pins (vLLM 0.31.0, SGLang 0.5.21; TensorRT-LLM's keys against 1.3.0rc27, it pins 1.3.0rc29); the fields of the
-resource against the public examples of the repository (`examples/backends/*/deploy/v1beta1`). Nothing was applied to a
-cluster.
+Checked: flags of the frontend (its own parser took them) and the workers against ai-dynamo 1.6.1 of PyPI, those of the
+engines against the versions that it pins (vLLM 0.31.0, SGLang 0.5.21; TensorRT-LLM's keys against 1.3.0rc27, it pins
+1.3.0rc29); the fields of the resource against the public examples of the repository
+(`examples/backends/*/deploy/v1beta1`). Nothing was applied to a cluster.
 """
 
 from __future__ import annotations
