@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,7 @@ def command(text: str, tool: str) -> dict[str, str]:
     """Flag -> value of one tool's command."""
     line = next(line for line in text.splitlines() if line.strip().startswith(tool))
     words = [*shlex.split(line), ""]
-    pairs = zip(words, words[1:], strict=False)
-    return {w: ("" if n.startswith("--") else n) for w, n in pairs if w.startswith("--")}
+    return {w: ("" if n.startswith("--") else n) for w, n in pairwise(words) if w.startswith("--")}
 
 
 def test_rows_without_anything_shared() -> None:
@@ -78,7 +78,7 @@ def test_rows_without_anything_shared() -> None:
 
 
 def test_shared_prefixes_are_equal_ids() -> None:
-    """A block ends where the shared piece does, if a power of two can; else it is the engine's own, and the rest is lost."""
+    """A block ends where the shared piece does, if a power of two can; else it is the engine's own."""
     found, size = rows(workload([((7, 64), (-1, 20)), ((7, 64), (-3, 40)), ((8, 64), (-5, 1))]))
 
     assert size == 64
@@ -96,7 +96,9 @@ def test_the_same_block_after_another_prefix_is_another_id() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 90)), min_size=1, max_size=4), min_size=3, max_size=3))
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 90)), min_size=1, max_size=4), min_size=3, max_size=3)
+)
 def test_ids_share_as_many_blocks_as_prompts_do(pieces: list[list[tuple[int, int]]]) -> None:
     """For any two prompts: equal ids are the whole blocks of their common prefix, and ids cover each prompt."""
     content = [tuple((name * 1000 + i, n) for i, (name, n) in enumerate(prompt)) for prompt in pieces]
@@ -142,7 +144,7 @@ def test_too_many_requests_are_not_written() -> None:
 
 
 def test_open_loop() -> None:
-    """Replayed by vLLM and AIPerf with the file's times; drawn anew by SGLang at the same rate between the same lengths."""
+    """Replayed by vLLM and AIPerf with the file's times; drawn anew by SGLang, at the same rate and lengths."""
     text = script(DRAWN)
     vllm, aiperf, sglang = (command(text, tool) for tool in ("vllm bench", "aiperf profile", "python -m sglang"))
 
@@ -170,7 +172,8 @@ def test_what_is_only_approximate_is_said() -> None:
     """Gamma arrivals and lognormal lengths in SGLang's benchmark; turns in vLLM's; classes in all."""
     lognormal = {"kind": "lognormal", "mean": 100, "std": 50}
     text = script({**DRAWN, "arrivals": {"kind": "gamma", "rate_rps": 3, "cv": 2}, "prompt_tokens": lognormal})
-    turns = script({**DRAWN, "sessions": {"turns": {"kind": "fixed", "value": 2}}, "classes": [{"name": "a", "share": 1}]})
+    sessions, classes = {"turns": {"kind": "fixed", "value": 2}}, [{"name": "a", "share": 1}]
+    turns = script({**DRAWN, "sessions": sessions, "classes": classes})
 
     assert "# arrivals are Poisson here, simulated were gamma" in text
     assert "simulated otherwise" in text
@@ -199,8 +202,9 @@ def test_every_flag_of_a_tool_is_one_of_the_named_version(kind: str, extra: dict
 
 @pytest.mark.parametrize(
     ("fields", "port"),
-    [({}, 8000), ({"replicas": 2}, 8000), ({"scheduler": "sglang", "replicas": 2}, 9000), ({"scheduler": "sglang"}, 8000)],
-)
+    [({}, 8000), ({"replicas": 2}, 8000), ({"scheduler": "sglang", "replicas": 2}, 9000),
+     ({"scheduler": "sglang"}, 8000)],
+)  # fmt: skip
 def test_requests_go_to_the_router_if_there_is_one(fields: dict[str, Any], port: int) -> None:
     """The address may be given as well."""
     assert f'URL="${{2:-http://127.0.0.1:{port}}}"' in script(DRAWN, **fields)
