@@ -30,6 +30,7 @@ class Program:
     files: tuple[str, ...]
     classes: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
+    values: tuple[tuple[str, str, str], ...] = ()  # (flag, file, constant with its choices: a list or a Literal)
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ PACKAGES = (
         "serve": Program(
             ("vllm/engine/arg_utils.py", "vllm/entrypoints/*/cli_args.py"), ("FrontendArgs", "BaseFrontendArgs"),
             ("vllm/config/*.py", "vllm/engine/arg_utils.py", "vllm/entrypoints/*/cli_args.py"),
+            (("--quantization", "vllm/model_executor/layers/quantization/__init__.py", "QuantizationMethods"),),
         ),
         "bench": Program(
             ("vllm/benchmarks/serve.py", "vllm/benchmarks/datasets.py", "vllm/benchmarks/datasets/datasets.py")
@@ -57,6 +59,11 @@ PACKAGES = (
         "serve": Program(
             ("sglang/srt/server_args.py", "sglang/srt/arg_groups/fields/*.py"),
             ("msgspec.Struct",),
+            values=(
+                ("--quantization", "sglang/srt/arg_groups/choices.py", "QUANTIZATION_CHOICES"),
+                ("--disaggregation-transfer-backend", "sglang/srt/arg_groups/choices.py",
+                 "DISAGG_TRANSFER_BACKEND_CHOICES"),
+            ),
         ),
         "bench": Program(("sglang/benchmark/serving.py",)),
     }),
@@ -124,9 +131,21 @@ def collect(folder: Path, program: Program) -> Found:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
         and "bool" in ast.unparse(node.annotation)
     }  # fmt: skip
+    for flag, file, name in program.values:
+        if flag in found.flags and (values := constant(folder, file, name)):
+            found.choices[flag] = values
     named = {flag for flag in found.flags if flag[2:].replace("-", "_") in booleans}
     found.flags |= {f"--no-{flag[2:]}" for flag in named}
     return found
+
+
+def constant(folder: Path, file: str, name: str) -> list[str]:
+    """The texts of a module's list, or `Literal[...]`, of that name."""
+    for tree in trees(folder, (file,)):
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and any(getattr(t, "id", "") == name for t in node.targets):
+                return literal(node.value) or literals(node.value)
+    return []
 
 
 def trees(folder: Path, globs: tuple[str, ...]) -> Iterator[ast.Module]:

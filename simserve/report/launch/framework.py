@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from simserve.report.launch.names import Known, known
@@ -86,11 +87,9 @@ def stage_ranks(deployment: DeploymentSpec) -> int:
 
 def weights_remark(engine: str, deployment: DeploymentSpec, target: str, online: dict[str, str]) -> tuple[str, str]:
     """(online quantisation to ask for or '', remark or '') that make the checkpoint what was simulated."""
-    from simserve.spec.model import checkpoint_formats, has_fp8_weights
-
-    stored, stored_moe = checkpoint_formats(target)
+    stored, stored_moe = _stored(target)
     d, flag, text = deployment, "", ""
-    if d.dtype.startswith("fp8") and (stored.startswith("fp8") or has_fp8_weights(target)):
+    if d.dtype.startswith("fp8") and stored.startswith("fp8"):
         if d.dtype != stored:
             text = f"simulated with weights in {d.dtype}; the checkpoint's are {stored}"
     elif d.dtype not in (stored, "bf16", "fp16") and d.dtype in online:
@@ -103,6 +102,14 @@ def weights_remark(engine: str, deployment: DeploymentSpec, target: str, online:
         text = f"{text}; " if text else ""
         text += f"simulated with experts in {d.moe_dtype}: serve a checkpoint whose experts are"
     return flag, text
+
+
+@lru_cache(maxsize=64)
+def _stored(target: str) -> tuple[str, str]:
+    """Formats of a checkpoint's weights and experts; asked for every run of a result."""
+    from simserve.spec.model import checkpoint_formats
+
+    return checkpoint_formats(target)
 
 
 def simulated_remarks(engine: str, run: Outcome, table: Known) -> list[str]:

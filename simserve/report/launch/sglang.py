@@ -162,8 +162,10 @@ def _nodes(model: Served, run: Outcome) -> list[list[str]]:
     found = servers(run)
     count = node_count(found)
     nodes: list[list[str]] = [[] for _ in range(count)]
+    engines = {name: engine(model, pool) for name, pool in pools(run)}
     for server in found:
-        command = ["python", "-m", "sglang.launch_server", "--model-path", model.target, *_of(model, server).words]
+        words = [*engines[server.pool].words, *_side(engines[server.pool].known, server).words]
+        command = ["python", "-m", "sglang.launch_server", "--model-path", model.target, *words]
         for rank in range(server.nodes):
             line = shlex.join([*command, "--host", "0.0.0.0", "--port", str(server.port)])
             if server.nodes > 1:
@@ -175,9 +177,9 @@ def _nodes(model: Served, run: Outcome) -> list[list[str]]:
     return nodes
 
 
-def _of(model: Served, server: Server) -> Command:
-    """The engine's flags and, in a pool, what makes it one side of the hand-over."""
-    command = engine(model, server.run)
+def _side(table: Known, server: Server) -> Command:
+    """What makes a server of a pool one side of the hand-over."""
+    command = Command(table, "serve")
     if server.pool:
         command.add("--disaggregation-mode", "decode" if server.pool == "decode" else "prefill")
         command.add("--disaggregation-transfer-backend", "nixl")

@@ -73,9 +73,11 @@ def launch_script(model: Served, run: Outcome, *, name: str = "launch.sh") -> st
 
 def serve_command(model: Served, run: Outcome, *, port: int = FIRST_PORT) -> str:
     """`vllm serve` with the simulated limits of one replica."""
-    command = engine(model, run)
-    command.add("--port", port)
-    return shlex.join(["vllm", "serve", model.target, *command.words])
+    return _line(model, engine(model, run), port)
+
+
+def _line(model: Served, flags: Command, port: int) -> str:
+    return shlex.join(["vllm", "serve", model.target, *flags.words, "--port", str(port)])
 
 
 def engine(model: Served, run: Outcome, table: Known | None = None) -> Command:
@@ -176,12 +178,12 @@ def _nodes(model: Served, run: Outcome) -> list[list[str]]:
     """The commands of each node."""
     found = servers(run)
     nodes: list[list[str]] = [[] for _ in range(node_count(found))]
+    engines = {name: engine(model, pool) for name, pool in pools(run)}
     for server in found:
         prefix = server.visible
         if run.pools:
             prefix += f"VLLM_NIXL_SIDE_CHANNEL_PORT={SIDE_PORT + server.place} "
-        own = server.run
-        nodes[server.node].append(prefix + serve_command(model, own, port=server.port))
+        nodes[server.node].append(prefix + _line(model, engines[server.pool], server.port))
         for node in range(server.node + 1, server.node + server.nodes):
             nodes[node].append(f": # the rest of port {server.port}")
     return nodes
