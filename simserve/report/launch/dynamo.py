@@ -164,7 +164,7 @@ def remarks(model: Served, run: Outcome) -> list[str]:
     if len(routers) > 1:
         both = " and ".join(sorted(routers))
         texts.append(f"simulated with the routers {both}; the frontend has one mode for both pools")
-    texts.append(model.remark)
+    texts += [model.remark, model.in_pods]
     if not all(e.async_scheduling for _, e in d.engines()):
         texts.append("steps are scheduled one after another, as simulated; the engine would overlap them by itself")
     return comments([*texts, *simulated_remarks(own, run, engine)])

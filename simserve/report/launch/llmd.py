@@ -162,7 +162,7 @@ def remarks(model: Served, run: Outcome) -> list[str]:
             texts.append(f"simulated with each expert split over {d.moe_tensor_parallel_size} ranks; vLLM has no flag")
         expressed = vllm.EXPRESSED if d.scheduler == "vllm" else frozenset()
         texts += [*vllm.engine(model, pool).remarks, *knob_remarks(d, expressed)]
-    texts.append(model.remark)
+    texts += [model.remark, model.in_pods]
     if not all(d.async_scheduling for _, d in run.deployment.engines()):
         texts.append(synchronous_remark("vllm", "--no-async-scheduling"))
     return comments([*texts, *simulated_remarks("vllm", run, flags_for("vllm", run.deployment))])

@@ -24,7 +24,7 @@ from simserve.units import NS_PER_MS
 if TYPE_CHECKING:
     from simserve.workload.requests import Content, RequestSet
 
-MOST = 200_000  # requests; a file of more would be hundreds of megabytes with block ids
+MOST, MOST_BLOCKS = 200_000, 5_000_000  # requests, and ids of blocks; a file of more would be tens of megabytes
 WHOLE = 1 << 20  # tokens of a block where nothing is shared: one id per prompt
 _SIZES = (512, 256, 128, 64, 32)
 Block = tuple[tuple[int, int, int], ...]  # (content id, offset in it, tokens) of each piece
@@ -46,10 +46,12 @@ class Requests:
 
 
 def requests_of(workload: RequestSet, block_size: int) -> Requests | None:
-    """The requests as lines, None for more than `MOST`; block_size: of the KV cache, the finest that matters."""
+    """The requests as lines, None for too many; block_size: of the KV cache, the finest that matters."""
     if len(workload) > MOST:
         return None
     size = WHOLE if workload.content is None else _block_tokens(workload, block_size)
+    if int(workload.prompt_tokens.sum()) // size > MOST_BLOCKS:
+        return None
     rows = _rows(workload, size) if workload.after is None else _turns(workload, size)
     return Requests(
         [json.dumps(row) for row in rows], size, workload.after is not None, workload.concurrency

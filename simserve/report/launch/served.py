@@ -20,6 +20,13 @@ class Served:
     context_tokens: int | None = None
     remark: str = ""
 
+    @property
+    def in_pods(self) -> str:
+        """What to do about a checkpoint in a folder where servers are pods; '' for a Hugging Face id."""
+        if self.target.count("/") == 1 and not self.target.startswith((".", "/", "~")):
+            return ""
+        return f"{self.target} is no Hugging Face id: mount a volume with the checkpoint and name it in its place"
+
 
 def served_model(provenance: Mapping[str, Any]) -> Served:
     """The model of a result; one that was read from a file is served from where that file lies."""

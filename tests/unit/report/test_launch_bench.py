@@ -141,6 +141,7 @@ def test_too_many_requests_are_not_written() -> None:
     )  # fmt: skip
 
     assert requests_of(big, 16) is None
+    assert requests_of(workload([((7, 3), (-1, 100_000_000)), ((7, 3),), ((7, 3),)]), 16) is None
 
 
 def test_open_loop() -> None:

@@ -407,6 +407,16 @@ def test_what_a_framework_cannot_express_is_a_remark(fields: dict[str, Any], nam
     assert f"# {remark}" not in files("plain")[name]
 
 
+def test_a_checkpoint_in_a_folder_is_not_in_a_pod() -> None:
+    """Kubernetes files say so; those for this machine take the folder."""
+    (tmp := dict(PROVENANCE))["model"] = {"name": "/weights/mine", "max_position_embeddings": 4096}
+    found = launch_files(outcome(), tmp, name="x", workload=None)
+
+    said = [name for name, text in found.items() if "# /weights/mine is no Hugging Face id" in text]
+    assert said == ["dynamo.yaml", "llm-d-modelservice.yaml"]
+    assert "no Hugging Face id" not in files("plain")["dynamo.yaml"]
+
+
 def test_vllm_from_another_framework_has_its_blocks() -> None:
     """SGLang's 10,000 tokens in pages of one are 625 blocks of vLLM's 16, and one is vLLM's own."""
     (first,) = options(files(outcome(scheduler="sglang", block_size=1), "vllm")["vllm.sh"], "serve")
