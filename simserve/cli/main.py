@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from simserve import __version__
-from simserve.cli import calibrate, check, explain, hw, models, perfdb, search, simulate, validate
+from simserve.cli import calibrate, check, explain, hw, launch, models, perfdb, search, simulate, validate
 from simserve.cli.unexpected import in_words
 from simserve.errors import LawBroken, SimserveError
 
@@ -29,6 +29,7 @@ app.command("check")(check.check)
 app.command("validate")(validate.validate)
 app.command("calibrate")(calibrate.calibrate)
 app.command("explain")(explain.explain)
+app.command("launch")(launch.launch)
 app.add_typer(models.app, name="models")
 app.add_typer(hw.app, name="hw")
 app.add_typer(perfdb.app, name="perfdb")

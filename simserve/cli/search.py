@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from simserve.search.result import SearchResult
     from simserve.search.runner import Inputs
+    from simserve.workload.requests import RequestSet
 
 _SPACE, _RUN = "Search space (repeat, or separate by commas)", "Search"
 _DEFAULT_TOKENS, _DEFAULT_SEQS = [2048, 8192, 16384], [128, 256]
@@ -142,18 +143,25 @@ def _search(
     console = make_console()
     if json_out != "-":
         print_search(console, result, top=top)
-    store(console, result, folder, json_out)
+    store(console, result, folder, json_out, inputs.workload)
     if result.recommended is None:
         raise Infeasible(nothing_meets(result))
 
 
-def store(console: Console, result: SearchResult, folder: Path | None, json_out: str | None) -> None:
+def store(
+    console: Console,
+    result: SearchResult,
+    folder: Path | None,
+    json_out: str | None,
+    workload: RequestSet | None = None,
+) -> None:
     """Save to the folder, and the JSON document to where it was asked for."""
     from simserve.report.document import document
     from simserve.report.save import save, to_json, write_atomic
 
     if folder is not None:
-        names = ", ".join(path.name for path in save(result, folder))
+        saved = save(result, folder, workload=workload)
+        names = ", ".join(dict.fromkeys(path.relative_to(folder).parts[0] for path in saved))
         if json_out != "-":
             console.print(f"\nsaved in {folder}: {names}", soft_wrap=True, highlight=False, markup=False)
     if json_out == "-":

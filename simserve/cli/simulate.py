@@ -114,7 +114,7 @@ def _simulate(
     console = make_console()
     if json_out != "-":
         print_simulation(console, result)
-    store(console, result, out, json_out)
+    store(console, result, out, json_out, inputs.workload)
     _draw(run.trace, result, trace_out, timeline)
 
 

@@ -6,17 +6,27 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from simserve.errors import SpecError
 from simserve.report.document import document
-from simserve.report.launch import launch_script, served_model
+from simserve.report.launch import launch_files, launch_script, served_model
 from simserve.report.plot import plotly_html
 from simserve.report.tables import csv_text
 from simserve.search.result import SearchResult
 
+if TYPE_CHECKING:
+    from simserve.search.objective import Outcome
+    from simserve.workload.requests import RequestSet
 
-def save(result: SearchResult, folder: Path) -> list[Path]:
-    """Write result.json, runs.csv, provenance.json, launch.sh and, with plotly, pareto.html; their paths."""
+LAUNCH = "launch"  # the folder of launch files beside a result
+
+
+def save(result: SearchResult, folder: Path, *, workload: RequestSet | None = None) -> list[Path]:
+    """Write result.json, runs.csv, provenance.json, launch.sh, launch/ and, with plotly, pareto.html; their paths.
+
+    workload: the simulated requests, for launch/requests.jsonl; without them launch/bench.sh says that they miss.
+    """
     content = document(result)
     files = {
         "result.json": to_json(content),
@@ -25,10 +35,14 @@ def save(result: SearchResult, folder: Path) -> list[Path]:
     }
     chosen = content["recommended"] if result.kind == "search" else 0
     if chosen is not None:
-        files["launch.sh"] = _launch_script(result, chosen)
+        run = result.runs[chosen]
+        files["launch.sh"] = launch_script(served_model(result.provenance), run)
+        files |= _launch_folder(result, run, workload)
     if (html := plotly_html(result)) is not None:
         files["pareto.html"] = html
     make_folder(folder)
+    if chosen is not None:
+        make_folder(folder / LAUNCH)
     return [write_atomic(folder / name, text) for name, text in files.items()]
 
 
@@ -88,9 +102,12 @@ def write_atomic(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def _launch_script(result: SearchResult, chosen: int) -> str:
-    run = result.runs[chosen]
-    return launch_script(served_model(result.provenance), run)
+def _launch_folder(result: SearchResult, run: Outcome, workload: RequestSet | None) -> dict[str, str]:
+    """The launch files of a run, below the folder of the result."""
+    if "workload" not in result.provenance:
+        return {}
+    texts = launch_files(run, result.provenance, name=result.name, workload=workload)
+    return {f"{LAUNCH}/{name}": text for name, text in texts.items()}
 
 
 def _why(error: OSError) -> str:

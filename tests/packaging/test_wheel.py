@@ -32,6 +32,7 @@ def test_data_folders_travel(unpacked: Path) -> None:
     assert {"perfdb", "hw_specs", "models", "studies"} == {p.name for p in data.iterdir()}
     assert {"LICENSE", "NOTICE"} == names
     assert list(data.rglob("*.parquet"))
+    assert list((unpacked / "simserve" / "report" / "launch" / "flags").glob("vllm-*.yaml"))
 
 
 def test_it_simulates_outside_the_checkout(unpacked: Path, tmp_path: Path) -> None:

@@ -107,10 +107,11 @@ def test_html_needs_no_network() -> None:
 
 def test_save_writes_all_files(tmp_path: Path) -> None:
     """JSON, CSV, provenance and launch script; no temporary files are left."""
-    names = sorted(p.name for p in save(RESULT, tmp_path / "new"))
+    folder = tmp_path / "new"
+    saved = save(RESULT, folder)
 
-    assert {"result.json", "runs.csv", "provenance.json", "launch.sh"} <= set(names)
-    assert names == sorted(p.name for p in (tmp_path / "new").iterdir())
+    assert {"result.json", "runs.csv", "provenance.json", "launch.sh"} <= {p.name for p in saved}
+    assert sorted(saved) == sorted(p for p in folder.rglob("*") if p.is_file())
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

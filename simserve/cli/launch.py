@@ -1,0 +1,46 @@
+"""`simserve launch`: the files that start a configuration of a saved result, and the benchmark that checks it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simserve.cli import options as opt
+
+
+def launch(
+    result: Annotated[Path, typer.Argument(help="result.json of `search` or `simulate`, or its folder.")],
+    framework: Annotated[
+        list[str] | None,
+        typer.Option(help="vllm, sglang, trtllm, dynamo or llm-d (repeat, or separate by commas; default: all)."),
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option(help="Which run, as in the table of the search (default: the recommended).", min=1)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder (default: `launch` beside the result).")
+    ] = None,
+) -> None:
+    """Write launch files for vLLM, SGLang, TensorRT-LLM, NVIDIA Dynamo and llm-d, and bench.sh.
+
+    simserve launch simserve-results/quickstart --framework vllm --rank 2
+
+    What a framework cannot be told is a comment in its file. bench.sh plays the simulated requests against the server.
+    """
+    from simserve.report.launch import FRAMEWORKS, launch_files
+    from simserve.report.launch.saved import read_result, run_of, workload_of
+    from simserve.report.save import make_folder, write_atomic
+
+    data = read_result(result)
+    beside = result if result.is_dir() else result.parent
+    run = run_of(data, rank, file=str(result))
+    files = launch_files(
+        run, data["provenance"], name=str(data["name"]), workload=workload_of(data["provenance"], beside),
+        frameworks=tuple(opt.words(framework)) or FRAMEWORKS,
+    )  # fmt: skip
+    folder = out if out is not None else beside / "launch"
+    make_folder(folder)
+    for name, text in files.items():
+        typer.echo(str(write_atomic(folder / name, text)))

@@ -1,0 +1,162 @@
+"""The command that plays the simulated workload against the launched server: bench.sh, with requests.jsonl beside it.
+
+`vllm bench serve` replays the file exactly (times, lengths, shared blocks; token ids are random), AIPerf too, sessions
+included; SGLang's benchmark draws anew from the nearest of its distributions. Flags checked: vLLM, SGLang and AIPerf of
+PyPI in the versions of `flags/`; AIPerf's command line was parsed by AIPerf itself.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from simserve.report.launch.framework import comments, simulated_as
+from simserve.report.launch.names import Command, known
+from simserve.report.launch.placement import FIRST_PORT, ROUTER_PORT
+from simserve.report.launch.requests_file import Requests
+from simserve.report.launch.served import Served
+
+if TYPE_CHECKING:
+    from simserve.search.objective import Outcome
+
+FILE = "requests.jsonl"
+TOOLS = ("vllm", "aiperf", "sglang")
+_NO_FILE = "the simulated requests are not beside this file"
+
+
+def bench_script(model: Served, run: Outcome, provenance: Mapping[str, Any], requests: Requests | None) -> str:
+    """bench.sh [TOOL] [URL]: TOOL is vllm, aiperf or sglang, URL the server's."""
+    count, seed = _count(provenance, requests), int(provenance.get("seed", 0))
+    spec = dict(provenance.get("study", {}).get("workload") or {})
+    commands = {
+        "vllm": _vllm(model, requests, count, seed),
+        "aiperf": _aiperf(model, requests, count, seed),
+        "sglang": _sglang(model, run, spec, count, seed),
+    }
+    tool = "aiperf" if requests is not None and requests.sessions else "vllm"
+    lines = ["#!/bin/sh", *_about(spec, requests, count, seed)]
+    lines += ['cd "$(dirname "$0")"', f'URL="${{2:-http://127.0.0.1:{port(run)}}}"', f'case "${{1:-{tool}}}" in']
+    for name in TOOLS:
+        command, remarks = commands[name]
+        lines += [f"{name})", *(f"  {line}" for line in comments(remarks))]
+        lines += [f"  {command}"] if command else ['  echo "not possible, see bench.sh" >&2', "  exit 2"]
+        lines.append("  ;;")
+    lines += ["*)", '  echo "usage: bench.sh [vllm|aiperf|sglang] [URL]" >&2', "  exit 2", "  ;;", "esac"]
+    return "\n".join(lines) + "\n"
+
+
+def _count(provenance: Mapping[str, Any], requests: Requests | None) -> int:
+    """Requests that were simulated: the first so many, if the workload was cut."""
+    if requests is not None:
+        return len(requests.lines)
+    workload = provenance["workload"]
+    return int(workload.get("head") or workload["requests"])
+
+
+def port(run: Outcome) -> int:
+    """Where clients send requests by the files beside this one: the router's, if the framework brings one."""
+    several = run.num_gpus > run.deployment.gpus_per_replica
+    own = simulated_as(run.deployment)
+    return ROUTER_PORT if several and (own == "sglang" or (own == "trtllm" and run.pools)) else FIRST_PORT
+
+
+def _about(spec: Mapping[str, Any], requests: Requests | None, count: int, seed: int) -> list[str]:
+    """Comments on what is reproduced and how well."""
+    texts = [f"plays the simulated workload, {count} requests (seed {seed}): sh bench.sh [vllm|aiperf|sglang] [URL]"]
+    if requests is None:
+        texts.append(f"{_NO_FILE}: too many, or the trace was not found; `simserve launch` beside it writes them")
+    else:
+        texts.append(f"{FILE}: one simulated request per line, its time, its lengths, and which blocks prompts share")
+        texts.append("the server sees random tokens of those lengths; outputs run to their length (ignore_eos)")
+    if spec.get("classes"):
+        texts.append("classes: the tools send no priorities, and report no class on its own")
+    return comments(texts)
+
+
+def _vllm(model: Served, requests: Requests | None, count: int, seed: int) -> tuple[str, list[str]]:
+    """`vllm bench serve` over the file."""
+    if requests is None:
+        return "", [_NO_FILE]
+    if requests.sessions:
+        return "", ["vllm bench serve sends no turn after the answer to the one before: use aiperf"]
+    command = Command(known("vllm"), "bench", ("vllm", "bench", "serve"))
+    for flag, value in (("--backend", "openai"), ("--endpoint", "/v1/completions"), ("--model", model.target),
+                        ("--dataset-name", "timed_trace"), ("--dataset-path", FILE),
+                        ("--timed-trace-chunk-hash-size", requests.block_tokens),
+                        ("--timed-trace-sec-multiplier", 0.001), ("--num-prompts", count),
+                        ("--seed", seed)):  # fmt: skip
+        command.add(flag, value)
+    if requests.concurrency is not None:
+        command.add("--no-self-timed")
+        command.add("--max-concurrency", requests.concurrency)
+    command.add("--percentile-metrics", "ttft,tpot,itl,e2el")
+    command.add("--metric-percentiles", "50,90,95,99")
+    return f'{shlex.join(command.line)} --base-url "$URL"', [f"vLLM {command.known.version}", *command.remarks]
+
+
+def _aiperf(model: Served, requests: Requests | None, count: int, seed: int) -> tuple[str, list[str]]:
+    """AIPerf over the file."""
+    if requests is None:
+        return "", [_NO_FILE]
+    command = Command(known("aiperf"), "profile", ("aiperf", "profile"))
+    for flag, value in (("--model", model.target), ("--endpoint-type", "chat" if requests.sessions else "completions"),
+                        ("--input-file", FILE), ("--custom-dataset-type", "mooncake_trace"),
+                        ("--extra-inputs", "ignore_eos:true"), ("--random-seed", seed)):  # fmt: skip
+        command.add(flag, value)
+    command.add("--streaming")
+    command.add("--isl-block-size", requests.block_tokens)
+    if requests.concurrency is not None:
+        command.add("--no-fixed-schedule")
+        command.add("--concurrency", requests.concurrency)
+        command.add("--request-count", count)
+    else:
+        command.add("--fixed-schedule")
+    remarks = [f"AIPerf {command.known.version}", *command.remarks]
+    if requests.sessions:
+        remarks.append("the chat template adds tokens to each turn")
+    return f'{shlex.join(command.line)} --url "$URL"', remarks
+
+
+def _sglang(
+    model: Served, run: Outcome, spec: Mapping[str, Any], count: int, seed: int
+) -> tuple[str, list[str]]:  # fmt: skip
+    """SGLang's benchmark with lengths and arrivals drawn anew."""
+    arrivals = spec.get("arrivals")
+    if arrivals is None:
+        return "", ["SGLang's benchmark does not take the lengths of a trace: use vllm or aiperf"]
+    command = Command(known("sglang"), "bench", ("python", "-m", "sglang.benchmark.serving"))
+    remarks = [f"SGLang {command.known.version}; drawn anew, not the simulated requests"]
+    prompt, low, same = _lengths(spec["prompt_tokens"])
+    output, low_out, same_out = _lengths(spec["output_tokens"])
+    ratio = min(low / prompt, low_out / output)
+    for flag, value in (("--backend", "sglang-oai"), ("--model", model.target), ("--dataset-name", "random-ids"),
+                        ("--random-input-len", prompt), ("--random-output-len", output),
+                        ("--random-range-ratio", f"{ratio:.4g}"), ("--num-prompts", count),
+                        ("--seed", seed)):  # fmt: skip
+        command.add(flag, value)
+    if not (same and same_out and abs(low / prompt - low_out / output) < 1e-3):
+        remarks.append("lengths are uniform here, one ratio of least to most for both; simulated otherwise")
+    if arrivals["kind"] == "closed_loop":
+        command.add("--max-concurrency", arrivals["concurrency"])
+    else:
+        command.add("--request-rate", f"{arrivals['rate_rps']:g}")
+        if arrivals["kind"] != "poisson":
+            remarks.append(f"arrivals are Poisson here, simulated were {arrivals['kind']}")
+    if spec.get("prefixes") or spec.get("sessions"):
+        remarks.append("no prefix is shared here, and there are no sessions; both were simulated as the study says")
+    return f'{shlex.join(command.line)} --base-url "$URL"', [*remarks, *command.remarks]
+
+
+def _lengths(spec: Mapping[str, Any]) -> tuple[int, int, bool]:
+    """(most, least, whether uniform between them is what was simulated) of a distribution of tokens."""
+    kind = spec["kind"]
+    if kind == "fixed":
+        return int(spec["value"]), int(spec["value"]), True
+    if kind == "uniform":
+        return int(spec["high"]), int(spec["low"]), True
+    if kind == "lognormal":
+        return max(1, round(spec["mean"])), max(1, round(spec["mean"])), False
+    values = spec.get("values") or [1]
+    mean = max(1, round(sum(values) / len(values)))
+    return mean, mean, False
