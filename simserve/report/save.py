@@ -10,13 +10,12 @@ from pathlib import Path
 from simserve.errors import SpecError
 from simserve.report.document import document
 from simserve.report.launch import launch_script, served_model
-from simserve.report.plot import plotly_html
 from simserve.report.tables import csv_text
 from simserve.search.result import SearchResult
 
 
 def save(result: SearchResult, folder: Path) -> list[Path]:
-    """Write result.json, runs.csv, provenance.json, launch.sh and, with plotly, pareto.html; their paths."""
+    """Write result.json, runs.csv, provenance.json and launch.sh; their paths."""
     content = document(result)
     files = {
         "result.json": to_json(content),
@@ -26,8 +25,6 @@ def save(result: SearchResult, folder: Path) -> list[Path]:
     chosen = content["recommended"] if result.kind == "search" else 0
     if chosen is not None:
         files["launch.sh"] = _launch_script(result, chosen)
-    if (html := plotly_html(result)) is not None:
-        files["pareto.html"] = html
     make_folder(folder)
     return [write_atomic(folder / name, text) for name, text in files.items()]
 

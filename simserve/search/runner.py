@@ -75,17 +75,27 @@ def play(inputs: Inputs) -> RunResult:
     return simulate(inputs.model, study.deployment, inputs.workload, slo=study.slo)
 
 
-def with_interval(inputs: Inputs, run: RunResult) -> Interval:
+def replay(inputs: Inputs, outcome: Outcome) -> RunResult:
+    """The run behind an outcome once more, with its trace: the same requests give the same run."""
+    from simserve.run import simulate
+
+    return simulate(inputs.model, outcome.deployment, inputs.workload, slo=inputs.study.slo)
+
+
+def with_interval(inputs: Inputs, run: RunResult, deployment: DeploymentSpec | None = None) -> Interval:
     """The 90 % prediction interval of a run for errors of kernel prices and host constant.
+
+    deployment: that of the run, None for the study's own.
 
     The same requests are played with every step as fast and as slow as the interval of the step times allows.
     """
     from simserve.run import half_width, simulate
 
     study, width = inputs.study, half_width(run)
+    played = deployment or study.deployment
     ends = [
-        reduce(simulate(inputs.model, study.deployment, inputs.workload, slo=study.slo, cost_factor=factor),
-               inputs.model, study.deployment, study.slo)
+        reduce(simulate(inputs.model, played, inputs.workload, slo=study.slo, cost_factor=factor),
+               inputs.model, played, study.slo)
         for factor in (max(1.0 - width, 0.05), 1.0 + width)
     ]  # fmt: skip
     return interval_of(width, ends)

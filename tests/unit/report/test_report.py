@@ -14,7 +14,8 @@ from simserve.errors import SpecError
 from simserve.report import plot, tables
 from simserve.report.document import SCHEMA, document, json_safe
 from simserve.report.save import save, write_atomic
-from simserve.report.terminal import number, print_search, print_simulation
+from simserve.report.terminal import print_search, print_simulation
+from simserve.report.words import number
 from simserve.search.feasible import Rejected
 from simserve.search.objective import NEVER_MS, Outcome, SloValue
 from simserve.search.result import SearchResult, nothing_meets
