@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
+from math import ceil, floor, log10
 from typing import Any
 
 from simserve.perf.breakdown import KINDS
@@ -18,22 +19,41 @@ from simserve.search.result import SearchResult, describe
 
 Figure = dict[str, Any]
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; lines differ in their dashes as well.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+# Okabe and Ito's colours, which colour-blind readers tell apart, the blues lighter so that they show on a dark page;
+# lines differ in their dashes as well.
+COLOURS = ("#2A84C6", "#D55E00", "#009E73", "#CC79A7")
 DASHES = ("solid", "dash", "dot", "dashdot")
 GREY = "#808080"  # seen on a light and on a dark page
 KIND_COLOURS = {
-    "gemm": "#0072B2", "experts": "#56B4E9", "prefill_attention": "#D55E00", "decode_attention": "#E69F00",
+    "gemm": "#2A84C6", "experts": "#8CC8EE", "prefill_attention": "#D55E00", "decode_attention": "#E69F00",
     "collectives": "#CC79A7", "elementwise": "#009E73", "host": GREY,
 }  # fmt: skip
 LATENCIES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "E2E"}
+_TICKS = 7  # fit beside one another on a narrow screen
 _WIDE = 8  # from this ratio of the largest to the smallest value on an axis is logarithmic
 _LEGEND = {"orientation": "h", "yanchor": "bottom", "y": 1.01, "xanchor": "left", "x": 0}
 
 
 def _layout(height: int, **more: Any) -> dict[str, Any]:
-    return {"height": height, "font": {"family": "system-ui, sans-serif", "size": 13}, "hovermode": "closest",
+    return {"height": height, "font": {"family": "system-ui, sans-serif", "size": 12.5}, "hovermode": "closest",
             "margin": {"l": 64, "r": 18, "t": 34, "b": 54}, "legend": _LEGEND, **more}  # fmt: skip
+
+
+def _title(text: str) -> dict[str, Any]:
+    return {"text": text, "font": {"size": 13}}
+
+
+def _scale(values: Sequence[float]) -> dict[str, Any]:
+    """Logarithmic with round numbers at its ticks where positive values differ much, else linear."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    if low <= 0 or high / low <= _WIDE:
+        return {"type": "linear", "tickmode": "auto"}
+    decades = range(floor(log10(low)), ceil(log10(high)) + 1)
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [m * 10.0**k for k in decades for m in steps if low / 1.2 <= m * 10.0**k <= high * 1.2]
+        if len(ticks) <= _TICKS:
+            break
+    return {"type": "log", "tickmode": "array", "tickvals": ticks, "ticktext": [f"{tick:,g}" for tick in ticks]}
 
 
 def pareto(result: SearchResult) -> Figure | None:
@@ -53,9 +73,10 @@ def pareto(result: SearchResult) -> Figure | None:
     for trace, x, mode in zip(data, views[0]["data"]["x"], views[0]["data"]["mode"], strict=True):
         trace.update(x=x, mode=mode)
     first = views[0]["layout"]
-    axis = {"title": {"text": first["xaxis.title.text"]}, "type": first["xaxis.type"]}
+    axis = {key.removeprefix("xaxis."): value for key, value in first.items() if key.startswith("xaxis.t")}
+    axis["title"] = _title(axis.pop("title.text"))
     layout = _layout(
-        460, xaxis=axis, yaxis={"title": {"text": "tokens/s per GPU"}, "rangemode": "tozero"},
+        460, xaxis=axis, yaxis={"title": _title("tokens/s per GPU"), "rangemode": "tozero", "tickformat": ","},
         shapes=first["shapes"], annotations=first["annotations"],
     )  # fmt: skip
     return {"data": data, "layout": layout, "views": views, "narrow": {"height": 430}}
@@ -88,17 +109,17 @@ def _view(axis: str, groups: Sequence[tuple[str, list[Outcome], Any]], known: Se
     at = f" at P{slo.percentile:g}" if slo else " at P90"
     shapes: list[Figure] = []
     notes: list[Figure] = []
-    kind = "log" if min(values) > 0 and max(values) / min(values) > _WIDE else "linear"
+    scale = _scale(values)
     if slo is not None:
         bound = 1000 / slo.bound_ms if axis == "user" else slo.bound_ms
-        shapes, notes = _bound_line(bound, "x", f"SLO {bound:.4g}", kind)
+        shapes, notes = _bound_line(bound, "x", f"SLO {bound:.4g}", scale, values)
     unit = "" if axis == "user" else ", ms"
     lines = ["lines+markers" if group == "Pareto front" and axis != "ttft" else "markers" for group, _, _ in groups]
     return {
         "name": f"against {titles[axis]}",
         "data": {"x": [[_at(run, axis) for run in runs] for _, runs, _ in groups], "mode": lines},
-        "layout": {"xaxis.title.text": f"{titles[axis]}{at}{unit}", "xaxis.type": kind, "xaxis.autorange": True,
-                   "shapes": shapes, "annotations": notes},
+        "layout": {"xaxis.title.text": f"{titles[axis]}{at}{unit}", "xaxis.autorange": True, "shapes": shapes,
+                   "annotations": notes, **{f"xaxis.{key}": value for key, value in scale.items()}},
     }  # fmt: skip
 
 
@@ -110,17 +131,20 @@ def _at(run: Outcome, axis: str) -> float | None:
     return float(f"{1000 / value if axis == 'user' else value:.5g}")
 
 
-def _bound_line(value: float, axis: str, text: str, kind: str = "linear") -> tuple[list[Figure], list[Figure]]:
-    """(shape, label) of a dotted line across the figure."""
-    from math import log10
-
-    place = log10(value) if kind == "log" else value
+def _bound_line(
+    value: float, axis: str, text: str, scale: Figure, values: Sequence[float]
+) -> tuple[list[Figure], list[Figure]]:
+    """(shape, label) of a dotted line across the figure; values: those along its axis."""
+    log = scale.get("type") == "log"
+    place = log10(value) if log else value
+    low, high = (log10(x) if log else x for x in (min(values), max(values)))
+    late = axis == "x" and place > (low + high) / 2
     other = "y" if axis == "x" else "x"
     line = {"type": "line", f"{axis}0": value, f"{axis}1": value, f"{other}0": 0, f"{other}1": 1,
             f"{other}ref": "paper", "line": {"dash": "dot", "width": 2, "color": GREY}}  # fmt: skip
     label = {axis: place, other: 1 if axis == "x" else 0.01, f"{other}ref": "paper", "text": escape(text),
-             "showarrow": False, "xanchor": "left", "yanchor": "top" if axis == "x" else "bottom",
-             "xshift": 4 if axis == "x" else 0}  # fmt: skip
+             "showarrow": False, "xanchor": "right" if late else "left", "yanchor": "top" if axis == "x" else "bottom",
+             "xshift": 0 if axis == "y" else -4 if late else 4}  # fmt: skip
     return [line], [label]
 
 
@@ -146,7 +170,7 @@ def distributions(found: Sequence[Series]) -> dict[str, Figure]:
 
 def _distribution(name: str, curves: Sequence[tuple[int, tuple[list[float], list[float]]]], run: Outcome) -> Figure:
     values = [value for _, (ms, _) in curves for value in ms if value > 0]
-    kind = "log" if values and max(values) / min(values) > _WIDE else "linear"
+    scale = _scale(values)
     data = [
         {"type": "scatter", "mode": "lines", "name": f"{i + 1}", "x": ms, "y": [round(100 * part, 3) for part in share],
          "line": {"color": COLOURS[i], "dash": DASHES[i], "width": 2.2, "shape": "hv"}, "showlegend": False,
@@ -159,12 +183,13 @@ def _distribution(name: str, curves: Sequence[tuple[int, tuple[list[float], list
     if slo is not None:
         for value, axis, text in ((slo.bound_ms, "x", f"SLO {slo.bound_ms:g} ms"),
                                   (slo.percentile, "y", f"{slo.percentile:g} %")):  # fmt: skip
-            line, label = _bound_line(value, axis, text, kind if axis == "x" else "linear")
+            along = (scale, values) if axis == "x" else ({}, [0.0, 100.0])
+            line, label = _bound_line(value, axis, text, *along)
             shapes, notes = shapes + line, notes + label
     of = "gaps between tokens, %" if name == "itl" else "requests, %"
     layout = _layout(
-        320, xaxis={"title": {"text": f"{LATENCIES[name]}, ms"}, "type": kind}, shapes=shapes, annotations=notes,
-        yaxis={"title": {"text": of}, "range": [0, 101]}, margin={"l": 58, "r": 14, "t": 14, "b": 50},
+        320, xaxis={"title": _title(f"{LATENCIES[name]}, ms"), **scale}, shapes=shapes, annotations=notes,
+        yaxis={"title": _title(of), "range": [0, 101]}, margin={"l": 58, "r": 14, "t": 14, "b": 50},
     )  # fmt: skip
     return {"data": data, "layout": layout, "narrow": {"height": 270}}
 
@@ -179,9 +204,9 @@ def over_time(found: Sequence[Series]) -> Figure:
         for shown, _ in parts
     ]  # fmt: skip
     layout = _layout(
-        460, hovermode="x unified", xaxis={"title": {"text": "time, s"}, "anchor": "y2"},
-        yaxis={"title": {"text": "requests"}, "domain": [0.56, 1], "rangemode": "tozero"},
-        yaxis2={"title": {"text": "KV blocks in use, %"}, "domain": [0, 0.44], "range": [0, 103]},
+        460, hovermode="x unified", xaxis={"title": _title("time, s"), "anchor": "y2"},
+        yaxis={"title": _title("requests"), "domain": [0.56, 1], "rangemode": "tozero"},
+        yaxis2={"title": _title("KV blocks in use, %"), "domain": [0, 0.44], "range": [0, 103]},
     )  # fmt: skip
     return {"data": data, "layout": layout, "views": views}
 
@@ -194,9 +219,11 @@ def _over_time(one: Series) -> Iterator[Figure]:
 
 def _pool_over_time(pool: PoolSeries, prefix: str, index: int) -> Iterator[Figure]:
     colours = (COLOURS[2 * index % 4], COLOURS[(2 * index + 1) % 4])
-    lines = (("in progress", pool.running, "y", 0, "solid"), ("waiting", pool.waiting, "y", 1, "solid"),
-             ("KV, mean of the instances", [round(100 * x, 2) for x in pool.kv_mean], "y2", 0, "solid"),
-             ("KV, fullest instance", [round(100 * x, 2) for x in pool.kv_peak], "y2", 1, "dot"))  # fmt: skip
+    lines = [("in progress", pool.running, "y", 0, "solid"), ("waiting", pool.waiting, "y", 1, "dash"),
+             ("KV, most" if pool.instances == 1 else "KV, fullest instance",
+              [round(100 * x, 2) for x in pool.kv_peak], "y2", 0, "dot")]  # fmt: skip
+    if pool.instances > 1:
+        lines.append(("KV, mean of the instances", [round(100 * x, 2) for x in pool.kv_mean], "y2", 1, "solid"))
     for name, values, axis, colour, dash in lines:
         line = {"color": colours[colour], "width": 1.6, "dash": dash, "shape": "hv"}
         yield {"type": "scatter", "mode": "lines", "name": prefix + name, "x": pool.time_s, "y": values, "yaxis": axis,
@@ -216,8 +243,9 @@ def breakdown(found: Sequence[Series]) -> Figure | None:
         for kind, title in KINDS.items() if any(parts.get(kind) for _, parts in bars)
     ]  # fmt: skip
     layout = _layout(
-        110 + 34 * len(bars), barmode="stack", bargap=0.25, xaxis={"title": {"text": "share of the busy time, %"}},
-        yaxis={"autorange": "reversed", "type": "category"}, margin={"l": 90, "r": 18, "t": 60, "b": 50},
+        110 + 34 * len(bars), legend={**_LEGEND, "traceorder": "normal"}, barmode="stack", bargap=0.25,
+        xaxis={"title": _title("share of the busy time, %")}, margin={"l": 90, "r": 18, "t": 60, "b": 50},
+        yaxis={"autorange": "reversed", "type": "category", "tickmode": "linear", "dtick": 1},
     )  # fmt: skip
     return {"data": data, "layout": layout, "narrow": {"height": 190 + 34 * len(bars)}}
 

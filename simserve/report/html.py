@@ -83,7 +83,8 @@ def _answer(result: SearchResult, shown: Sequence[Series]) -> str:
     if best is None:
         return f"<p class='lead bad'>{escape(nothing_meets(result).capitalize())}.</p>"
     title = "Recommended: " if result.kind == "search" else ""
-    parts = [f"<p class='lead'>{title}<strong>{escape(describe(best))}</strong></p>", tiles(_tiles(best))]
+    numbers = f"<div class='tiles'>{tiles(_tiles(best))}</div>"
+    parts = [f"<p class='lead'>{title}<strong>{escape(describe(best))}</strong></p>", numbers]
     if result.kind == "search":
         ties = len(result.ties)
         more = f"{ties} more within 1 % of its throughput per GPU, at higher cost or TPOT" if ties else "no ties"

@@ -39,7 +39,7 @@ function draw(place, figure) {
   for (const key of Object.keys(figure.layout).filter(name => /^[xy]axis\d*$/.test(name))) {
     figure.layout[key] = {...axes, ...figure.layout[key]};
   }
-  const options = {responsive: true, displaylogo: false, displayModeBar: narrow.matches ? false : "hover"};
+  const options = {responsive: true, displaylogo: false, displayModeBar: false};
   Plotly.newPlot(place, figure.data, figure.layout, options).then(() => Plotly.relayout(place, colours(figure)));
   drawn.push([place, figure]);
 }

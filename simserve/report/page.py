@@ -58,7 +58,8 @@ def table(
         body.append(f"<tr>{''.join(cells)}</tr>")
     about = f" id='{name}'" if name else ""
     kind = " class='sortable'" if sortable else ""
-    return (f"<div class='wide'><table{about}{kind}><thead><tr>{head}</tr></thead>"
+    top = f"<thead><tr>{head}</tr></thead>" if any(heads) else ""
+    return (f"<div class='wide'><table{about}{kind}>{top}"
             f"<tbody>{''.join(body)}</tbody></table></div>")  # fmt: skip
 
 

@@ -38,6 +38,7 @@ class PoolSeries:
     """
 
     name: str
+    instances: int
     time_s: list[float]
     waiting: list[int]
     running: list[int]
@@ -110,8 +111,9 @@ def _pool(engine: Engine, trace: Trace) -> PoolSeries:
     waits, runs = (list(spans) for spans in (_waiting(engine, trace), _running(engine, trace)))
     mean, peak = _kv(engine, trace, edges)
     return PoolSeries(
-        engine.name, _short(edges[:-1] / NS_PER_S), _most(waits, edges), _most(runs, edges), _short(mean), _short(peak)
-    )
+        engine.name, len(engine.instances), _short(edges[:-1] / NS_PER_S), _most(waits, edges), _most(runs, edges),
+        _short(mean), _short(peak),
+    )  # fmt: skip
 
 
 def _waiting(engine: Engine, trace: Trace) -> Iterator[tuple[Ints, Ints]]:

@@ -17,7 +17,7 @@ _RANGED = (
     ("TTFT P99, ms", "ttft_ms", "p99"), ("TPOT mean, ms", "tpot_ms", "mean"), ("TPOT P50, ms", "tpot_ms", "p50"),
     ("TPOT P90, ms", "tpot_ms", "p90"), ("TPOT P99, ms", "tpot_ms", "p99"), ("E2E mean, ms", "e2e_ms", "mean"),
     ("E2E P90, ms", "e2e_ms", "p90"), ("output tokens/s", "output_tokens_per_s", ""),
-    ("goodput, requests/s", "goodput_rps", ""), ("requests within the SLO", "slo_attainment", ""),
+    ("goodput, requests/s", "goodput_rps", ""), ("requests within the SLO, share", "slo_attainment", ""),
 )  # fmt: skip
 
 
@@ -32,8 +32,8 @@ def uncertainty_html(result: SearchResult, shown: Sequence[Series]) -> str:
             f"played with every step {100 * first.interval.half_width:.1f} % faster and slower. Other arrivals, other "
             "lengths and what is not modelled come on top.</p>" + _interval(first, first.interval)
         )
-    heads = ("configuration", "step times, 90 %", *(f"{source}, %" for source in SOURCES))
-    rows = [(describe(s.outcome), f"+-{100 * s.half_width:.1f} %",
+    heads = ("configuration", "step times, ± %", *(f"{source}, %" for source in SOURCES))
+    rows = [(describe(s.outcome), f"{100 * s.half_width:.1f}",
              *(f"{100 * s.outcome.sources.get(source, 0.0):.0f}" for source in SOURCES)) for s in shown]  # fmt: skip
     parts.append("<p>Half-width of the 90 % interval of the step times, and what share of the busy time is priced from "
                  "rows that were measured, interpolated between them, transferred from another device, or modelled.</p>"
@@ -51,4 +51,4 @@ def _interval(run: Outcome, interval: Interval) -> str:
         ends = interval.ranges.get(f"{key}.{stat}" if stat else key)
         if value is not None and ends is not None:
             rows.append((title, number(value, 4), number(ends[0], 4), number(ends[1], 4)))
-    return table(("", "predicted", "low", "high"), rows, sortable=False)
+    return table(("metric", "predicted", "low", "high"), rows, sortable=False)

@@ -69,7 +69,7 @@ def _of_pool(part: dict[str, Any], run: Outcome) -> Iterator[Limit]:
     waits = sorted(part["waits"].items(), key=lambda item: -item[1])
     yield from (_wait(name, share, part, run) for name, share in waits if share >= _LEAST)
     if (queued := sum(part["waits"].values())) < _LEAST:
-        yield Limit("load", 1 - queued, "nobody waits for a place, for tokens of a step or for KV memory: throughput "
+        yield Limit("load", 1 - queued, "Nobody waits for a place, for tokens of a step or for KV memory: throughput "
                     f"is what arrives, {part['running']:.3g} requests in a step on average{_idle(part)}")  # fmt: skip
     resource, share = max(part["resources"].items(), key=lambda item: item[1], default=("", 0.0))
     if share >= _LEAST:
@@ -106,7 +106,7 @@ def _prompts_beside_decodes(run: Outcome) -> list[Limit]:
     if not mean or usual is None or 1 - usual / mean < 0.1:
         return []
     share = 1 - usual / mean
-    return [Limit("prompts", share, f"a token takes {usual:.3g} ms at the median and {mean:.3g} ms on average: steps "
+    return [Limit("prompts", share, f"A token takes {usual:.3g} ms at the median and {mean:.3g} ms on average: steps "
                   f"with prompts, and waiting after a preemption, add {_per_cent(share)}")]  # fmt: skip
 
 
