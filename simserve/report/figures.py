@@ -30,6 +30,7 @@ KIND_COLOURS = {
 }  # fmt: skip
 LATENCIES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "E2E"}
 _TICKS = 7  # fit beside one another on a narrow screen
+_SMOOTH = 60  # so many points of a distribution look better joined than as stairs
 _WIDE = 8  # from this ratio of the largest to the smallest value on an axis is logarithmic
 _LEGEND = {"orientation": "h", "yanchor": "bottom", "y": 1.01, "xanchor": "left", "x": 0}
 
@@ -90,7 +91,8 @@ def _groups(result: SearchResult, known: Sequence[Outcome]) -> list[tuple[str, l
     return [
         ("misses the SLO" if tight else "turns requests away", [run for run in known if not run.meets_slo],
          {"symbol": "x-thin-open", "size": 8, "color": GREY, "line": {"width": 1.5, "color": GREY}}),
-        ("meets the SLO" if tight else "simulated", others, {"symbol": "circle-open", "size": 9, "color": COLOURS[0]}),
+        ("meets the SLO" if tight else "simulated", others,
+         {"symbol": "circle-open", "size": 9, "color": COLOURS[0], "line": {"width": 1.8}}),
         ("Pareto front", [run for run in result.front if id(run) in ids],
          {"symbol": "diamond", "size": 10, "color": COLOURS[1]}),
         ("recommended", [best] if best is not None and id(best) in ids else [],
@@ -143,7 +145,7 @@ def _bound_line(
     line = {"type": "line", f"{axis}0": value, f"{axis}1": value, f"{other}0": 0, f"{other}1": 1,
             f"{other}ref": "paper", "line": {"dash": "dot", "width": 2, "color": GREY}}  # fmt: skip
     label = {axis: place, other: 1 if axis == "x" else 0.01, f"{other}ref": "paper", "text": escape(text),
-             "showarrow": False, "xanchor": "right" if late else "left", "yanchor": "top" if axis == "x" else "bottom",
+             "showarrow": False, "xanchor": "right" if late else "left", "yanchor": "top",
              "xshift": 0 if axis == "y" else -4 if late else 4}  # fmt: skip
     return [line], [label]
 
@@ -173,7 +175,8 @@ def _distribution(name: str, curves: Sequence[tuple[int, tuple[list[float], list
     scale = _scale(values)
     data = [
         {"type": "scatter", "mode": "lines", "name": f"{i + 1}", "x": ms, "y": [round(100 * part, 3) for part in share],
-         "line": {"color": COLOURS[i], "dash": DASHES[i], "width": 2.2, "shape": "hv"}, "showlegend": False,
+         "line": {"color": COLOURS[i], "dash": DASHES[i], "width": 2.2,
+                  "shape": "linear" if len(ms) > _SMOOTH else "hv"}, "showlegend": False,
          "hovertemplate": f"configuration {i + 1}: %{{y:.5g}} % within %{{x:,.4g}} ms<extra></extra>"}
         for i, (ms, share) in curves
     ]  # fmt: skip

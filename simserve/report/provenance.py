@@ -15,7 +15,7 @@ from simserve.search.result import SearchResult
 def provenance_html(result: SearchResult, shown: Sequence[Series]) -> str:
     """Facts, kernel tables, engine profiles, and the study as it was read."""
     tables, profiles = dict(_tables(shown)), dict(_profiles(shown))
-    parts = [table(("", ""), list(_facts(result.provenance)), sortable=False)]
+    parts = [table(("", ""), list(_facts(result.provenance)), sortable=False, name="facts")]
     if tables:
         heads, rows = ("table", "from", "measured with", "rows", "licence"), sorted(tables.items())
         parts.append("<h3>Kernel tables</h3>" + table(heads, [(name, *row) for name, row in rows], sortable=False))
@@ -35,8 +35,8 @@ def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "model", str(record["model"]["name"])
     yield "seed", str(record.get("seed", ""))
     for name, value in (record.get("workload") or {}).items():
-        text = value if isinstance(value, str | int | float) else json.dumps(value)
-        yield f"workload: {name.replace('_', ' ')}", str(text)
+        text = ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, Mapping) else value
+        yield f"workload: {name.replace('_', ' ')}", text if isinstance(text, str) else json.dumps(text)
     yield "workload SHA-256", str(record.get("workload_sha256", ""))
     yield "prices of GPUs", "assumptions of hw_specs, to edit"
 

@@ -10,16 +10,17 @@ from pathlib import Path
 from simserve.errors import SpecError
 from simserve.report.document import document
 from simserve.report.launch import launch_script, served_model
-from simserve.report.tables import csv_text
+from simserve.report.tables import csv_text, parquet_bytes
 from simserve.search.result import SearchResult
 
 
 def save(result: SearchResult, folder: Path) -> list[Path]:
-    """Write result.json, runs.csv, provenance.json and launch.sh; their paths."""
+    """Write result.json, runs.csv, runs.parquet, provenance.json and launch.sh; their paths."""
     content = document(result)
-    files = {
+    files: dict[str, str | bytes] = {
         "result.json": to_json(content),
         "runs.csv": csv_text(result),
+        "runs.parquet": parquet_bytes(result),
         "provenance.json": to_json(content["provenance"]),
     }
     chosen = content["recommended"] if result.kind == "search" else 0

@@ -87,7 +87,7 @@ def _wait(name: str, share: float, part: dict[str, Any], run: Outcome) -> Limit:
     why = {
         "seqs": f"{most['seqs']:,} requests run already",
         "tokens": f"the step is full with {most['tokens']:,} tokens",
-        "kv": f"at least 90 % of the KV blocks are taken ({run.metrics.get('preemptions') or 0} preemptions in all)",
+        "kv": f"too few KV blocks are free ({run.metrics.get('preemptions') or 0} preemptions in all)",
         "policy": "the scheduler holds them back or their KV is on its way",
     }[name]
     return Limit(name, share, f"{_KNOB[name]}: in {_per_cent(share)} of the busy time requests wait because {why}")
@@ -106,7 +106,7 @@ def _prompts_beside_decodes(run: Outcome) -> list[Limit]:
     if not mean or usual is None or 1 - usual / mean < 0.1:
         return []
     share = 1 - usual / mean
-    return [Limit("prompts", share, f"A token takes {usual:.3g} ms at the median and {mean:.3g} ms on average: steps "
+    return [Limit("prompts", share, f"A token takes {_ms(usual)} at the median and {_ms(mean)} on average: steps "
                   f"with prompts, and waiting after a preemption, add {_per_cent(share)}")]  # fmt: skip
 
 
@@ -119,8 +119,9 @@ def _summary(run: Outcome, tight: SloValue | None) -> str:
     name = f"P{tight.percentile:g} {tight.name.upper()}"
     if value >= NEVER_MS:
         return f"{name} is never reached: too many requests do not finish."
-    side = f"{_per_cent(-tight.excess)} below" if tight.excess <= 0 else f"{_per_cent(tight.excess)} above"
-    return f"{name} binds: {value:.4g} ms, {side} its bound of {tight.bound_ms:g} ms{_made_of(run, tight.name)}."
+    far = f"{tight.excess + 1:,.3g} times"
+    side = f"{_per_cent(abs(tight.excess))} {'above' if tight.excess > 0 else 'below'}" if tight.excess < 1 else far
+    return f"{name} binds: {_ms(value)}, {side} its bound of {tight.bound_ms:g} ms{_made_of(run, tight.name)}."
 
 
 def _made_of(run: Outcome, name: str) -> str:
@@ -128,9 +129,9 @@ def _made_of(run: Outcome, name: str) -> str:
     ttft, queueing = _stat(run, "ttft_ms", "mean"), _stat(run, "queueing_ms", "mean")
     tpot, e2e = _stat(run, "tpot_ms", "mean"), _stat(run, "e2e_ms", "mean")
     if name == "ttft" and ttft and queueing is not None:
-        return f"; of {ttft:.3g} ms on average {queueing:.3g} ms are waiting for the first step, the rest is its prompt"
+        return f"; of {_ms(ttft)} on average {_ms(queueing)} are waiting for the first step, the rest is the prompt"
     if name == "e2e" and e2e and ttft is not None:
-        return f"; of {e2e:,.4g} ms on average {ttft:.3g} ms come before the first token"
+        return f"; of {_ms(e2e)} on average {_ms(ttft)} come before the first token"
     if name == "tpot" and tpot and run.usage:
         prompts = sum(part["prompt_steps"] for part in run.usage) / len(run.usage)
         return f"; steps with prompts take {_per_cent(prompts)} of the busy time"
@@ -140,6 +141,10 @@ def _made_of(run: Outcome, name: str) -> str:
 def _stat(run: Outcome, key: str, stat: str) -> float | None:
     found = (run.metrics.get(key) or {}).get(stat)
     return None if found is None else float(found)
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
 
 
 def _per_cent(share: float) -> str:

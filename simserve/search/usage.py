@@ -7,9 +7,10 @@ One dict per pool, JSON-safe; shares are of 0 to 1:
     prompt_steps   share of the busy time in steps with prompt tokens
     running        requests in a step, mean over the busy time
     waits          {seqs|tokens|kv|policy: share of the busy time in which requests wait at the start of a step because
-                   max_num_seqs of them run, the step has max_num_batched_tokens, 90 % of the KV blocks are taken, or
-                   for none of these: the scheduler holds them back, or their KV is on its way}
-    kv_full        share of the busy time with at least 90 % of the KV blocks taken
+                   max_num_seqs of them run, the step has max_num_batched_tokens, the KV cache is full, or for none of
+                   these: the scheduler holds them back, or their KV is on its way}
+    kv_full        share of the busy time in which the KV cache is full: at least 90 % of the blocks are taken, or fewer
+                   are free than the mean prompt needs
     time           {prompts|decode: {kind: share of the busy time}}, steps with prompts and without; kinds as in
                    `simserve.perf.breakdown.KINDS`; all of them add up to 1
     resources      {resource: share of the busy time} by the roofline, as in `simserve.perf.breakdown.RESOURCES`
@@ -45,7 +46,9 @@ def _of_pool(engine: Engine, trace: Trace, model: ModelSpec) -> dict[str, Any]:
     depth = sum(trace.depths[i] if trace.depths else 1 for i in engine.instances)
     arrived = trace.requests["arrival_ns"]
     span = max(trace.end_ns - (int(arrived.min()) if len(arrived) else 0), 1)
-    full = steps["used_blocks"] >= KV_FULL * np.array(trace.total_blocks)[steps["instance"]]
+    blocks = np.array(trace.total_blocks)[steps["instance"]]
+    prompt = trace.requests["prompt_tokens"].mean() / engine.deployment.kv_block_tokens if len(arrived) else 0.0
+    full = (steps["used_blocks"] >= KV_FULL * blocks) | (steps["used_blocks"] > blocks - prompt)
     time, resources, ridge = _where(engine, model)
     return {
         "pool": engine.name,
