@@ -17,7 +17,7 @@ function colours(figure) {
   return found;
 }
 
-function choices(place, figure) {
+function offer(place, figure) {
   const group = document.createElement("div");
   group.className = "choices";
   figure.views.forEach((view, index) => {
@@ -33,7 +33,7 @@ function choices(place, figure) {
 }
 
 function draw(place, figure) {
-  if (figure.views && figure.views.length > 1) choices(place, figure);
+  if (figure.views && figure.views.length > 1) offer(place, figure);
   if (narrow.matches && figure.narrow) Object.assign(figure.layout, figure.narrow);
   const axes = {automargin: true, ...(narrow.matches ? {nticks: 5} : {})};
   for (const key of Object.keys(figure.layout).filter(name => /^[xy]axis\d*$/.test(name))) {
