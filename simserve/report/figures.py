@@ -80,7 +80,8 @@ def pareto(result: SearchResult) -> Figure | None:
         460, xaxis=axis, yaxis={"title": _title("tokens/s per GPU"), "rangemode": "tozero", "tickformat": ","},
         shapes=first["shapes"], annotations=first["annotations"],
     )  # fmt: skip
-    return {"data": data, "layout": layout, "views": views, "narrow": {"height": 430}}
+    return {"data": data, "layout": layout, "views": views, "narrow": {"height": 430},
+            "left_out": len(result.runs) - len(known)}  # fmt: skip
 
 
 def _groups(result: SearchResult, known: Sequence[Outcome]) -> list[tuple[str, list[Outcome], dict[str, Any]]]:

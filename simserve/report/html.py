@@ -112,9 +112,8 @@ def _pareto(result: SearchResult) -> str:
     rejected = _rejected(result)
     if drawn is None:
         return rejected
-    count = sum(len(trace["y"]) for trace in drawn["data"])
-    left = len(result.runs) - count
-    aside = f" {left} without such a latency are left out." if left > 0 else ""
+    left = drawn["left_out"]
+    aside = f" {left} that no latency is known of are left out." if left else ""
     return (
         "<h2>Pareto front</h2>\n<p>Every simulated configuration; the front is throughput per GPU against TPOT among "
         f"those that meet the SLO. Dotted: the SLO.{aside} Point at a mark for its numbers, click a name to "

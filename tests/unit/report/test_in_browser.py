@@ -90,7 +90,8 @@ def test_the_accuracy_report_opens(browser: Browser, tmp_path: Path) -> None:
 def test_what_must_not_be_is_seen(browser: Browser, tmp_path: Path) -> None:
     """A thrown error, a message on the console, and an address that is asked for are each reported."""
     page = tmp_path / "bad.html"
-    page.write_text("<img src='http://127.0.0.1:9/x.png'><script>console.error('told'); throw new Error('thrown')</script>")
+    script = "console.error('told'); throw new Error('thrown')"
+    page.write_text(f"<img src='http://127.0.0.1:9/x.png'><script>{script}</script>")
     seen = browser.open(page)
 
     assert seen.requests == ["http://127.0.0.1:9/x.png"]

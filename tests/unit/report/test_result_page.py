@@ -14,6 +14,7 @@ from simserve.cli.main import main
 from simserve.report import html as page_module
 from simserve.report.html import report_html
 from simserve.report.series import top_series
+from simserve.report.words import number
 from simserve.search.runner import prepare, run_search
 from simserve.spec.base import parse
 from simserve.spec.study import StudySpec
@@ -67,7 +68,8 @@ def test_the_page_shows_what_the_result_says(study: Path, tmp_path: Path, capsys
     assert sum(len(trace["x"]) for name, trace in marks.items() if name != "recommended") == len(found["runs"])
     assert marks["recommended"]["y"] == [best["tokens_per_s_per_gpu"]]
     assert marks["recommended"]["x"] == [pytest.approx(best["tpot_ms"], rel=1e-4)]
-    assert [len(marks["Pareto front"]["x"]), drawn["pareto"]["layout"]["shapes"][0]["x0"]] == [len(found["front"]), 10.0]
+    assert len(marks["Pareto front"]["x"]) == len(found["front"])
+    assert drawn["pareto"]["layout"]["shapes"][0]["x0"] == 10.0
     assert drawn["pareto"]["views"][1]["layout"]["shapes"][0]["x0"] == 100.0
     assert all(html.escape(row["reason"]) in page for row in found["rejected"])
     assert len(found["rejected"]) > 0
@@ -110,9 +112,8 @@ def test_a_simulation_has_a_page_where_it_is_asked_for(
     low, high = found["runs"][0]["interval"]["ranges"]["output_tokens_per_s"]
 
     assert {"pareto", "time"} & set(figures(page)) == {"time"}
-    assert f">{low:.0f}<" in page or f">{low:.4g}<" in page
-    assert low <= high
-    assert list(tmp_path.iterdir()) == [study, tmp_path / "p.html"] or len(list(tmp_path.iterdir())) == 2
+    assert f"<td class='number'>{number(low, 4)}</td><td class='number'>{number(high, 4)}</td>" in page
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.yaml", "p.html"}
 
 
 def test_nothing_that_meets_the_slo_is_said_so(study: Path, tmp_path: Path) -> None:
