@@ -78,7 +78,7 @@ def pareto(result: SearchResult) -> Figure | None:
     axis["title"] = _title(axis.pop("title.text"))
     layout = _layout(
         460, xaxis=axis, yaxis={"title": _title("tokens/s per GPU"), "rangemode": "tozero", "tickformat": ","},
-        shapes=first["shapes"], annotations=first["annotations"],
+        shapes=first["shapes"], annotations=first["annotations"], showlegend=True,
     )  # fmt: skip
     return {"data": data, "layout": layout, "views": views, "narrow": {"height": 430},
             "left_out": len(result.runs) - len(known)}  # fmt: skip

@@ -81,7 +81,8 @@ def _answer(result: SearchResult, shown: Sequence[Series]) -> str:
     """What to run and what it does; for a simulation what it does."""
     best = result.recommended if result.kind == "search" else result.runs[0]
     if best is None:
-        return f"<p class='lead bad'>{escape(nothing_meets(result).capitalize())}.</p>"
+        line = nothing_meets(result)
+        return f"<p class='lead bad'>{escape(line[0].upper() + line[1:])}.</p>"
     title = "Recommended: " if result.kind == "search" else ""
     numbers = f"<div class='tiles'>{tiles(_tiles(best))}</div>"
     parts = [f"<p class='lead'>{title}<strong>{escape(describe(best))}</strong></p>", numbers]

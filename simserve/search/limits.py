@@ -18,6 +18,7 @@ from simserve.perf.breakdown import RESOURCES
 from simserve.search.objective import NEVER_MS, Outcome, SloValue
 
 _LEAST = 0.02  # a share of the time below this limits nothing worth a line
+_NEAR = 0.1  # an objective within so much of its bound binds
 _IDLE = 0.95  # a share of the time that is worth a word
 _KNOB = {"seqs": "max_num_seqs", "tokens": "max_num_batched_tokens", "kv": "KV memory", "policy": "the scheduler"}
 
@@ -96,7 +97,10 @@ def _wait(name: str, share: float, part: dict[str, Any], run: Outcome) -> Limit:
 def _resource(name: str, share: float, part: dict[str, Any]) -> str:
     text = f"{_per_cent(share)} of the busy time goes to work that waits for the {RESOURCES[name]}"
     if name == "weights":
-        text += f" (a step of less than {part['ridge_tokens']:,} tokens reads them longer than it computes with them)"
+        below = f"below {part['ridge_tokens']:,} tokens a step"
+        text += f" (a dense layer reads them longer than it computes with them {below}"
+        experts = any("experts" in kinds for kinds in part["time"].values())
+        text += "; an expert sees its share of these)" if experts else ")"
     return text
 
 
@@ -119,9 +123,11 @@ def _summary(run: Outcome, tight: SloValue | None) -> str:
     name = f"P{tight.percentile:g} {tight.name.upper()}"
     if value >= NEVER_MS:
         return f"{name} is never reached: too many requests do not finish."
-    far = f"{tight.excess + 1:,.3g} times"
+    times = tight.excess + 1
+    far = f"{times:,.0f} times" if times >= 100 else f"{times:.3g} times"
     side = f"{_per_cent(abs(tight.excess))} {'above' if tight.excess > 0 else 'below'}" if tight.excess < 1 else far
-    return f"{name} binds: {_ms(value)}, {side} its bound of {tight.bound_ms:g} ms{_made_of(run, tight.name)}."
+    word = "binds" if tight.excess > -_NEAR else "has the least room"
+    return f"{name} {word}: {_ms(value)}, {side} its bound of {tight.bound_ms:g} ms{_made_of(run, tight.name)}."
 
 
 def _made_of(run: Outcome, name: str) -> str:
