@@ -60,6 +60,12 @@ Json = Annotated[
         rich_help_panel=_OUT,
     ),
 ]
+Html = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Write the report here (with a results folder: there, as report.html).",
+                 rich_help_panel=_OUT),
+]  # fmt: skip
+NoHtml = Annotated[bool, typer.Option("--no-html", help="Write no report.", rich_help_panel=_OUT)]
 OutDir = Annotated[Path | None, typer.Option("-o", "--out", help="Folder for results.", rich_help_panel=_OUT)]
 
 

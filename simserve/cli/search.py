@@ -13,6 +13,7 @@ import typer
 from simserve.cli import options as opt
 from simserve.cli.console import make_console
 from simserve.cli.names import check_names, located
+from simserve.cli.report_page import page_path, write_page
 from simserve.errors import Infeasible, SpecError
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def search(
     ] = False,
     top: Annotated[int, typer.Option(help="Rows of the table.", min=1, rich_help_panel="Output")] = 10,
     json_out: opt.Json = None,
+    html: opt.Html = None,
+    no_html: opt.NoHtml = False,
     out: opt.OutDir = None,
 ) -> None:
     """Find the deployment with the highest throughput per GPU that meets the SLO.
@@ -97,7 +100,8 @@ def search(
     inputs = _inputs(study, flags, sections, space_flags, trials)
     folder = out if out is not None else RESULTS / inputs.study.name
     how = {"jobs": _jobs(jobs, ray), "ray": ray, "storage": storage, "resume": resume}
-    _search(inputs, study, folder, how, top=top, json_out=json_out)
+    page = page_path(html, folder, no_html)
+    _search(inputs, study, folder, how, top=top, json_out=json_out, page=page)
 
 
 def _inputs(
@@ -122,16 +126,18 @@ def _inputs(
 
 
 def _search(
-    inputs: Inputs, study: Path | None, folder: Path, how: dict[str, Any], *, top: int, json_out: str | None
-) -> None:
+    inputs: Inputs, study: Path | None, folder: Path, how: dict[str, Any], *, top: int, json_out: str | None,
+    page: Path | None,
+) -> None:  # fmt: skip
 
     from simserve.cli.progress import progress_bar
     from simserve.report.save import check_targets
+    from simserve.report.series import top_series
     from simserve.report.terminal import print_search
     from simserve.search.result import nothing_meets
     from simserve.search.runner import run_search
 
-    check_targets(folder, json_out)
+    check_targets(folder, json_out, page)
     try:
         with located(study), progress_bar() as progress:
             result = run_search(inputs, out_dir=folder, progress=progress, **how)
@@ -144,6 +150,8 @@ def _search(
     if json_out != "-":
         print_search(console, result, top=top)
     store(console, result, folder, json_out, inputs.workload)
+    if page is not None:
+        write_page(console, result, top_series(inputs, result), page, quiet=json_out == "-")
     if result.recommended is None:
         raise Infeasible(nothing_meets(result))
 

@@ -10,6 +10,7 @@ import typer
 from simserve.cli import options as opt
 from simserve.cli.console import make_console
 from simserve.cli.names import check_names, located
+from simserve.cli.report_page import page_path, write_page
 from simserve.errors import SpecError
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def simulate(
     percentile: opt.Percentile = None,
     seed: opt.Seed = None,
     json_out: opt.Json = None,
+    html: opt.Html = None,
+    no_html: opt.NoHtml = False,
     out: opt.OutDir = None,
     trace_out: TraceOut = None,
     timeline: Timeline = None,
@@ -83,16 +86,18 @@ def simulate(
         "max_num_batched_tokens": max_num_batched_tokens, "max_num_seqs": max_num_seqs, "router": router,
         "scheduler": scheduler, "kv_cache_dtype": kv_cache_dtype,
     }  # fmt: skip
-    _simulate(study, flags, deployment, json_out, out, trace_out, timeline, interval=interval)
+    page = page_path(html, out, no_html)
+    _simulate(study, flags, deployment, json_out, out, trace_out, timeline, page, interval=interval)
 
 
 def _simulate(
     study: Path | None, flags: opt.Flags, deployment: dict[str, Any], json_out: str | None, out: Path | None,
-    trace_out: Path | None, timeline: Path | None, *, interval: bool,
+    trace_out: Path | None, timeline: Path | None, page: Path | None, *, interval: bool,
 ) -> None:  # fmt: skip
 
     from simserve.cli.search import store
     from simserve.report.save import check_targets
+    from simserve.report.series import series
     from simserve.report.terminal import print_simulation
     from simserve.report.timeline import check_timeline
     from simserve.search.runner import play, prepare, simulated, with_interval
@@ -106,7 +111,7 @@ def _simulate(
     limit = flags.requests if study is not None else None
     check_names(asked, study)
     check_timeline(timeline)
-    check_targets(out, json_out, trace_out, timeline)
+    check_targets(out, json_out, trace_out, timeline, page)
     with located(study):
         inputs = prepare(asked, base_dir=opt.base_dir(study), requests=limit)
         run = play(inputs)
@@ -115,6 +120,8 @@ def _simulate(
     if json_out != "-":
         print_simulation(console, result)
     store(console, result, out, json_out, inputs.workload)
+    if page is not None:
+        write_page(console, result, [series(run, result.runs[0])], page, quiet=json_out == "-")
     _draw(run.trace, result, trace_out, timeline)
 
 

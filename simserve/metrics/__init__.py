@@ -24,6 +24,6 @@ vLLM's benchmark and DistServe [known].
 """
 
 from simserve.metrics.stats import Stats
-from simserve.metrics.summary import Metrics, attainment, compute, latencies_ms
+from simserve.metrics.summary import Metrics, attainment, compute, latencies_ms, token_gaps_ms
 
-__all__ = ["Metrics", "Stats", "attainment", "compute", "latencies_ms"]
+__all__ = ["Metrics", "Stats", "attainment", "compute", "latencies_ms", "token_gaps_ms"]

@@ -107,8 +107,9 @@ def compute(
         output_tokens_per_s=output / duration_s, total_tokens_per_s=total / duration_s,
         output_tokens_per_s_per_gpu=output / duration_s / num_gpus,
         total_tokens_per_s_per_gpu=total / duration_s / num_gpus,
-        ttft_ms=stats(late["ttft"][done]), tpot_ms=stats(late["tpot"][many]), itl_ms=_itl(trace),
-        e2e_ms=stats(late["e2e"][done]), queueing_ms=stats(late["queueing"][done]),
+        ttft_ms=stats(late["ttft"][done]), tpot_ms=stats(late["tpot"][many]),
+        itl_ms=weighted_stats(*token_gaps_ms(trace)), e2e_ms=stats(late["e2e"][done]),
+        queueing_ms=stats(late["queueing"][done]),
         goodput_rps=None if good is None else int(good.sum()) / duration_s,
         slo_attainment=None if good is None else int((good & counted).sum()) / max(int(counted.sum()), 1),
         slo_met=None if slo is None else _slo_met(late, r["output_tokens"], finished, counted, slo),
@@ -189,13 +190,12 @@ def _duration_s(trace: Trace, finished: NDArray[np.bool_]) -> float:
     return max(end - begin, 1) / NS_PER_S
 
 
-def _itl(trace: Trace) -> Stats:
-    """Every gap between tokens: steps weighted with their regular tokens, and the gaps noted one by one."""
+def token_gaps_ms(trace: Trace) -> tuple[Floats, NDArray[np.int64]]:
+    """(gaps between tokens in ms, how many each stands for): steps by their regular tokens, then the others."""
     steps = expanded(trace.steps)
     weights = np.repeat(trace.steps["decode_tokens"], trace.steps["steps"])
     values = np.concatenate([steps["duration_ns"], trace.itl_gaps_ns]) / NS_PER_MS
-    ones = np.ones(len(trace.itl_gaps_ns), dtype=np.int64)
-    return weighted_stats(values, np.concatenate([weights, ones]))
+    return values, np.concatenate([weights, np.ones(len(trace.itl_gaps_ns), dtype=np.int64)])
 
 
 def _kv_occupancy(trace: Trace) -> tuple[float, float]:

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.perf.cost import PipelinedCost, PricedCost
+from simserve.perf.priced import Priced
 from simserve.perf.uncertainty import combined, family_of, half_width
 
 Call = tuple[tuple[tuple[int, int], ...], int, int, int]
+Sampled = tuple[Call, str, Priced, float]
 
 
 class SampledCost:
@@ -24,6 +26,7 @@ class SampledCost:
         self.inner, self._keep = inner, keep
         self._stride, self._count = 1, 0
         self._calls: list[tuple[Call, int]] = []
+        self._told: tuple[int, list[Sampled]] = (0, [])  # what `sampled` said after so many calls
 
     def step_ns(
         self, prefill: Sequence[tuple[int, int]], decode_seqs: int, decode_context_tokens: int, sampled: int
@@ -60,23 +63,29 @@ class SampledCost:
             self._calls = self._calls[1::2]
             self._stride *= 2
 
+    def sampled(self) -> list[Sampled]:
+        """(call, operation, its price, ns of the sampled time that it stands for) of every sampled call."""
+        if self._told[0] != self._count:
+            self._told = self._count, [
+                (call, name, price, ns * price.ns / total)
+                for call, ns in self._calls
+                for rows in [self.inner.explain(*call)]
+                for total in [sum(price.ns for _, price in rows)]
+                for name, price in rows
+            ]
+        return self._told[1]
+
     def half_width(self) -> float:
         """Relative half-width of the 90 % interval of the sampled time, for errors of kernels and host constant."""
         return combined(
-            (family_of(price), ns * price.ns / total, half_width(price, self.inner.profile, self.inner.gpu))
-            for call, ns in self._calls
-            for prices in [[price for _, price in self.inner.explain(*call)]]
-            for total in [sum(price.ns for price in prices)]
-            for price in prices
+            (family_of(price), ns, half_width(price, self.inner.profile, self.inner.gpu))
+            for _, _, price, ns in self.sampled()
         )
 
     def shares(self) -> dict[str, float]:
         """Share of the sampled time by source: measured, interpolated, transferred, modelled; sums to 1."""
         by_source: dict[str, float] = {}
-        for call, ns in self._calls:
-            prices = [price for _, price in self.inner.explain(*call)]
-            total = sum(price.ns for price in prices)
-            for price in prices:
-                by_source[price.source] = by_source.get(price.source, 0.0) + ns * price.ns / total
+        for _, _, price, ns in self.sampled():
+            by_source[price.source] = by_source.get(price.source, 0.0) + ns
         whole = sum(by_source.values())
         return {source: round(part / whole, 4) for source, part in sorted(by_source.items())}

@@ -7,20 +7,18 @@ so that it shows the numbers that were printed. `accuracy.html` beside this file
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from simserve.errors import SpecError
 from simserve.report.accuracy_plots import INTERVAL, NAMES, Pair, Row, error_cdf, interval_bars, scatter
+from simserve.report.page import figure, fill, table, tiles
 
 Pairs = Mapping[str, Pair]
 BUCKETS = (0.05, 0.1, 0.2, 0.5)
 ALL = "all"
-_TEMPLATE = Path(__file__).with_name("accuracy.html")
 _SCORES = ("regime", "value", "metric", "points", "median", "mape", "p90", "signed_median", "spearman")
 _WHERE = ("id", "model", "gpu", "framework", "version", "concurrency", "prompt_tokens", "output_tokens", "problem")
 
@@ -37,8 +35,6 @@ def accuracy_html(content: Mapping[str, Any], compared: Sequence[Pairs], provena
     content: points, predicted, left_out, not_predicted, scores and verdicts as `simserve validate --json` writes them;
     compared: {metric: (predicted, measured)} of each verdict, in their order; provenance: name -> text.
     """
-    from plotly.offline import get_plotlyjs
-
     rows = list(zip(content["verdicts"], compared, strict=True))
     held = interval_coverage(rows)
     by_metric = {metric: [(row, pairs[metric]) for row, pairs in rows if metric in pairs] for metric in NAMES}
@@ -48,15 +44,15 @@ def accuracy_html(content: Mapping[str, Any], compared: Sequence[Pairs], provena
         figures["cdf"] = error_cdf(errors)
     if any(row["bucket"] != ALL for row in held):
         figures["interval"] = interval_bars([row for row in held if row["bucket"] != ALL])
-    return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
-        plotly=get_plotlyjs(),
-        tiles=_tiles(content),
-        scatters="".join(_figure(name, text) for name, text in figures.items() if name.startswith("scatter-")),
-        cdf=_figure("cdf", figures["cdf"]) if errors else "<p>No point was predicted.</p>",
+    return fill(
+        "accuracy.html",
+        tiles=tiles(_tiles(content)),
+        scatters="".join(figure(name, text) for name, text in figures.items() if name.startswith("scatter-")),
+        cdf=figure("cdf", figures["cdf"]) if errors else "<p>No point was predicted.</p>",
         scores=_score_table(content["scores"]),
         interval=_interval(held, figures.get("interval")),
         records=_records(content),
-        provenance=_table(("", ""), [(name, text) for name, text in provenance.items()], sortable=False),
+        provenance=table(("", ""), [(name, text) for name, text in provenance.items()], sortable=False),
     )
 
 
@@ -90,18 +86,10 @@ def _bucket_names() -> list[str]:
     return [f"up to {edges[0]} %", *middle, f"above {edges[-1]} %"]
 
 
-def _tiles(content: Mapping[str, Any]) -> str:
+def _tiles(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     whole = [row for row in content["scores"] if row["regime"] == ALL]
-    tiles = [(f"{content['predicted']:,} of {content['points']:,}", "points predicted")]
-    tiles += [(f"{100 * row['median']:.1f} %", f"median error of {NAMES[row['metric']]}") for row in whole]
-    return "".join(f"<div class='tile'><b>{escape(number)}</b><span>{escape(text)}</span></div>"
-                   for number, text in tiles)  # fmt: skip
-
-
-def _figure(name: str, text: str) -> str:
-    """A place for a figure and its data, which cannot end the script element early."""
-    safe = text.replace("<", "\\u003c")
-    return f"<div class='figure' id='{name}'></div><script type='application/json' data-for='{name}'>{safe}</script>\n"
+    found = [(f"{content['predicted']:,} of {content['points']:,}", "points predicted")]
+    return found + [(f"{100 * row['median']:.1f} %", f"median error of {NAMES[row['metric']]}") for row in whole]
 
 
 def _score_table(scores: Sequence[Row]) -> str:
@@ -113,16 +101,16 @@ def _score_table(scores: Sequence[Row]) -> str:
          "" if rank is None else f"{rank:.3f}")
         for regime, value, metric, points, *sizes, bias, rank in rows
     ]  # fmt: skip
-    return _table(heads, shown, [(*row[:-1], -2 if row[-1] is None else row[-1]) for row in rows], name="scores")
+    return table(heads, shown, [(*row[:-1], -2 if row[-1] is None else row[-1]) for row in rows], name="scores")
 
 
-def _interval(held: Sequence[Row], figure: str | None) -> str:
+def _interval(held: Sequence[Row], drawn: str | None) -> str:
     if not held:
         return "<p>No prediction has an interval.</p>"
     rows = [(NAMES[row["metric"]], row["bucket"], f"{row['points']:,}", f"{100 * row['share']:.1f}") for row in held]
     heads = ("metric", "interval, +-", "points", f"within, % (nominal {100 * INTERVAL:.0f})")
-    table = _table(heads, rows, sortable=False)
-    return f"<div class='pair'>{_figure('interval', figure or '')}<div>{table}</div></div>"
+    shares = table(heads, rows, sortable=False)
+    return f"<div class='pair'>{figure('interval', drawn or '')}<div>{shares}</div></div>"
 
 
 def _records(content: Mapping[str, Any]) -> str:
@@ -133,14 +121,14 @@ def _records(content: Mapping[str, Any]) -> str:
     counts += [("left out", reason, count) for reason, count in _falling(left_out)]
     total = sum(count for _, _, count in counts)
     shown = [(what, why, f"{count:,}", f"{100 * count / total:.1f}" if total else "") for what, why, count in counts]
-    table = _table(("record", "reason", "rows", "% of rows"), shown, sortable=False)
+    counted = table(("record", "reason", "rows", "% of rows"), shown, sortable=False)
     without = [row for row in content["verdicts"] if row["problem"]]
     if not without:
-        return table
+        return counted
     names = [name for name in _WHERE if any(row.get(name) not in (None, "") for row in without)]
-    each = _table(names, [tuple(_text(row.get(name)) for name in names) for row in without],
+    each = table(names, [tuple(_text(row.get(name)) for name in names) for row in without],
                   [tuple(row.get(name, "") for name in names) for row in without])  # fmt: skip
-    return f"{table}<details><summary>All {len(without):,} points without a prediction</summary>{each}</details>"
+    return f"{counted}<details><summary>All {len(without):,} points without a prediction</summary>{each}</details>"
 
 
 def _falling(counts: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -149,32 +137,3 @@ def _falling(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 
 def _text(value: Any) -> str:
     return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _table(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], keys: Sequence[Sequence[Any]] = (), *,
-    sortable: bool = True, name: str = "",
-) -> str:  # fmt: skip
-    """A table; keys: what to sort the cells of each row by. Columns whose keys or texts are numbers go right."""
-    numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(heads))]
-    sides = [" class='number'" if right else "" for right in numeric]
-    head = "".join(f"<th{side}>{escape(text)}</th>" for side, text in zip(sides, heads, strict=True))
-    body = []
-    for index, row in enumerate(rows):
-        by = keys[index] if keys else row
-        cells = [f"<td{side} data-key='{escape(str(key))}'>{escape(text)}</td>" if sortable
-                 else f"<td{side}>{escape(text)}</td>"
-                 for side, text, key in zip(sides, row, by, strict=True)]  # fmt: skip
-        body.append(f"<tr>{''.join(cells)}</tr>")
-    about = f" id='{name}'" if name else ""
-    kind = " class='sortable'" if sortable else ""
-    return (f"<div class='wide'><table{about}{kind}><thead><tr>{head}</tr></thead>"
-            f"<tbody>{''.join(body)}</tbody></table></div>")  # fmt: skip
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text.replace(",", "") or "0")
-    except ValueError:
-        return False
-    return True

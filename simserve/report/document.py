@@ -27,6 +27,8 @@
       ttft_ms, tpot_ms       at the SLO's percentile (90 if there is no SLO)
       usd_per_hour           of all GPUs, from the prices in hw_specs
       usd_per_million_tokens prompt + output tokens
+      usage            by pool how busy the GPUs were, what requests waited for, where the time went; the keys are
+                       described in `simserve.search.usage`
       sources          share of the simulated busy time by source: measured, interpolated, transferred, modelled
       metrics          everything in `simserve.metrics`, in the units that the keys name
       launch           shell lines that start this configuration

@@ -1,11 +1,11 @@
-"""The Pareto plot: characters for the terminal, a self-contained HTML page where plotly is installed."""
+"""The Pareto plot in characters, for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from simserve.search.objective import NEVER_MS, Outcome
-from simserve.search.result import SearchResult, describe
+from simserve.search.objective import NEVER_MS
+from simserve.search.result import SearchResult
 
 FRONT, MEETS, MISSES = "●", "○", "·"
 
@@ -31,47 +31,6 @@ def scatter(result: SearchResult, *, width: int = 60, height: int = 12) -> list[
     lines.append(" " * margin + " └" + "─" * width)
     lines.append(" " * (margin + 2) + left + " " * max(1, width - len(left) - len(right)) + right)
     return ["tokens/s/GPU", *lines, f"{FRONT} Pareto front  {MEETS} meets the SLO  {MISSES} misses it"]
-
-
-def plotly_html(result: SearchResult) -> str | None:
-    """A page that works offline, with one point per run; None without plotly or with a single run."""
-    if len(result.runs) < 2:
-        return None
-    try:
-        import plotly.graph_objects as go
-    except ImportError:
-        return None
-    on_front = result.front
-    ids = {id(r) for r in on_front}
-    others = [r for r in result.runs if r.meets_slo and id(r) not in ids]
-    missing = [r for r in result.runs if not r.meets_slo and r.tpot_order < NEVER_MS]
-    figure = go.Figure()
-    for title, runs, mode, colour in (
-        ("misses the SLO", missing, "markers", "#bbbbbb"),
-        ("meets the SLO", others, "markers", "#4c78a8"),
-        ("Pareto front", on_front, "lines+markers", "#e45756"),
-    ):
-        figure.add_trace(go.Scatter(
-            x=[r.tpot_order for r in runs], y=[r.tokens_per_s_per_gpu for r in runs], mode=mode, name=title,
-            text=_hover(runs), hoverinfo="text", marker={"color": colour, "size": 9},
-        ))  # fmt: skip
-    figure.update_layout(
-        title=f"{result.name}: throughput per GPU against time per output token",
-        xaxis_title="TPOT at the SLO percentile (ms)", yaxis_title="tokens/s/GPU", template="plotly_white",
-    )  # fmt: skip
-    return str(figure.to_html(include_plotlyjs=True, full_html=True))
-
-
-def _hover(runs: Sequence[Outcome]) -> list[str]:
-    return [
-        f"{describe(r)}<br>{r.tokens_per_s_per_gpu:.0f} tokens/s/GPU<br>TTFT {_ms(r.ttft_ms)}, "
-        f"TPOT {_ms(r.tpot_ms)}<br>{r.usd_per_million_tokens:.3f} USD per million tokens"
-        for r in runs
-    ]
-
-
-def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f} ms"
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:

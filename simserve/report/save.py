@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from simserve.errors import SpecError
 from simserve.report.document import document
 from simserve.report.launch import launch_files, launch_script, served_model
-from simserve.report.plot import plotly_html
-from simserve.report.tables import csv_text
+from simserve.report.tables import csv_text, parquet_bytes
 from simserve.search.result import SearchResult
 
 if TYPE_CHECKING:
@@ -23,14 +22,15 @@ LAUNCH = "launch"  # the folder of launch files beside a result
 
 
 def save(result: SearchResult, folder: Path, *, workload: RequestSet | None = None) -> list[Path]:
-    """Write result.json, runs.csv, provenance.json, launch.sh, launch/ and, with plotly, pareto.html; their paths.
+    """Write result.json, runs.csv, runs.parquet, provenance.json, launch.sh and launch/; their paths.
 
     workload: the simulated requests, for launch/requests.jsonl; without them launch/bench.sh says that they miss.
     """
     content = document(result)
-    files = {
+    files: dict[str, str | bytes] = {
         "result.json": to_json(content),
         "runs.csv": csv_text(result),
+        "runs.parquet": parquet_bytes(result),
         "provenance.json": to_json(content["provenance"]),
     }
     chosen = content["recommended"] if result.kind == "search" else 0
@@ -38,8 +38,6 @@ def save(result: SearchResult, folder: Path, *, workload: RequestSet | None = No
         run = result.runs[chosen]
         files["launch.sh"] = launch_script(served_model(result.provenance), run)
         files |= _launch_folder(result, run, workload)
-    if (html := plotly_html(result)) is not None:
-        files["pareto.html"] = html
     make_folder(folder)
     if chosen is not None:
         make_folder(folder / LAUNCH)

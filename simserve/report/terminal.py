@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -12,8 +11,9 @@ from rich.table import Table
 
 from simserve.report.launch import launch_lines, served_model
 from simserve.report.plot import scatter
-from simserve.search.objective import KERNELS, NEVER_MS, Interval, Outcome
-from simserve.search.result import SearchResult, describe
+from simserve.report.words import number
+from simserve.search.objective import KERNELS, Interval, Outcome
+from simserve.search.result import SearchResult, best_of_layouts, describe
 from simserve.units import format_bytes
 
 _LATENCIES = (("TTFT", "ttft_ms"), ("TPOT", "tpot_ms"), ("ITL", "itl_ms"), ("E2E", "e2e_ms"),
@@ -66,17 +66,6 @@ def print_launch(console: Console, result: SearchResult, run: Outcome) -> None:
         console.print(f"  {escape(line)}", soft_wrap=True, highlight=False)
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A number with `digits` significant ones, whole from there on; 'never' for NEVER_MS, '-' for None."""
-    if value is None:
-        return "-"
-    if value >= NEVER_MS:
-        return "never"
-    if abs(value) >= 10 ** (digits - 1):
-        return f"{value:,.0f}"
-    return f"{value:.{digits}g}"
-
-
 def _top_table(console: Console, result: SearchResult, top: int) -> Table:
     title = f"{result.name}: {len(result.runs)} of {result.configurations} possible configurations simulated"
     percentile = result.runs[0].slo[0].percentile if result.runs[0].slo else 90.0
@@ -91,18 +80,9 @@ def _top_table(console: Console, result: SearchResult, top: int) -> Table:
         table.add_column(header, justify="right")
     table.add_column("SLO")
     front = {id(r) for r in result.front}
-    for index, run in _best_of_layouts(result.runs)[:top]:
+    for index, run in best_of_layouts(result.runs)[:top]:
         table.add_row(f"{index + 1}{'*' if id(run) in front else ''}", *_top_cells(run, wide))
     return table
-
-
-def _best_of_layouts(runs: Sequence[Outcome]) -> list[tuple[int, Outcome]]:
-    """(place, run) of the best run per GPU type, TP, replicas and dtype: limits often change next to nothing."""
-    best: dict[tuple[object, ...], tuple[int, Outcome]] = {}
-    for place, run in enumerate(runs):
-        d = run.deployment
-        best.setdefault((d.gpu, d.split, d.replicas, d.dtype), (place, run))
-    return list(best.values())
 
 
 def _top_cells(run: Outcome, wide: bool) -> list[str]:

@@ -13,6 +13,7 @@ from simserve.search.objective import (
     slo_values,
     steady_tokens_per_s,
 )
+from simserve.search.usage import usage
 
 if TYPE_CHECKING:
     from simserve.run import RunResult
@@ -59,6 +60,7 @@ def reduce(result: RunResult, model: ModelSpec, deployment: DeploymentSpec, slo:
         sources=dict(result.cost_provenance.get("share_of_time_by_source", {})),
         memory_bytes=dict(result.memory_bytes),
         pools=_pools(result),
+        usage=usage(result, model),
     )
 
 

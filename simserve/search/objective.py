@@ -72,7 +72,7 @@ class Outcome:
 
     tpot_ms, ttft_ms: at the SLO's percentile, None where no request has one. sources: share of the simulated
     busy time by source of the kernel numbers. turned_away: requests that this deployment rejected although the
-    model's context holds them.
+    model's context holds them. usage: how the run used its GPUs, by pool (`simserve.search.usage`).
     """
 
     deployment: DeploymentSpec
@@ -90,6 +90,7 @@ class Outcome:
     memory_bytes: dict[str, int] = field(default_factory=dict)
     pools: tuple[dict[str, Any], ...] = ()
     interval: Interval | None = None
+    usage: tuple[dict[str, Any], ...] = ()
 
     @property
     def meets_slo(self) -> bool:
@@ -128,7 +129,8 @@ def outcome_from_dict(data: dict[str, Any]) -> Outcome:
     ranged = data.get("interval")
     pairs = {name: (low, high) for name, (low, high) in ranged["ranges"].items()} if ranged else {}
     interval = Interval(**{**ranged, "ranges": pairs}) if ranged else None
-    plain = {"deployment": deployment, "slo": slo, "pools": tuple(data.get("pools", ())), "interval": interval}
+    pools, usage = (tuple(data.get(name, ())) for name in ("pools", "usage"))
+    plain = {"deployment": deployment, "slo": slo, "pools": pools, "interval": interval, "usage": usage}
     return Outcome(**{**data, **plain})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -91,3 +92,12 @@ def _replicas(d: DeploymentSpec) -> str:
         f"{d.max_num_batched_tokens} tokens, {d.max_num_seqs} seqs"
     )
     return f"{text}, {d.router}" if d.replicas > 1 else text
+
+
+def best_of_layouts(runs: Sequence[Outcome]) -> list[tuple[int, Outcome]]:
+    """(place, run) of the best run per GPU type, TP, replicas and dtype: limits often change next to nothing."""
+    best: dict[tuple[object, ...], tuple[int, Outcome]] = {}
+    for place, run in enumerate(runs):
+        d = run.deployment
+        best.setdefault((d.gpu, d.split, d.replicas, d.dtype), (place, run))
+    return list(best.values())

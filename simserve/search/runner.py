@@ -75,6 +75,13 @@ def play(inputs: Inputs) -> RunResult:
     return simulate(inputs.model, study.deployment, inputs.workload, slo=study.slo)
 
 
+def replay(inputs: Inputs, outcome: Outcome) -> RunResult:
+    """The run behind an outcome once more, with its trace: the same requests give the same run."""
+    from simserve.run import simulate
+
+    return simulate(inputs.model, outcome.deployment, inputs.workload, slo=inputs.study.slo)
+
+
 def with_interval(inputs: Inputs, run: RunResult, deployment: DeploymentSpec | None = None) -> Interval:
     """The 90 % prediction interval of a run of the study's deployment, or of another; see `search.interval`."""
     from simserve.run import simulate

@@ -14,7 +14,8 @@ from simserve.errors import SpecError
 from simserve.report import plot, tables
 from simserve.report.document import SCHEMA, document, json_safe
 from simserve.report.save import save, write_atomic
-from simserve.report.terminal import number, print_search, print_simulation
+from simserve.report.terminal import print_search, print_simulation
+from simserve.report.words import number
 from simserve.search.feasible import Rejected
 from simserve.search.objective import NEVER_MS, Outcome, SloValue
 from simserve.search.result import SearchResult, nothing_meets
@@ -96,21 +97,40 @@ def test_no_scatter_of_a_single_point() -> None:
     assert plot.scatter(result(outcome(1.0, 1.0))) == []
 
 
-def test_html_needs_no_network() -> None:
-    """plotly's code is in the page."""
-    pytest.importorskip("plotly")
-    html = plot.plotly_html(RESULT) or ""
+def test_parquet_holds_the_rows_of_the_csv_and_says_what_they_are() -> None:
+    """The same columns and values; a description of each; numbers as numbers also where a column is empty."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    assert "Pareto front" in html
-    assert '<script src="http' not in html
+    never = replace(outcome(1.0, NEVER_MS), ttft_ms=NEVER_MS)
+    found = pq.read_table(pa.BufferReader(tables.parquet_bytes(result(outcome(100.0, 10.0), never))))
+    header = tables.csv_text(RESULT).splitlines()[0].split(",")
+
+    assert found.column_names == header == list(tables.DESCRIBED)
+    assert all(field.metadata[b"description"] for field in found.schema)
+    assert json.loads(found.schema.metadata[b"simserve"]) == {"kind": "search", "name": "demo", "model": MODEL}
+    assert [found[name].to_pylist() for name in ("rank", "tpot_ms", "meets_slo", "recommended", "tpot_ms_mean")] == [
+        [1, 2], [10.0, None], [True, False], [True, False], [10.0, None]
+    ]  # fmt: skip
+    assert str(found.schema.field("goodput_rps").type) == "double"
+
+
+def test_parquet_and_csv_are_one_table(tmp_path: Path) -> None:
+    """Read back by pandas, both files are one table."""
+    import pandas as pd
+
+    save(RESULT, tmp_path)
+    plain, typed = pd.read_csv(tmp_path / "runs.csv"), pd.read_parquet(tmp_path / "runs.parquet")
+
+    pd.testing.assert_frame_equal(plain, typed, check_dtype=False)
 
 
 def test_save_writes_all_files(tmp_path: Path) -> None:
-    """JSON, CSV, provenance and launch script; no temporary files are left."""
+    """JSON, CSV, Parquet, provenance and launch script; no temporary files are left."""
     folder = tmp_path / "new"
     saved = save(RESULT, folder)
 
-    assert {"result.json", "runs.csv", "provenance.json", "launch.sh"} <= {p.name for p in saved}
+    assert {"result.json", "runs.csv", "runs.parquet", "provenance.json", "launch.sh"} <= {p.name for p in saved}
     assert sorted(saved) == sorted(p for p in folder.rglob("*") if p.is_file())
 
 

@@ -1,0 +1,100 @@
+"""How a run used its GPUs: how busy they were, what who waited was waiting for, where the time went.
+
+One dict per pool, JSON-safe; shares are of 0 to 1:
+
+    pool           its name, "" where there is only one
+    busy           share of the time from the first arrival to the last finish in which an instance computes
+    prompt_steps   share of the busy time in steps with prompt tokens
+    running        requests in a step, mean over the busy time
+    waits          {seqs|tokens|kv|policy: share of the busy time in which requests wait at the start of a step because
+                   max_num_seqs of them run, the step has max_num_batched_tokens, the KV cache is full, or for none of
+                   these: the scheduler holds them back, or their KV is on its way}
+    kv_full        share of the busy time in which the KV cache is full: at least 90 % of the blocks are taken, or fewer
+                   are free than the mean prompt needs
+    time           {prompts|decode: {kind: share of the busy time}}, steps with prompts and without; kinds as in
+                   `simserve.perf.breakdown.KINDS`; all of them add up to 1
+    resources      {resource: share of the busy time} by the roofline, as in `simserve.perf.breakdown.RESOURCES`
+    ridge_tokens   tokens of a step below which reading the weights takes longer than computing with them
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simserve.perf.breakdown import kind_of, resource_of, ridge_tokens
+
+if TYPE_CHECKING:
+    from simserve.run import Engine, RunResult
+    from simserve.sim.trace import Columns, Trace
+    from simserve.spec.model import ModelSpec
+
+KV_FULL = 0.9
+
+
+def usage(run: RunResult, model: ModelSpec) -> tuple[dict[str, Any], ...]:
+    """The use of each pool; see the module docstring."""
+    return tuple(_of_pool(engine, run.trace, model) for engine in run.engines)
+
+
+def _of_pool(engine: Engine, trace: Trace, model: ModelSpec) -> dict[str, Any]:
+    own = (trace.steps["instance"] >= engine.instances.start) & (trace.steps["instance"] < engine.instances.stop)
+    steps = {name: column[own] for name, column in trace.steps.items()}
+    took = (steps["end_ns"] - steps["start_ns"]).astype(np.float64)
+    whole = max(float(took.sum()), 1.0)
+    depth = sum(trace.depths[i] if trace.depths else 1 for i in engine.instances)
+    arrived = trace.requests["arrival_ns"]
+    span = max(trace.end_ns - (int(arrived.min()) if len(arrived) else 0), 1)
+    blocks = np.array(trace.total_blocks)[steps["instance"]]
+    prompt = trace.requests["prompt_tokens"].mean() / engine.deployment.kv_block_tokens if len(arrived) else 0.0
+    full = (steps["used_blocks"] >= KV_FULL * blocks) | (steps["used_blocks"] > blocks - prompt)
+    time, resources, ridge = _where(engine, model)
+    return {
+        "pool": engine.name,
+        "busy": round(min(whole / span / depth, 1.0), 4),
+        "prompt_steps": round(sum(time["prompts"].values()), 4),
+        "running": round(float((steps["running"] * took).sum()) / whole, 2),
+        "waits": {name: round(float(took[which].sum()) / whole, 4) for name, which in _waits(engine, steps, full)},
+        "kv_full": round(float(took[full].sum()) / whole, 4),
+        "time": {phase: {kind: round(part, 4) for kind, part in parts.items()} for phase, parts in time.items()},
+        "resources": {name: round(part, 4) for name, part in resources.items()},
+        "ridge_tokens": round(ridge),
+    }
+
+
+def _waits(engine: Engine, steps: Columns, full: Any) -> list[tuple[str, Any]]:
+    """(reason, which steps), each step with a queue under one reason."""
+    own = engine.deployment
+    left = steps["waiting"] > 0
+    found = []
+    for name, which in (
+        ("seqs", steps["running"] >= own.max_num_seqs * own.data_parallel_size),
+        ("tokens", steps["tokens"] >= own.max_num_batched_tokens * own.data_parallel_size),
+        ("kv", full),
+        ("policy", left),
+    ):
+        found.append((name, left & which))
+        left = left & ~which
+    return found
+
+
+def _where(engine: Engine, model: ModelSpec) -> tuple[dict[str, dict[str, float]], dict[str, float], float]:
+    """(time by phase and kind, by resource, ridge in tokens of a step) from the sampled steps of a pool."""
+    own, inner = engine.deployment, engine.cost.inner
+    ranks = own.data_parallel_size * own.prefill_context_parallel_size
+    dtypes = {"gemm": own.dtype, "experts": own.moe_dtype or own.dtype}
+    ridges = {kind: ridge_tokens(inner.gpu, dtype) for kind, dtype in dtypes.items()}
+    of_expert = model.experts.num_experts_per_tok / model.experts.num_experts if model.experts else 1.0
+    time: dict[str, dict[str, float]] = {"prompts": {}, "decode": {}}
+    resources: dict[str, float] = {}
+    for (prefill, decodes, _, sampled), name, price, ns in engine.cost.sampled():
+        kind, phase = kind_of(name, price), time["prompts" if prefill else "decode"]
+        tokens = sampled if "lm_head" in name else decodes + sum(chunk for chunk, _ in prefill)
+        rows = tokens * of_expert if kind == "experts" else tokens / ranks
+        resource = resource_of(kind, rows, ridges.get(kind, 0.0))
+        phase[kind] = phase.get(kind, 0.0) + ns
+        resources[resource] = resources.get(resource, 0.0) + ns
+    whole = sum(resources.values()) or 1.0
+    shares = {phase: {kind: ns / whole for kind, ns in sorted(parts.items())} for phase, parts in time.items()}
+    return shares, {name: ns / whole for name, ns in sorted(resources.items())}, ridges["gemm"] * ranks

@@ -1,0 +1,99 @@
+"""The pages in a headless Chromium: no error on the console, no request to any address, figures drawn, choices work."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from simserve.cli.main import main
+from simserve.testing.browser import Browser, find_browser
+
+STUDY = """\
+name: tiny
+model: meta-llama/Llama-3.1-8B
+workload:
+  arrivals: {kind: poisson, rate_rps: 6}
+  prompt_tokens: {kind: fixed, value: 500}
+  output_tokens: {kind: fixed, value: 50}
+  requests: 60
+slo: {ttft_ms: 500, tpot_ms: 15}
+search:
+  space: {gpu: [h100_sxm, l40s, a100_sxm], dtype: [bf16, fp8], replicas: [1, 2]}
+  trials: 10
+"""
+DRAWN = "[...document.querySelectorAll('.figure')].filter(f => f.querySelector('.main-svg')).length"
+WIDER = "document.documentElement.scrollWidth - window.innerWidth"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium for all tests here."""
+    path = find_browser()
+    if path is None:
+        pytest.skip("no Chromium: none of chromium, google-chrome on the PATH, nor named by CHROMIUM")
+    with Browser(path) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a small search."""
+    folder = tmp_path_factory.mktemp("report")
+    (folder / "tiny.yaml").write_text(STUDY)
+    assert main(["search", str(folder / "tiny.yaml"), "-o", str(folder)]) == 0
+    return folder / "report.html"
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "dark"), [(1366, 900, False), (390, 844, True)], ids=["laptop light", "phone dark"]
+)
+def test_the_report_opens(browser: Browser, page: Path, width: int, height: int, dark: bool) -> None:
+    """No error, no request, all seven figures, nothing wider than the screen, text that stands out from the page."""
+    seen = browser.open(page, width=width, height=height, dark=dark)
+    background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    assert (seen.errors, seen.requests) == ([], [])
+    assert browser.evaluate(DRAWN) == 7
+    assert browser.evaluate(WIDER) <= 0
+    assert background == ("rgb(20, 23, 27)" if dark else "rgb(255, 255, 255)")
+    assert browser.evaluate("document.getElementById('pareto')._fullLayout.font.color") == (
+        "#e4e7eb" if dark else "#1d2126"
+    )
+
+
+def test_choices_and_sorting_work(browser: Browser, page: Path) -> None:
+    """The axis of the front goes to tokens/s per user, a table to the order of its column and back."""
+    seen = browser.open(page)
+    browser.evaluate("document.querySelectorAll('input[name=pareto-view]')[1].click()")
+    sort = "document.querySelectorAll('#runs th')[3].click();"
+    column = "[...document.querySelectorAll('#runs tbody tr')].map(r => Number(r.cells[3].dataset.key))"
+    up, down = (browser.evaluate(sort + column) for _ in range(2))
+
+    assert "user" in browser.evaluate("document.getElementById('pareto')._fullLayout.xaxis.title.text")
+    assert (up, down) == (sorted(up), sorted(up, reverse=True))
+    assert len(up) == 10
+    assert seen.errors == []
+
+
+def test_the_accuracy_report_opens(browser: Browser, tmp_path: Path) -> None:
+    """The page of `simserve validate` as well."""
+    records, page = tmp_path / "points.csv", tmp_path / "page.html"
+    records.write_text("id,model,gpu,framework,concurrency,prompt_tokens,output_tokens,ttft_ms,tpot_ms\n"
+                       "one,meta-llama/Llama-3.1-8B,h100_sxm,vllm,4,512,64,50,7\n")  # fmt: skip
+    assert main(["validate", "--records", str(records), "--html", str(page)]) == 0
+    seen = browser.open(page, dark=True)
+
+    assert (seen.errors, seen.requests) == ([], [])
+    assert browser.evaluate(DRAWN) >= 2
+
+
+def test_what_must_not_be_is_seen(browser: Browser, tmp_path: Path) -> None:
+    """A thrown error, a message on the console, and an address that is asked for are each reported."""
+    page = tmp_path / "bad.html"
+    script = "console.error('told'); throw new Error('thrown')"
+    page.write_text(f"<img src='http://127.0.0.1:9/x.png'><script>{script}</script>")
+    seen = browser.open(page)
+
+    assert seen.requests == ["http://127.0.0.1:9/x.png"]
+    assert any("told" in error for error in seen.errors)
+    assert any("thrown" in error for error in seen.errors)
