@@ -14,6 +14,7 @@ COLUMNS = (
     "pipeline_parallel_size", "replicas", "dtype", "max_num_batched_tokens", "max_num_seqs", "router",
     "tokens_per_s_per_gpu", "output_tokens_per_s", "request_throughput_rps", "ttft_ms", "tpot_ms",
     "slo_attainment", "goodput_rps", "usd_per_hour", "usd_per_million_tokens", "preemptions", "num_gpu_blocks",
+    "tokens_per_s_per_user", "watts_per_gpu", "joules_per_token",
 )  # fmt: skip
 
 
@@ -35,7 +36,7 @@ def csv_text(result: SearchResult) -> str:
 def _row(rank: int, run: Outcome, on_front: bool) -> dict[str, Any]:
     found: dict[str, Any] = {"rank": rank, "meets_slo": run.meets_slo, "pareto": on_front}
     for name in COLUMNS[len(found) :]:
-        value = next((getattr(part, name) for part in (run, run.deployment) if hasattr(part, name)), None)
+        value = next((getattr(part, name) for part in (run, run.deployment, run.energy) if hasattr(part, name)), None)
         if value is None and not hasattr(run, name):
             value = run.metrics.get(name)
         if isinstance(value, float):

@@ -116,7 +116,8 @@ def run_search(
     space = from_study(study)
     possible = split(inputs.model, space.deployments(), longest_tokens=inputs.load.longest_tokens)
     estimate = screen.estimate(inputs.model, possible.deployments, possible.num_gpu_blocks, inputs.load)
-    order = [possible.deployments[i] for i in screen.order(estimate, possible.deployments, study.slo)]
+    objective = study.search.objective if study.search is not None else "throughput"
+    order = [possible.deployments[i] for i in screen.order(estimate, possible.deployments, study.slo, objective)]
     record = provenance(study, inputs.model, inputs.workload)
     journal = out_dir / JOURNAL if out_dir is not None else None
     optuna_study = open_study(journal, fingerprint(record), resume=resume)
@@ -145,13 +146,15 @@ def _result(inputs: Inputs, possible: Feasible, trials: Trials, record: dict[str
     failed = [Rejected(deployment, reason) for deployment, reason in trials.failed]
     if not trials.outcomes:
         raise Infeasible(failed[0].reason if failed else "the time limit ended before any simulation")
+    objective = inputs.study.search.objective if inputs.study.search is not None else "throughput"
     return SearchResult(
         kind="search",
         name=inputs.study.name,
-        runs=ranked(trials.outcomes),
+        runs=ranked(trials.outcomes, objective),
         rejected=[*possible.rejected, *failed],
         configurations=len(possible.deployments) - len(failed),
         provenance=record,
+        objective=objective,
     )
 
 

@@ -51,6 +51,7 @@ class GpuSpec(Sourced):
     below the nominal capacity by ECC and the driver's reserve. peak_flops: dense FLOP/s per number format;
     a format that is missing is one that the card does not compute in. interconnect: link to the other GPUs
     of the node; inter_node_link: link of each GPU to other nodes; host_link: link to the CPU.
+    idle_watts: with an engine loaded that has nothing to do, None where nothing was found;
     price_usd_per_hour: an assumption to edit.
     """
 
@@ -64,6 +65,7 @@ class GpuSpec(Sourced):
     host_link: PcieName
     gpus_per_node: PositiveInt
     tdp_watts: PositiveInt
+    idle_watts: PositiveInt | None = None
     price_usd_per_hour: NonNegativeFloat
 
     __hash__ = Sourced.__hash__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
 
@@ -22,6 +22,7 @@ def _listed(value: Any) -> Any:
 
 
 Choices = Annotated[tuple[T, ...], BeforeValidator(_listed), Field(min_length=1)]
+Objective = Literal["throughput", "gpus", "cost", "front"]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -42,11 +43,13 @@ class SpaceSpec(Spec):
 class SearchSpec(Spec):
     """The search: its space, the most GPUs a deployment may use, and how much to simulate.
 
-    trials: simulated configurations at most; requests: simulate only the first so many; timeout_s: stop
-    asking for new trials after so many seconds.
+    objective: the highest throughput per GPU, the fewest GPUs, the lowest cost per hour, or the front of throughput
+    per GPU, tokens/s per user, cost and energy, each under the SLO; trials: simulated configurations at most;
+    requests: simulate only the first so many; timeout_s: stop asking for new trials after so many seconds.
     """
 
     space: SpaceSpec = SpaceSpec()
+    objective: Objective = "throughput"
     max_gpus: int | None = Field(default=None, ge=1)
     trials: int = Field(default=40, ge=1, le=100_000)
     requests: int | None = Field(default=None, ge=1)
