@@ -84,7 +84,7 @@ def search(
     sections = _sections(space_flags, trials, flags.model) if study is None else {}
     inputs = _inputs(study, flags, sections, space_flags, {"trials": trials, "objective": objective})
     folder = out if out is not None else RESULTS / inputs.study.name
-    _search(inputs, study, folder, jobs=jobs or _cpus(), resume=resume, top=top, json_out=json_out)
+    _search(inputs, study, folder, jobs=jobs or cpus(), resume=resume, top=top, json_out=json_out)
 
 
 def _inputs(
@@ -200,7 +200,8 @@ def _again() -> str:
     return shlex.join(words)
 
 
-def _cpus() -> int:
+def cpus() -> int:
+    """CPUs that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:

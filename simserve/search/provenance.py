@@ -26,7 +26,7 @@ def provenance(study: StudySpec, model: ModelSpec, workload: RequestSet) -> dict
         "study": study.model_dump(mode="json"),
         "model": model.model_dump(mode="json"),
         "workload": {"requests": len(workload), **dict(workload.provenance)},
-        "workload_sha256": _columns_digest(workload),
+        "workload_sha256": workload_digest(workload),
     }
 
 
@@ -49,7 +49,8 @@ def fingerprint(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(core, sort_keys=True).encode()).hexdigest()
 
 
-def _columns_digest(workload: RequestSet) -> str:
+def workload_digest(workload: RequestSet) -> str:
+    """SHA-256 over all columns of a workload and its concurrency."""
     digest = hashlib.sha256(repr(workload.concurrency).encode())
     for column in workload.columns().values():
         digest.update(repr(column).encode() if isinstance(column, list | tuple) else column.tobytes())

@@ -85,7 +85,11 @@ def _missed(best: Outcome) -> str:
 
 def describe(outcome: Outcome) -> str:
     """A configuration in a few words: '2 x h100_sxm TP1 bf16, 8192 tokens, 256 seqs, round_robin'."""
-    d = outcome.deployment
+    return describe_deployment(outcome.deployment)
+
+
+def describe_deployment(d: DeploymentSpec) -> str:
+    """The same of a deployment."""
     if d.system is not None:
         return f"{d.system}: " + "; ".join(f"{name} {_replicas(engine)}" for name, engine in d.engines())
     return _replicas(d)
