@@ -31,11 +31,13 @@ def check_names(study: StudySpec, path: Path | None) -> None:
             raise UnknownName(error.kind, name or "", error.known, file=file, line=line, key=key) from None
 
     look_up("model", study.model, load_model)
-    look_up("deployment.system", study.deployment.system, SYSTEMS.get)
-    look_up("deployment.kv_link", study.deployment.kv_link, load_link)
-    _check_engine(look_up, "deployment", study.deployment)
-    for name, pool in study.deployment.pools:
-        _check_engine(look_up, f"deployment.pools.{name}", pool)
+    named = {f"deployments.{name}": deployment for name, deployment in (study.deployments or {}).items()}
+    for key, deployment in {"deployment": study.deployment, **named}.items():
+        look_up(f"{key}.system", deployment.system, SYSTEMS.get)
+        look_up(f"{key}.kv_link", deployment.kv_link, load_link)
+        _check_engine(look_up, key, deployment)
+        for name, pool in deployment.pools:
+            _check_engine(look_up, f"{key}.pools.{name}", pool)
     space = study.search.space if study.search is not None else None
     for index, name in enumerate((space and space.gpu) or ()):
         look_up(f"search.space.gpu[{index}]", name, load_gpu)

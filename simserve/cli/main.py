@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from simserve import __version__
-from simserve.cli import calibrate, capacity, explain, hw, models, perfdb, search, simulate, validate
+from simserve.cli import calibrate, capacity, compare, explain, hw, models, perfdb, search, simulate, validate
 from simserve.errors import LawBroken, SimserveError
 
 USER_ERROR, BUG, INTERRUPTED = 2, 1, 130
@@ -32,6 +32,7 @@ app = typer.Typer(
 app.command("search")(search.search)
 app.command("simulate")(simulate.simulate)
 app.command("capacity")(capacity.capacity)
+app.command("compare")(compare.compare)
 app.command("validate")(validate.validate)
 app.command("calibrate")(calibrate.calibrate)
 app.command("explain")(explain.explain)

@@ -9,9 +9,17 @@ from rich.table import Table
 
 from simserve.report.terminal import number
 from simserve.search.capacity import Capacity
+from simserve.search.compare import Comparison, Difference, Played
+from simserve.search.intervals import Mean
 from simserve.search.result import describe_deployment
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.slo import SloSpec
+
+LABELS = {
+    "tokens_per_s_per_gpu": "tokens/s/GPU", "ttft_ms": "TTFT at the percentile, ms",
+    "tpot_ms": "TPOT at the percentile, ms", "e2e_ms.p90": "E2E P90, ms", "usd_per_hour": "USD/h",
+    "usd_per_million_tokens": "USD/M tokens", "joules_per_token": "J/token (modelled)",
+}  # fmt: skip
 
 
 def print_capacity(
@@ -42,3 +50,51 @@ def _bounds(slo: SloSpec | None) -> str:
     named = (("TTFT", slo.ttft_ms), ("TPOT", slo.tpot_ms), ("E2E", slo.e2e_ms))
     parts = [f"{name} <= {bound:g} ms" for name, bound in named if bound is not None]
     return f"P{slo.percentile:g} of {', '.join(parts)}"
+
+
+def print_comparison(console: Console, found: Comparison) -> None:
+    """One row per deployment and metric: the mean, the difference from the baseline with its interval."""
+    base = next(p for p in found.played if p.name == found.baseline)
+    console.print(_side_by_side(found, base))
+    best = found.best
+    if best is None:
+        return
+    metric = LABELS.get(found.metrics[0], found.metrics[0])
+    ties = ", ".join(p.name for p in found.ties)
+    tied = f"; near-ties: {escape(ties)}" if ties else ""
+    console.print(f"[bold green]Best[/] in {metric}: {escape(best.name)}{tied}")
+    requests = "the same requests for all" if found.same_requests else "the same ones for all, requests differ"
+    console.print(
+        f"{len(base.outcomes)} seeds, {requests}; = marks a tie: the {100 * found.confidence:g} % interval of the "
+        "difference holds zero, or it is below 1 %", highlight=False,
+    )  # fmt: skip
+
+
+def _side_by_side(found: Comparison, base: Played) -> Table:
+    table = Table(box=SIMPLE_HEAD, title=f"differences from {escape(base.name)}", title_justify="left")
+    table.add_column("")
+    for p in found.played:
+        table.add_column(escape(p.name), justify="right")
+    table.add_row("GPUs", *(str(p.deployment.num_gpus) for p in found.played))
+    table.add_row("seeds that keep the SLO", *(f"{p.met} of {len(p.outcomes)}" for p in found.played))
+    for metric in found.metrics:
+        off = ["" if p is base else _difference_cell(found.difference(p, base, metric)) for p in found.played]
+        table.add_row(LABELS.get(metric, metric), *(_mean_cell(found.value(p, metric)) for p in found.played))
+        table.add_row("", *off, style="dim")
+    return table
+
+
+def _mean_cell(found: Mean | None) -> str:
+    return "-" if found is None else number(found.value, 4)
+
+
+def _difference_cell(found: Difference | None) -> str:
+    """'+12.3 % (+10 to +14)', '=' in front of a tie."""
+    if found is None:
+        return "-"
+    mean, scale = found.mean, found.mean.value / found.relative if found.relative else 0.0
+    mark = "= " if found.tie else ""
+    if mean.low is None or mean.high is None or not scale:
+        return f"{mark}{100 * found.relative:+.1f} %"
+    low, high = 100 * mean.low / scale, 100 * mean.high / scale
+    return f"{mark}{100 * found.relative:+.1f} % ({low:+.1f} to {high:+.1f})"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from simserve.spec.base import Located, Spec, parse, read_yaml
 from simserve.spec.deployment import DeploymentSpec, Dtype
@@ -22,6 +23,7 @@ def _listed(value: Any) -> Any:
 
 
 Choices = Annotated[tuple[T, ...], BeforeValidator(_listed), Field(min_length=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
 Objective = Literal["throughput", "gpus", "cost", "front"]
 Count = Annotated[int, Field(ge=1)]
 
@@ -57,15 +59,38 @@ class SearchSpec(Spec):
 
 
 class StudySpec(Spec):
-    """One question. `deployment` alone is a simulation, with `search` its space is explored."""
+    """One question. `deployment` alone is a simulation, with `search` its space is explored.
 
-    name: str = Field(default="study", pattern=r"^[A-Za-z0-9._-]+$")
+    deployments: name -> what it has different from `deployment` (null: the default), for `simserve compare`.
+    """
+
+    name: Name = "study"
     model: str
     workload: WorkloadSpec
     slo: SloSpec | None = None
     deployment: DeploymentSpec = DeploymentSpec()
+    deployments: dict[Name, DeploymentSpec] | None = Field(default=None, min_length=1)
     search: SearchSpec | None = None
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _deployments_rest_on_the_one(cls, data: Any) -> Any:
+        """Each of `deployments` over `deployment`, key by key."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("deployments"), Mapping):
+            return data
+        base = data.get("deployment")
+        plain = base.model_dump(exclude_unset=True) if isinstance(base, DeploymentSpec) else base or {}
+        return {**data, "deployments": {name: _over(plain, own) for name, own in data["deployments"].items()}}
+
+
+def _over(base: Any, own: Any) -> Any:
+    """A mapping over another; what is no mapping is left for the validation to refuse."""
+    if own is None:
+        own = {}
+    if not isinstance(base, Mapping) or not isinstance(own, Mapping):
+        return own
+    return {key: value for key, value in {**base, **own}.items() if key not in own or own[key] is not None}
 
 
 def load_study(path: Path | str) -> StudySpec:
