@@ -12,7 +12,19 @@ from typing import Annotated
 import typer
 
 from simserve import __version__
-from simserve.cli import calibrate, capacity, compare, explain, hw, models, perfdb, search, simulate, validate
+from simserve.cli import (
+    calibrate,
+    capacity,
+    compare,
+    explain,
+    hw,
+    models,
+    perfdb,
+    search,
+    sensitivity,
+    simulate,
+    validate,
+)
 from simserve.errors import LawBroken, SimserveError
 
 USER_ERROR, BUG, INTERRUPTED = 2, 1, 130
@@ -33,6 +45,7 @@ app.command("search")(search.search)
 app.command("simulate")(simulate.simulate)
 app.command("capacity")(capacity.capacity)
 app.command("compare")(compare.compare)
+app.command("sensitivity")(sensitivity.sensitivity)
 app.command("validate")(validate.validate)
 app.command("calibrate")(calibrate.calibrate)
 app.command("explain")(explain.explain)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -62,13 +62,25 @@ class SampledCost:
 
     def half_width(self) -> float:
         """Relative half-width of the 90 % interval of the sampled time, for errors of kernels and host constant."""
-        return combined(
-            (family_of(price), ns * price.ns / total, half_width(price, self.inner.profile, self.inner.gpu))
-            for call, ns in self._calls
-            for prices in [[price for _, price in self.inner.explain(*call)]]
-            for total in [sum(price.ns for price in prices)]
-            for price in prices
-        )
+        return combined(self._parts())
+
+    def families(self) -> dict[str, tuple[float, float]]:
+        """Family -> (share of the sampled time, relative half-width of its 90 % interval)."""
+        times: dict[str, list[float]] = {}
+        for family, ns, width in self._parts():
+            own = times.setdefault(family, [0.0, 0.0])
+            own[0] += ns
+            own[1] += ns * width
+        whole = sum(ns for ns, _ in times.values())
+        return {family: (ns / whole, wide / ns) for family, (ns, wide) in sorted(times.items()) if ns}
+
+    def _parts(self) -> Iterator[tuple[str, float, float]]:
+        """(family, ns, relative half-width) of every operation of the sampled steps."""
+        for call, ns in self._calls:
+            prices = [price for _, price in self.inner.explain(*call)]
+            total = sum(price.ns for price in prices)
+            for price in prices:
+                yield family_of(price), ns * price.ns / total, half_width(price, self.inner.profile, self.inner.gpu)
 
     def shares(self) -> dict[str, float]:
         """Share of the sampled time by source: measured, interpolated, transferred, modelled; sums to 1."""
