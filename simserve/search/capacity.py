@@ -1,8 +1,9 @@
 """The highest load that a deployment bears within its SLO: bisection, repeated over seeds.
 
 Each seed's requests are sent faster or slower (`repeats.at_load`) until a load that keeps the SLO lies next to one that
-does not, within a tolerance. Over the seeds the capacity has a mean and Student's interval. Bisection takes for
-granted that what breaks at one load does not hold at a higher one; what it finds is one such crossing.
+does not, within a tolerance. Over the seeds the capacity has a mean and Student's interval, brackets included.
+Bisection takes for granted that what breaks at one load does not hold at a higher one; what it finds is one such
+crossing.
 
 Of an open loop the deployment must keep up besides: requests finish at 90 % of the rate at least at which they arrive
 [guessed]; a bound on TPOT says nothing about queues. And the requests must suffice for a steady state, or a high load
@@ -163,11 +164,19 @@ def capacity(
     rest = mapped(_of_seed, [(play, r, own, start, stride, tolerance)
                              for r, own in zip(repeats[1:], loads[1:], strict=True)], jobs)  # fmt: skip
     brackets = [first, *rest]
-    lows = [b.low for b in brackets if b.low is not None and b.high is not None and b.broke != TOO_FEW]
-    found = mean(lows, confidence) if len(lows) == len(brackets) else None
+    found = _over_seeds(brackets, confidence)
     seeds = [repeat.seed for repeat in repeats]
     unit = CONCURRENCY if whole else RATE
     return Capacity(unit, list(zip(seeds, brackets, strict=True)), found, tolerance, confidence)
+
+
+def _over_seeds(brackets: list[Bracket], confidence: float) -> Mean | None:
+    """The mean of the loads that held; its interval reaches from that of the low ends to that of the high ones."""
+    ends = [(b.low, b.high) for b in brackets if b.low is not None and b.high is not None and b.broke != TOO_FEW]
+    if len(ends) < len(brackets):
+        return None
+    lows, highs = (mean([float(end[i]) for end in ends], confidence) for i in (0, 1))
+    return Mean(lows.value, lows.low, highs.high)
 
 
 def _of_seed(play: Play, repeat: Repeat, own: float, start: float, stride: float, tolerance: float) -> Bracket:

@@ -95,6 +95,17 @@ def test_the_capacity_of_a_queue_by_hand() -> None:
     assert (found.mean.value, found.mean.low) == (bracket.low, None)
 
 
+def test_the_interval_holds_the_brackets() -> None:
+    """Seeds that agree to the digit are known no better than their brackets."""
+    twice = [Repeat(seed, constant(200, 50 * MS)) for seed in (0, 1)]
+    found = capacity(one_server, twice, tolerance=0.05)
+    brackets = {(b.low, b.high) for _, b in found.seeds}
+
+    assert found.mean is not None
+    assert brackets == {(found.mean.low, found.mean.high)}
+    assert found.mean.value == found.mean.low
+
+
 def test_the_number_of_processes_changes_nothing() -> None:
     """Seeds after the first begin where it ended, in whatever process."""
     rng = np.random.default_rng(1)
