@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from simserve.report.terminal import number
-from simserve.search.explained import AS_IS, Explanation, Purchase
+from simserve.search.explained import AS_IS, NEAR, Explanation, Purchase
 from simserve.search.pressure import RESOURCE, SLO, Limit
 from simserve.search.result import describe
 from simserve.search.values import value
@@ -58,7 +58,9 @@ def _print_limits(console: Console, found: Explanation) -> None:
         style = "bold" if limit.name in found.binds else ""
         table.add_row(escape(limit.name), *_limit_cells(limit), style=style)
     console.print(table)
-    console.print(f"Binding: {escape(', '.join(found.binds) or 'nothing')}.", highlight=False)
+    near = [limit.name for limit in found.limits if limit.name in found.binds and limit.nearness >= NEAR]
+    nearest = f"; nearest is {escape(found.binds[0])}" if found.binds else ""
+    console.print(f"Binding: {escape(', '.join(near))}." if near else f"Nothing binds{nearest}.", highlight=False)
     if found.waiting_for:
         parts = ", ".join(f"{100 * share:.0f} % {escape(name)}" for name, share in found.waiting_for.items())
         console.print(f"While requests wait, what they wait for: {parts}.", highlight=False)

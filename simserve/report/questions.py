@@ -93,8 +93,12 @@ def _difference_cell(found: Difference | None) -> str:
     if found is None:
         return "-"
     mean, scale = found.mean, found.mean.value / found.relative if found.relative else 0.0
-    mark = "= " if found.tie else ""
+    off = f"{'= ' if found.tie else ''}{_percent(found.relative)} %"
     if mean.low is None or mean.high is None or not scale:
-        return f"{mark}{100 * found.relative:+.1f} %"
-    low, high = 100 * mean.low / scale, 100 * mean.high / scale
-    return f"{mark}{100 * found.relative:+.1f} % ({low:+.1f} to {high:+.1f})"
+        return off
+    return f"{off} ({_percent(mean.low / scale)} to {_percent(mean.high / scale)})"
+
+
+def _percent(share: float) -> str:
+    """With its sign and one decimal; what rounds to nothing is +0.0."""
+    return f"{round(100 * share, 1) + 0.0:+.1f}"

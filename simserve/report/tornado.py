@@ -58,6 +58,7 @@ def tornado_html(name: str, found: Sensitivity) -> str | None:
         figure.update_layout(
             title=f"{name}: {LABELS.get(metric, metric)}, {base.value:.4g} as predicted", barmode="overlay",
             template="plotly_white", xaxis_title="difference from the prediction", height=160 + 28 * len(bars),
+            yaxis={"categoryorder": "array", "categoryarray": [escape(bar.factor.name) for bar in bars]},
         )  # fmt: skip
         parts.append(figure.to_html(include_plotlyjs=index == 0, full_html=False))
     return f"<!doctype html><meta charset='utf-8'><title>{escape(name)}</title>{''.join(parts)}" if parts else None

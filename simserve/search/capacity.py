@@ -32,7 +32,7 @@ REACH = 1024  # times and parts of the load that the search begins with
 STEADY = 5
 TOO_FEW = "too few requests for a steady state"
 NEAR = 0.1  # seeds after the first begin at its capacity, in strides of so much
-RATE, CONCURRENCY = "requests/s", "concurrent requests"
+RATE, SESSIONS, CONCURRENCY = "requests/s", "sessions/s", "concurrent requests"
 _FINISHED = 0
 
 
@@ -109,7 +109,7 @@ def _close(low: float, high: float, tolerance: float, whole: bool) -> bool:
 class Capacity:
     """The answer: per seed its bracket, over all the mean of the highest loads that held.
 
-    unit: RATE or CONCURRENCY; mean: None if a seed has no bracket; tolerance: of each seed, relative.
+    unit: RATE, SESSIONS or CONCURRENCY; mean: None if a seed has no bracket; tolerance: of each seed, relative.
     """
 
     unit: str
@@ -166,7 +166,7 @@ def capacity(
     brackets = [first, *rest]
     found = _over_seeds(brackets, confidence)
     seeds = [repeat.seed for repeat in repeats]
-    unit = CONCURRENCY if whole else RATE
+    unit = CONCURRENCY if whole else SESSIONS if repeats[0].workload.after is not None and rate_rps else RATE
     return Capacity(unit, list(zip(seeds, brackets, strict=True)), found, tolerance, confidence)
 
 

@@ -43,7 +43,7 @@ LOOSER = 1.2
 AS_IS = "as it is"
 METRICS = ("num_gpus", "tokens_per_s_per_gpu", "ttft_ms", "tpot_ms", "usd_per_hour", "usd_per_million_tokens",
            "joules_per_token")  # fmt: skip
-_NEAR = 0.9
+NEAR = 0.9
 _GOALS = {"throughput": "tokens/s/GPU", "front": "tokens/s/GPU", "gpus": "GPUs", "cost": "USD per hour"}
 _CAPACITY_TOLERANCE = 0.05
 
@@ -159,7 +159,7 @@ def missed(runs: Sequence[Outcome]) -> dict[str, int]:
 def binding(found: Sequence[Limit], simulated: bool) -> list[str]:
     """Names of the SLO bounds within 10 % of being broken, or the nearest one, and of the resources that are full."""
     bounds = [limit for limit in found if limit.kind == "slo"]
-    near = [limit for limit in bounds if limit.nearness >= _NEAR] or bounds[:1]
+    near = [limit for limit in bounds if limit.nearness >= NEAR] or bounds[:1]
     full = [limit for limit in found if limit.kind == RESOURCE and (limit.time_at or 0.0) >= 0.1] if simulated else []
     return [limit.name for limit in (*near, *full)]
 

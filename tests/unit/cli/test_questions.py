@@ -156,7 +156,7 @@ def test_a_search_for_few_gpus_and_its_explanation(
     assert (found["objective"], found["provenance"]["study"]["search"]["objective"]) == ("gpus", "gpus")
     assert found["runs"][found["recommended"]]["num_gpus"] == 1
     assert "recommended for gpus" in shown
-    assert "Binding: " in shown
+    assert any(word in shown for word in ("Binding: ", "Nothing binds; nearest is "))
     assert explained["schema"] == "simserve.explanation/1"
     assert explained["provenance"] == found["provenance"]
     assert [row["what"] for row in rows(tmp_path / "e" / "explanation.csv")][:2] == ["as it is", "one more replica"]

@@ -102,5 +102,6 @@ def test_the_schema_knows_every_section() -> None:
     """JSON Schema for editors."""
     schema = json.loads(study_json_schema())
 
-    assert {"model", "workload", "slo", "deployment", "deployments", "search", "name", "seed"} == set(schema["properties"])
+    sections = {"model", "workload", "slo", "deployment", "deployments", "search", "name", "seed"}
+    assert sections == set(schema["properties"])
     assert schema["additionalProperties"] is False
