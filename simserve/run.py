@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -38,6 +38,8 @@ from simserve.spec.slo import SloSpec
 from simserve.systems import SYSTEMS
 from simserve.units import NS_PER_MS
 from simserve.workload.requests import RequestSet
+
+KV_LINK = "kv_link_bandwidth"  # of `simulate(factors)`: of the link over which pools hand KV over
 
 
 @dataclass(frozen=True)
@@ -84,20 +86,23 @@ class RunResult:
 def simulate(
     model: ModelSpec, deployment: DeploymentSpec, workload: RequestSet, *,
     slo: SloSpec | None = None, leap: bool = True, until_ns: int | None = None, cost_factor: float = 1.0,
-    client_side: bool = False, profile: EngineProfile | None = None,
+    client_side: bool = False, profile: EngineProfile | None = None, factors: Mapping[str, float] | None = None,
 ) -> RunResult:  # fmt: skip
     """Play `workload` on `deployment`; Infeasible if it does not fit. cost_factor: every step takes so many times.
 
     client_side: times are those of a client of the API server, with HTTP and tokenizer (`EngineProfile.api_ns`);
-    profile: instead of the deployment's own engine profile.
+    profile: instead of the deployment's own engine profile; factors: numbers of the profile, or KV_LINK, which are so
+    many times what they are.
     """
     deployment = resolve_pools(deployment)
-    engines = _engines(model, deployment, profile)
+    own = dict(factors or {})
+    link_factor = own.pop(KV_LINK, 1.0)
+    engines = _engines(model, deployment, profile, own)
     if deployment.system is None:
         cluster = Cluster(build_router(deployment), snapshot_interval_ns=_snapshot_ns(deployment), leap=leap)
         _add(cluster, model, engines[0], cost_factor)
     else:
-        cluster = _disaggregated(model, deployment, engines, leap, cost_factor)
+        cluster = _disaggregated(model, deployment, engines, leap, cost_factor, link_factor)
     if client_side:
         cluster.front = _front_end(engines)
     trace = cluster.play(workload, until_ns=until_ns)
@@ -118,7 +123,7 @@ def _front_end(engines: Sequence[Engine]) -> FrontEnd:
 
 
 def _engines(
-    model: ModelSpec, deployment: DeploymentSpec, profile: EngineProfile | None
+    model: ModelSpec, deployment: DeploymentSpec, profile: EngineProfile | None, factors: Mapping[str, float]
 ) -> tuple[Engine, ...]:  # fmt: skip
     """Cost model, blocks and memory of each pool."""
     found: list[Engine] = []
@@ -126,7 +131,8 @@ def _engines(
     for name, own in deployment.engines():
         gpu = load_gpu(own.gpu)
         tables = deployment_cost(model, own, gpu)
-        cost = SampledCost(tables if profile is None else tables.under(profile))
+        asked = profile or tables.profile
+        cost = SampledCost(tables.under(asked.times(factors)) if profile or factors else tables)
         blocks = deployment_blocks(model, own, gpu)
         placed = placed_bytes(model, own, gpu, blocks)
         found.append(Engine(name, own, blocks, placed, cost, range(first, first + own.replicas)))
@@ -151,8 +157,9 @@ def _add(cluster: Cluster, model: ModelSpec, engine: Engine, cost_factor: float)
 
 
 def _disaggregated(
-    model: ModelSpec, deployment: DeploymentSpec, engines: Sequence[Engine], leap: bool, cost_factor: float
-) -> DisaggregatedCluster:
+    model: ModelSpec, deployment: DeploymentSpec, engines: Sequence[Engine], leap: bool, cost_factor: float,
+    link_factor: float,
+) -> DisaggregatedCluster:  # fmt: skip
     """Prefill and decode pools; a prefill instance sends over the links of as many GPUs as both sides have."""
     roles = {pool.name: pool.role for pool in SYSTEMS.get(deployment.system or "")().pools()}
     prefill, decode = (next(e for e in engines if roles[e.name] is role) for role in (Role.PREFILL, Role.DECODE))
@@ -170,7 +177,8 @@ def _disaggregated(
             else:
                 cluster.prefills(instance, cluster.link(
                     f"instance {instance.view.index} kv over {link.name}",
-                    bandwidth_bytes_per_s=width * link.payload_bytes_per_s, latency_ns=link.latency_ns,
+                    bandwidth_bytes_per_s=round(width * link.payload_bytes_per_s * link_factor),
+                    latency_ns=link.latency_ns,
                 ))  # fmt: skip
     return cluster
 
@@ -189,6 +197,17 @@ def half_width(run: RunResult) -> float:
 def run_residuals(run: RunResult, width: float) -> dict[str, Residual]:
     """What the calibration says about the run, the wider of two pools; width: its `half_width`."""
     return residuals([engine.cost.inner.profile for engine in run.engines], width)
+
+
+def families(run: RunResult) -> dict[str, tuple[float, float]]:
+    """Family of operations -> (share of the busy time of all pools, relative half-width of its 90 % interval)."""
+    busy = {engine.name: _busy_ns(engine, run.trace) for engine in run.engines}
+    whole, found = max(sum(busy.values()), 1), dict[str, tuple[float, float]]()
+    for engine in run.engines:
+        for family, (share, width) in engine.cost.families().items() if busy[engine.name] else ():
+            part, (known, wide) = share * busy[engine.name] / whole, found.get(family, (0.0, 0.0))
+            found[family] = (known + part, (wide * known + width * part) / (known + part))
+    return found
 
 
 def _provenance(engines: Sequence[Engine], trace: Trace) -> dict[str, Any]:

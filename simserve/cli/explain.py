@@ -1,36 +1,84 @@
-"""`simserve explain SYSTEM`: what a scheduler or router models, from its own source."""
+"""`simserve explain`: what a scheduler or router models, from its own source; or why a saved result is what it is."""
 
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from simserve.errors import UnknownName
+from simserve.cli import answers
+from simserve.cli import options as opt
+from simserve.errors import SpecError, UnknownName
 from simserve.registry import Registry
 
 
 def explain(
     system: Annotated[
-        str | None, typer.Argument(help="Scheduler, system, router or eviction order; none: list them.")
+        str | None,
+        typer.Argument(help="Scheduler, system, router or eviction order; or a results folder; none: list them."),
     ] = None,
+    simulate: Annotated[
+        bool, typer.Option(help="Of a result: play the winner and its neighbours again where the result is silent.")
+    ] = True,
+    json_out: opt.Json = None,
+    out: opt.OutDir = None,
 ) -> None:
-    """Print the citation, the claim, what is modelled and what is simplified in a system."""
+    """Print what a system models and what it simplifies; or why a saved result is what it is.
+
+    simserve explain vllm
+
+    simserve explain simserve-results/quickstart
+
+    Of a result: what the winner beat and by what, which constraint binds, what one more replica or a looser SLO would
+    buy, and which numbers were measured.
+    """
     from simserve.policies import EVICTIONS, ROUTERS
     from simserve.systems import SCHEDULERS, SYSTEMS
 
     kinds: dict[str, Registry[Any]] = {
         "schedulers": SCHEDULERS, "systems with pools": SYSTEMS, "routers": ROUTERS, "eviction orders": EVICTIONS,
     }  # fmt: skip
+    parts = next((p for p in kinds.values() if system is not None and system in p.names()), None)
+    if system is not None and parts is None and _is_path(system):
+        _explain_result(Path(system), simulate, out, json_out)
+        return
+    if out is not None or json_out is not None:
+        option = "--json" if json_out is not None else "--out"
+        raise SpecError("is for a result; a system is only printed", file=opt.COMMAND_LINE, key=option)
     if system is None:
         typer.echo("\n".join(f"{kind}: {', '.join(parts.names())}" for kind, parts in kinds.items()))
         return
-    for parts in kinds.values():
-        if system in parts.names():
-            typer.echo(_page(parts.get(system), with_module=parts in (SCHEDULERS, SYSTEMS)))
-            return
-    raise UnknownName("system", system, [name for parts in kinds.values() for name in parts.names()])
+    if parts is None:
+        raise UnknownName("system", system, [name for parts in kinds.values() for name in parts.names()])
+    typer.echo(_page(parts.get(system), with_module=parts in (SCHEDULERS, SYSTEMS)))
+
+
+def _is_path(text: str) -> bool:
+    """What exists, or is written like a path."""
+    return Path(text).exists() or text.endswith(".json") or "/" in text or "\\" in text
+
+
+def _explain_result(path: Path, simulate: bool, out: Path | None, json_out: str | None) -> None:
+    from simserve.cli.console import make_console
+    from simserve.report.answers import answer
+    from simserve.report.explained import print_explanation
+    from simserve.search.explained import explain as find
+    from simserve.search.saved import read_saved
+
+    saved = read_saved(path)
+    answers.check_answer_targets(out, json_out)
+    with make_console(stderr=True).status("simulating"):
+        found = find(saved, simulate=simulate)
+    console = make_console()
+    if json_out != "-":
+        print_explanation(console, found)
+    document = saved.document
+    record = document["provenance"]
+    content = {"seeds": [record.get("seed")], **found.to_dict()}
+    done = answer("explanation", str(document.get("name")), str(document.get("model")), record, content, found.rows())
+    answers.store_answer(console, done, out, json_out)
 
 
 def _page(part: type, *, with_module: bool) -> str:

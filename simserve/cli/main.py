@@ -11,7 +11,21 @@ from typing import Annotated
 import typer
 
 from simserve import __version__
-from simserve.cli import calibrate, check, explain, hw, launch, models, perfdb, search, simulate, validate
+from simserve.cli import (
+    calibrate,
+    capacity,
+    check,
+    compare,
+    explain,
+    hw,
+    launch,
+    models,
+    perfdb,
+    search,
+    sensitivity,
+    simulate,
+    validate,
+)
 from simserve.cli.unexpected import in_words
 from simserve.errors import LawBroken, SimserveError
 
@@ -26,6 +40,9 @@ app = typer.Typer(
 app.command("search")(search.search)
 app.command("simulate")(simulate.simulate)
 app.command("check")(check.check)
+app.command("capacity")(capacity.capacity)
+app.command("compare")(compare.compare)
+app.command("sensitivity")(sensitivity.sensitivity)
 app.command("validate")(validate.validate)
 app.command("calibrate")(calibrate.calibrate)
 app.command("explain")(explain.explain)

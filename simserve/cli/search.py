@@ -14,7 +14,7 @@ from simserve.cli import options as opt
 from simserve.cli.console import make_console
 from simserve.cli.names import check_names, located
 from simserve.cli.report_page import page_path, write_page
-from simserve.errors import Infeasible, SpecError
+from simserve.errors import Infeasible, SpecError, UnknownName
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,6 +57,9 @@ def search(
     e2e: opt.E2e = None,
     percentile: opt.Percentile = None,
     seed: opt.Seed = None,
+    objective: Annotated[
+        str | None, typer.Option(help="throughput per GPU (default), gpus, cost or front.", rich_help_panel=_RUN)
+    ] = None,
     trials: Annotated[
         int | None, typer.Option(help="Configurations to simulate at most.", min=1, rich_help_panel=_RUN)
     ] = None,
@@ -84,9 +87,9 @@ def search(
     no_html: opt.NoHtml = False,
     out: opt.OutDir = None,
 ) -> None:
-    """Find the deployment with the highest throughput per GPU that meets the SLO.
+    """Find the deployment that meets the SLO at the highest throughput per GPU, with the fewest GPUs, or at least cost.
 
-    simserve search studies/quickstart.yaml
+    simserve search studies/quickstart.yaml --objective cost
 
     simserve search --model Qwen/Qwen3-32B --gpu h200_sxm --gpus 8 --trace azure-conv.csv --ttft 500 --tpot 30
     """
@@ -97,7 +100,7 @@ def search(
         "gpu", "gpus", "tp", "replicas", "dtype", "max_num_batched_tokens", "max_num_seqs", "router",
         "scheduler", "kv_cache_dtype")}  # fmt: skip
     sections = _sections(space_flags, trials, flags.model) if study is None else {}
-    inputs = _inputs(study, flags, sections, space_flags, trials)
+    inputs = _inputs(study, flags, sections, space_flags, {"trials": trials, "objective": objective})
     folder = out if out is not None else RESULTS / inputs.study.name
     how = {"jobs": _jobs(jobs, ray), "ray": ray, "storage": storage, "resume": resume}
     page = page_path(html, folder, no_html)
@@ -109,16 +112,19 @@ def _inputs(
     flags: opt.Flags,
     sections: dict[str, Any],
     space_flags: dict[str, Any],
-    trials: int | None,
+    override: dict[str, Any],
 ) -> Inputs:
+    from simserve.search.objective import OBJECTIVES
     from simserve.search.runner import prepare
 
     asked = opt.read_study(study, flags, sections, space_flags)
     if asked.search is None:
         raise SpecError("there is no 'search' section; use `simserve simulate`, or add one", file=str(study))
+    if override["objective"] not in (None, *OBJECTIVES):
+        raise UnknownName("objective", override["objective"], OBJECTIVES, file=opt.COMMAND_LINE, key="--objective")
     requests = asked.search.requests
-    if trials is not None:
-        asked = asked.model_copy(update={"search": asked.search.model_copy(update={"trials": trials})})
+    given = {key: value for key, value in override.items() if value is not None}
+    asked = asked.model_copy(update={"search": asked.search.model_copy(update=given)})
     limit = flags.requests if study is not None else None
     check_names(asked, study)
     with located(study):

@@ -16,6 +16,7 @@ from simserve.errors import SpecError
 if TYPE_CHECKING:
     from simserve.search.result import SearchResult
     from simserve.sim.trace import Trace
+    from simserve.spec.study import StudySpec
 
 _DEPLOY = "Deployment"
 TraceOut = Annotated[
@@ -90,6 +91,18 @@ def simulate(
     _simulate(study, flags, deployment, json_out, out, trace_out, timeline, page, interval=interval)
 
 
+def asked_deployment(study: Path | None, flags: opt.Flags, deployment: dict[str, Any]) -> StudySpec:
+    """The study in the file, or that of the options; deployment: those of its fields that options give."""
+    if study is None and deployment["gpu"] is None:
+        raise SpecError("give a study file, or --model, --gpu and the other options", file=opt.COMMAND_LINE)
+    sections = {"deployment": {k: v for k, v in deployment.items() if v is not None}}
+    names = {"tensor_parallel_size": "--tp"}
+    other = {names.get(k, f"--{k.replace('_', '-')}"): v for k, v in deployment.items()}
+    asked = opt.read_study(study, flags, sections, other)
+    check_names(asked, study)
+    return asked
+
+
 def _simulate(
     study: Path | None, flags: opt.Flags, deployment: dict[str, Any], json_out: str | None, out: Path | None,
     trace_out: Path | None, timeline: Path | None, page: Path | None, *, interval: bool,
@@ -102,14 +115,8 @@ def _simulate(
     from simserve.report.timeline import check_timeline
     from simserve.search.runner import play, prepare, simulated, with_interval
 
-    if study is None and deployment["gpu"] is None:
-        raise SpecError("give a study file, or --model, --gpu and the other options", file=opt.COMMAND_LINE)
-    sections = {"deployment": {k: v for k, v in deployment.items() if v is not None}}
-    names = {"tensor_parallel_size": "--tp"}
-    other = {names.get(k, f"--{k.replace('_', '-')}"): v for k, v in deployment.items()}
-    asked = opt.read_study(study, flags, sections, other)
+    asked = asked_deployment(study, flags, deployment)
     limit = flags.requests if study is not None else None
-    check_names(asked, study)
     check_timeline(timeline)
     check_targets(out, json_out, trace_out, timeline, page)
     with located(study):

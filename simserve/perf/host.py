@@ -11,7 +11,8 @@ out.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from math import inf
 from pathlib import Path
@@ -74,6 +75,14 @@ class EngineProfile:
         """Name, version, and value and source of every number."""
         numbers = {key: {"value": getattr(self, key), "source": why} for key, why in self.sources}
         return {"name": self.name, "version": self.version, **numbers}
+
+    def times(self, factors: Mapping[str, float]) -> EngineProfile:
+        """The same with some of its numbers so many times as large; whole numbers stay whole."""
+        changed: dict[str, Any] = {}
+        for name, factor in factors.items():
+            value = getattr(self, name) * factor
+            changed[name] = round(value) if isinstance(getattr(self, name), int) else value
+        return replace(self, **changed)
 
     def padded_tokens(self, tokens: int, max_num_seqs: int) -> int:
         """Tokens that the GEMMs of a step see: the next captured size, or `tokens` where none is captured."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -77,10 +77,22 @@ class SampledCost:
 
     def half_width(self) -> float:
         """Relative half-width of the 90 % interval of the sampled time, for errors of kernels and host constant."""
-        return combined(
-            (family_of(price), ns, half_width(price, self.inner.profile, self.inner.gpu))
-            for _, _, price, ns in self.sampled()
-        )
+        return combined(self._parts())
+
+    def families(self) -> dict[str, tuple[float, float]]:
+        """Family -> (share of the sampled time, relative half-width of its 90 % interval)."""
+        times: dict[str, list[float]] = {}
+        for family, ns, width in self._parts():
+            own = times.setdefault(family, [0.0, 0.0])
+            own[0] += ns
+            own[1] += ns * width
+        whole = sum(ns for ns, _ in times.values())
+        return {family: (ns / whole, wide / ns) for family, (ns, wide) in sorted(times.items()) if ns}
+
+    def _parts(self) -> Iterator[tuple[str, float, float]]:
+        """(family, ns, relative half-width) of every operation of the sampled steps."""
+        for _, _, price, ns in self.sampled():
+            yield family_of(price), ns, half_width(price, self.inner.profile, self.inner.gpu)
 
     def shares(self) -> dict[str, float]:
         """Share of the sampled time by source: measured, interpolated, transferred, modelled; sums to 1."""

@@ -4,10 +4,13 @@
     kind             "search" or "simulate"
     name             of the study
     model            Hugging Face id
+    objective        what `runs` are ranked by: throughput, gpus, cost or front (ranked as throughput)
     recommended      index into `runs` of the run to deploy; null for `simulate` or if none meets the SLO
-    ties             indices of runs within 1 % of the recommended one's throughput per GPU
-    front            indices of the Pareto front (tokens/s/GPU up, TPOT down) among runs that meet the SLO,
-                     by falling throughput
+    ties             indices of runs that tie with the recommended one: within 1 % of its throughput per GPU, as many
+                     GPUs, within 1 % of its cost per hour, by the objective
+    front            indices of the Pareto front among runs that meet the SLO, by falling throughput;  front_axes: what
+                     it weighs: tokens_per_s_per_gpu, tokens_per_s_per_user (1 / TPOT); for the objective `front` also
+                     usd_per_million_tokens and joules_per_token
     configurations   size of the feasible space;  complete: true if every one of them was simulated
     rejected         [{reason, configurations}] that cannot exist, the commonest reason first
     runs             the simulated configurations, the best first:
@@ -29,6 +32,8 @@
       usd_per_million_tokens prompt + output tokens
       usage            by pool how busy the GPUs were, what requests waited for, where the time went; the keys are
                        described in `simserve.search.usage`
+      energy           modelled board power: watts_per_gpu, joules_per_token (prompt + output), error (relative
+                       half-width of both); null if there was no token
       sources          share of the simulated busy time by source: measured, interpolated, transferred, modelled
       metrics          everything in `simserve.metrics`, in the units that the keys name
       launch           shell lines that start this configuration
@@ -61,9 +66,11 @@ def document(result: SearchResult) -> dict[str, Any]:
         "kind": result.kind,
         "name": result.name,
         "model": str(result.provenance["model"]["name"]),
+        "objective": result.objective,
         "recommended": None if recommended is None else places[id(recommended)],
         "ties": [places[id(run)] for run in result.ties],
         "front": [places[id(run)] for run in result.front],
+        "front_axes": list(result.front_axes),
         "configurations": result.configurations,
         "complete": result.complete,
         "rejected": [{"reason": r, "configurations": n} for r, n in result.rejected_reasons],

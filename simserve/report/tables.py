@@ -21,6 +21,7 @@ COLUMNS = (
     "pipeline_parallel_size", "replicas", "dtype", "max_num_batched_tokens", "max_num_seqs", "router",
     "tokens_per_s_per_gpu", "output_tokens_per_s", "request_throughput_rps", "ttft_ms", "tpot_ms",
     "slo_attainment", "goodput_rps", "usd_per_hour", "usd_per_million_tokens", "preemptions", "num_gpu_blocks",
+    "tokens_per_s_per_user", "watts_per_gpu", "joules_per_token",
 )  # fmt: skip
 LATENCIES = ("ttft", "tpot", "itl", "e2e", "queueing")
 STATS = ("mean", "p50", "p90", "p95", "p99")
@@ -53,6 +54,9 @@ DESCRIBED = {
     "usd_per_million_tokens": "USD per million prompt + output tokens",
     "preemptions": "of all requests",
     "num_gpu_blocks": "KV blocks of a replica, of the first pool if there are several",
+    "tokens_per_s_per_user": "1 / tpot_ms, as tokens per second",
+    "watts_per_gpu": "modelled board power, mean over all GPUs, W",
+    "joules_per_token": "modelled energy per prompt + output token, J",
     "recommended": "the configuration to run",
     "configuration": "the configuration in a few words",
     "turned_away": "requests that the deployment rejected although the model's context holds them",
@@ -118,7 +122,7 @@ def _row(rank: int, run: Outcome, on_front: bool, best: bool) -> dict[str, Any]:
 
 
 def _value(run: Outcome, name: str) -> Any:
-    value = next((getattr(part, name) for part in (run, run.deployment) if hasattr(part, name)), None)
+    value = next((getattr(part, name) for part in (run, run.deployment, run.energy) if hasattr(part, name)), None)
     return run.metrics.get(name) if value is None and not hasattr(run, name) else value
 
 

@@ -26,6 +26,12 @@ _RANGED = (("ttft", "TTFT mean", "ttft_ms.mean", "ms"), ("ttft", "P90", "ttft_ms
            ("tpot", "", "output_tokens_per_s", "output tokens/s"))  # fmt: skip
 _LIMITS = ("tokens /step", "seqs", "router")
 _WIDE = 110  # columns of a terminal that has room for the limits of every row
+_TIES = {
+    "throughput": "within 1 % of its throughput per GPU: {} more, at higher cost or TPOT",
+    "front": "within 1 % of its throughput per GPU: {} more, at higher cost or TPOT",
+    "gpus": "as few GPUs: {} more, at higher cost or TPOT",
+    "cost": "within 1 % of its cost per hour: {} more, at higher cost per token or TPOT",
+}
 _SOURCES = ("measured", "interpolated", "transferred", "modelled")
 
 
@@ -35,6 +41,8 @@ def print_search(console: Console, result: SearchResult, *, top: int = 10) -> No
     for line in scatter(result):
         console.print(escape(line), highlight=False)
     _print_rejected(console, result)
+    if result.objective == "front":
+        _print_front(console, result)
     chosen = result.recommended
     if chosen is None:
         return
@@ -83,6 +91,19 @@ def _top_table(console: Console, result: SearchResult, top: int) -> Table:
     for index, run in best_of_layouts(result.runs)[:top]:
         table.add_row(f"{index + 1}{'*' if id(run) in front else ''}", *_top_cells(run, wide))
     return table
+
+
+def _print_front(console: Console, result: SearchResult) -> None:
+    """Every run that no other beats in all four axes."""
+    table = Table(title="Pareto front", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("configuration", no_wrap=True)
+    for header in ("tokens/s /GPU", "tokens/s /user", "USD/M tokens", "J/token", "W/GPU"):
+        table.add_column(header, justify="right")
+    for run in result.front:
+        energy = (run.energy.joules_per_token, run.energy.watts_per_gpu) if run.energy else (None, None)
+        numbers = (run.tokens_per_s_per_gpu, run.tokens_per_s_per_user, run.usd_per_million_tokens, *energy)
+        table.add_row(escape(describe(run)), *(number(value, 4) for value in numbers))
+    console.print(table)
 
 
 def _top_cells(run: Outcome, wide: bool) -> list[str]:
@@ -149,6 +170,11 @@ def _print_facts(console: Console, run: Outcome) -> None:
         f"{m.get('preemptions', 0)} preemptions",
         highlight=False,
     )
+    if run.energy is not None:
+        console.print(
+            f"{number(run.energy.watts_per_gpu)} W per GPU, {number(run.energy.joules_per_token)} J per token "
+            f"(board power, modelled, +-{100 * run.energy.error:.0f} %)", highlight=False,
+        )  # fmt: skip
     if m.get("kv_occupancy_mean") is not None:
         mean, peak = (100 * float(m.get(f"kv_occupancy_{stat}") or 0.0) for stat in ("mean", "peak"))
         console.print(f"KV cache in use: {number(mean)} % on average, {number(peak)} % at the peak", highlight=False)
@@ -205,10 +231,7 @@ def _print_classes(console: Console, run: Outcome) -> None:
 
 def _print_ties(console: Console, result: SearchResult) -> None:
     if result.ties:
-        console.print(
-            f"  within 1 % of its throughput per GPU: {len(result.ties)} more, at higher cost or TPOT",
-            highlight=False,
-        )
+        console.print(f"  {_TIES[result.objective].format(len(result.ties))}", highlight=False)
 
 
 def _print_rejected(console: Console, result: SearchResult) -> None:

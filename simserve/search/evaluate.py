@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 from simserve.search.objective import (
     DEFAULT_PERCENTILE,
     NEVER_MS,
+    Energy,
     Outcome,
     at_percentile,
     latencies_ms,
     slo_values,
     steady_tokens_per_s,
+    steady_window_ns,
 )
 from simserve.search.usage import usage
 
@@ -61,7 +63,26 @@ def reduce(result: RunResult, model: ModelSpec, deployment: DeploymentSpec, slo:
         memory_bytes=dict(result.memory_bytes),
         pools=_pools(result),
         usage=usage(result, model),
+        energy=_energy(result, tokens_per_s),
     )
+
+
+def _energy(result: RunResult, tokens_per_s: float) -> Energy | None:
+    """Modelled board power over the same window as the throughput; None for a run without a token."""
+    from simserve.metrics.energy import ERROR, mean_watts
+    from simserve.spec.hardware import load_gpu
+
+    if tokens_per_s <= 0:
+        return None
+    window = steady_window_ns(result.trace) or (int(result.trace.requests["arrival_ns"].min()), result.trace.end_ns)
+    watts = sum(
+        part.num_gpus
+        * mean_watts(result.trace, load_gpu(part.gpu), engine.instances, window,
+                     data_parallel_size=part.data_parallel_size)
+        for engine in result.engines
+        for part in [engine.deployment]
+    )  # fmt: skip
+    return Energy(watts / result.num_gpus, watts / tokens_per_s, ERROR)
 
 
 def _pools(result: RunResult) -> tuple[dict[str, Any], ...]:

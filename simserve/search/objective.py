@@ -1,4 +1,4 @@
-"""What a simulated configuration is judged by: latency at the SLO's percentile, throughput, cost.
+"""What a simulated configuration is judged by: latency at the SLO's percentile, throughput, cost, energy.
 
 Objectives: total tokens (prompt + output) per second and GPU in steady state, to maximise; TPOT at the
 SLO's percentile, to minimise. Constraints, each met at or below zero: value / bound - 1 for every SLO, and
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_PERCENTILE = 90.0
 NEVER_MS = 1e12  # stands for "never" where a finite number is needed (JSON, Optuna)
 KERNELS = "kernel error"  # what an interval rests on where nothing was calibrated
+OBJECTIVES = ("throughput", "gpus", "cost", "front")
 _TIE = 0.01  # throughputs within 1 % are a tie: run-to-run differences of a workload are larger
 _FINISHED = 0
 _STEADY_REQUESTS, _EDGE = 100, 0.05
@@ -67,6 +68,19 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class Energy:
+    """Board power of the GPUs, modelled by `simserve.metrics.energy`, over the steady part of a run.
+
+    watts_per_gpu: on average over all GPUs; joules_per_token: prompt + output tokens; error: half-width of both,
+    relative.
+    """
+
+    watts_per_gpu: float
+    joules_per_token: float
+    error: float
+
+
+@dataclass(frozen=True)
 class Outcome:
     """One simulated configuration, as numbers that survive JSON.
 
@@ -91,6 +105,7 @@ class Outcome:
     pools: tuple[dict[str, Any], ...] = ()
     interval: Interval | None = None
     usage: tuple[dict[str, Any], ...] = ()
+    energy: Energy | None = None
 
     @property
     def meets_slo(self) -> bool:
@@ -101,6 +116,11 @@ class Outcome:
     def tpot_order(self) -> float:
         """TPOT for comparisons: 0 where no request has one."""
         return 0.0 if self.tpot_ms is None else self.tpot_ms
+
+    @property
+    def tokens_per_s_per_user(self) -> float | None:
+        """1 / TPOT at the SLO's percentile: what one reader sees; None where no request has a TPOT."""
+        return 1e3 / self.tpot_ms if self.tpot_ms else None
 
     @property
     def worst_excess(self) -> float:
@@ -117,6 +137,7 @@ class Outcome:
         plain["deployment"] = self.deployment.model_dump(mode="json")
         plain["slo"] = [asdict(s) for s in self.slo]
         plain["interval"] = None if self.interval is None else asdict(self.interval)
+        plain["energy"] = None if self.energy is None else asdict(self.energy)
         return plain
 
 
@@ -129,8 +150,10 @@ def outcome_from_dict(data: dict[str, Any]) -> Outcome:
     ranged = data.get("interval")
     pairs = {name: (low, high) for name, (low, high) in ranged["ranges"].items()} if ranged else {}
     interval = Interval(**{**ranged, "ranges": pairs}) if ranged else None
+    energy = Energy(**data["energy"]) if data.get("energy") else None
     pools, usage = (tuple(data.get(name, ())) for name in ("pools", "usage"))
-    plain = {"deployment": deployment, "slo": slo, "pools": pools, "interval": interval, "usage": usage}
+    plain = {"deployment": deployment, "slo": slo, "pools": pools, "interval": interval, "usage": usage,
+             "energy": energy}  # fmt: skip
     return Outcome(**{**data, **plain})
 
 
@@ -153,25 +176,30 @@ def at_percentile(values: NDArray[np.float64], percentile: float) -> float | Non
     return value if np.isfinite(value) else NEVER_MS
 
 
-def steady_tokens_per_s(trace: Trace) -> float | None:
-    """Prompt + output tokens per second while the run is in full swing; None for too short a run.
-
-    Counted between the finish of the first and of the last 5 % of the requests: over the whole run, a slow
-    but sufficient GPU would lose to a fast one by the drain at the end of a finite trace, and the answer
-    would depend on the trace's length.
-    """
+def steady_window_ns(trace: Trace) -> tuple[int, int] | None:
+    """From the finish of the first to that of the last 5 % of the requests; None for too short a run."""
     rows = trace.requests
-    done = rows["outcome"] == _FINISHED
-    finish = rows["finish_ns"][done]
+    finish = rows["finish_ns"][rows["outcome"] == _FINISHED]
     count = len(finish)
     if count < _STEADY_REQUESTS:
         return None
     first, last = np.sort(finish)[[int(count * _EDGE), int(count * (1 - _EDGE))]]
-    if last <= first:
+    return (int(first), int(last)) if last > first else None
+
+
+def steady_tokens_per_s(trace: Trace) -> float | None:
+    """Prompt + output tokens per second while the run is in full swing; None for too short a run.
+
+    Counted in `steady_window_ns`: over the whole run, a slow but sufficient GPU would lose to a fast one by the
+    drain at the end of a finite trace, and the answer would depend on the trace's length.
+    """
+    window = steady_window_ns(trace)
+    if window is None:
         return None
-    inside = (finish > first) & (finish <= last)
-    tokens = int((rows["prompt_tokens"] + rows["output_tokens"])[done][inside].sum())
-    return tokens * NS_PER_S / int(last - first)
+    rows, (first, last) = trace.requests, window
+    inside = (rows["outcome"] == _FINISHED) & (rows["finish_ns"] > first) & (rows["finish_ns"] <= last)
+    tokens = int((rows["prompt_tokens"] + rows["output_tokens"])[inside].sum())
+    return tokens * NS_PER_S / (last - first)
 
 
 def slo_values(trace: Trace, slo: SloSpec | None) -> tuple[SloValue, ...]:
@@ -187,34 +215,49 @@ def slo_values(trace: Trace, slo: SloSpec | None) -> tuple[SloValue, ...]:
     )
 
 
-def ranked(outcomes: list[Outcome]) -> list[Outcome]:
+def ranked(outcomes: list[Outcome], objective: str = "throughput") -> list[Outcome]:
     """The best first; the first is the one to run if it meets the SLO.
 
-    Those that meet the SLO come by throughput per GPU, where throughputs within 1 % are a tie that goes to
-    the lower cost per million tokens, then to the lower TPOT. The others follow by how far they miss.
+    Those that meet the SLO come by the objective, in groups that tie in it (`_tied_groups`). The others follow by
+    how far they miss.
     """
     good = [o for o in outcomes if o.meets_slo]
     bad = [o for o in outcomes if not o.meets_slo]
     bad.sort(key=lambda o: (o.turned_away > 0, max(o.worst_excess, 0.0), -o.tokens_per_s_per_gpu, _name(o)))
-    return [o for group in _tied_groups(good) for o in group] + bad
+    return [o for group in _tied_groups(good, objective) for o in group] + bad
 
 
-def recommend(outcomes: list[Outcome]) -> tuple[Outcome | None, list[Outcome]]:
+def recommend(outcomes: list[Outcome], objective: str = "throughput") -> tuple[Outcome | None, list[Outcome]]:
     """(the configuration to run, those that tie with it); (None, []) if none meets the SLO."""
-    groups = _tied_groups([o for o in outcomes if o.meets_slo])
+    groups = _tied_groups([o for o in outcomes if o.meets_slo], objective)
     return (groups[0][0], groups[0][1:]) if groups else (None, [])
 
 
-def _tied_groups(good: list[Outcome]) -> list[list[Outcome]]:
-    """Runs of throughput within 1 % of the highest of the group, each by cost, then TPOT."""
+def goal(outcome: Outcome, objective: str) -> float:
+    """What the objective makes as small as possible: -tokens/s/GPU (also of a front), GPUs, or USD per hour."""
+    if objective == "gpus":
+        return float(outcome.num_gpus)
+    return outcome.usd_per_hour if objective == "cost" else -outcome.tokens_per_s_per_gpu
+
+
+def _tied_groups(good: list[Outcome], objective: str = "throughput") -> list[list[Outcome]]:
+    """Runs within 1 % of the best goal of the group, each by what comes next: cost, then TPOT.
+
+    Of throughputs within 1 % the lower cost per million tokens wins; of equal numbers of GPUs the lower cost per hour;
+    of costs per hour within 1 % the lower cost per million tokens.
+    """
     groups: list[list[Outcome]] = []
-    for outcome in sorted(good, key=lambda o: (-o.tokens_per_s_per_gpu, _name(o))):
-        if groups and outcome.tokens_per_s_per_gpu >= groups[-1][0].tokens_per_s_per_gpu * (1.0 - _TIE):
+    for outcome in sorted(good, key=lambda o: (goal(o, objective), _name(o))):
+        best = goal(groups[-1][0], objective) if groups else 0.0
+        if groups and goal(outcome, objective) <= best + _TIE * abs(best):
             groups[-1].append(outcome)
         else:
             groups.append([outcome])
     # Costs that differ by less than the throughput does are no reason to prefer one.
-    return [sorted(g, key=lambda o: (_coarse(o.usd_per_million_tokens), o.tpot_order, _name(o))) for g in groups]
+    hourly = (lambda o: o.usd_per_hour) if objective == "gpus" else (lambda o: 0.0)
+    return [
+        sorted(g, key=lambda o: (hourly(o), _coarse(o.usd_per_million_tokens), o.tpot_order, _name(o))) for g in groups
+    ]
 
 
 def _coarse(cost: float) -> float:

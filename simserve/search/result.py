@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from simserve.search.feasible import Rejected, reasons
 from simserve.search.objective import NEVER_MS, Outcome, ranked, recommend
-from simserve.search.pareto import front
+from simserve.search.pareto import AXES, TWO, front
 
 if TYPE_CHECKING:
     from simserve.spec.deployment import DeploymentSpec
@@ -20,7 +20,8 @@ class SearchResult:
 
     kind: 'search' or 'simulate' (one run, nothing recommended); runs: every simulated configuration, the
     best first; failed: configurations that turned out impossible while simulated, rejected: those that never
-    could run; configurations: size of the feasible space; complete: every feasible one was simulated.
+    could run; configurations: size of the feasible space; complete: every feasible one was simulated; objective: what
+    `runs` are ranked by, one of `objective.OBJECTIVES`.
     """
 
     kind: Literal["search", "simulate"]
@@ -29,6 +30,7 @@ class SearchResult:
     rejected: list[Rejected] = field(default_factory=list)
     configurations: int = 1
     provenance: dict[str, Any] = field(default_factory=dict)
+    objective: str = "throughput"
 
     @property
     def complete(self) -> bool:
@@ -38,17 +40,22 @@ class SearchResult:
     @property
     def recommended(self) -> Outcome | None:
         """The configuration to run; None when none meets the SLO."""
-        return recommend(self.runs)[0] if self.kind == "search" else None
+        return recommend(self.runs, self.objective)[0] if self.kind == "search" else None
 
     @property
     def ties(self) -> list[Outcome]:
-        """Configurations within 1 % of the recommended one's throughput per GPU."""
-        return recommend(self.runs)[1] if self.kind == "search" else []
+        """Configurations that tie with the recommended one in the objective."""
+        return recommend(self.runs, self.objective)[1] if self.kind == "search" else []
 
     @property
     def front(self) -> list[Outcome]:
-        """Throughput per GPU against TPOT, among those that meet the SLO."""
-        return front(self.runs)
+        """Among those that meet the SLO: throughput per GPU against TPOT; for a front cost and energy too."""
+        return front(self.runs, self.front_axes)
+
+    @property
+    def front_axes(self) -> tuple[str, ...]:
+        """Names of what the front weighs, of `pareto.AXES`."""
+        return tuple(AXES) if self.objective == "front" else TWO
 
     @property
     def rejected_reasons(self) -> list[tuple[str, int]]:
@@ -58,7 +65,7 @@ class SearchResult:
 
 def nothing_meets(result: SearchResult) -> str:
     """The one line that says that nothing meets the SLO, or serves all, with the best found and what it misses."""
-    best = ranked(result.runs)[0]
+    best = ranked(result.runs, result.objective)[0]
     scope = "possible configurations" if result.complete else f"of {result.configurations} configurations"
     aim = "meets the SLO" if best.slo else "serves every request"
     return (
@@ -80,7 +87,11 @@ def missed(best: Outcome) -> str:
 
 def describe(outcome: Outcome) -> str:
     """A configuration in a few words: '2 x h100_sxm TP1 bf16, 8192 tokens, 256 seqs, round_robin'."""
-    d = outcome.deployment
+    return describe_deployment(outcome.deployment)
+
+
+def describe_deployment(d: DeploymentSpec) -> str:
+    """The same of a deployment."""
     if d.system is not None:
         return f"{d.system}: " + "; ".join(f"{name} {_replicas(engine)}" for name, engine in d.engines())
     return _replicas(d)

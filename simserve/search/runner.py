@@ -124,7 +124,8 @@ def run_search(
     space = from_study(study)
     possible = split(inputs.model, space.deployments(), longest_tokens=inputs.load.longest_tokens)
     estimate = screen.estimate(inputs.model, possible.deployments, possible.num_gpu_blocks, inputs.load)
-    order = [possible.deployments[i] for i in screen.order(estimate, possible.deployments, study.slo)]
+    objective = study.search.objective if study.search is not None else "throughput"
+    order = [possible.deployments[i] for i in screen.order(estimate, possible.deployments, study.slo, objective)]
     record = provenance(study, inputs.model, inputs.workload)
     place = storages.place(storage, out_dir)
     budget = study.search.trials if study.search is not None else DEFAULT_TRIALS
@@ -155,21 +156,23 @@ def _result(inputs: Inputs, possible: Feasible, trials: Trials, record: dict[str
     failed = [Rejected(deployment, reason) for deployment, reason in trials.failed]
     if not trials.outcomes:
         raise Infeasible(failed[0].reason if failed else "the time limit ended before any simulation")
+    objective = inputs.study.search.objective if inputs.study.search is not None else "throughput"
     return SearchResult(
         kind="search",
         name=inputs.study.name,
-        runs=_interval_of_the_best(inputs, ranked(trials.outcomes)),
+        runs=_interval_of_the_best(inputs, ranked(trials.outcomes, objective), objective),
         rejected=[*possible.rejected, *failed],
         configurations=len(possible.deployments) - len(failed),
         provenance=record,
+        objective=objective,
     )
 
 
-def _interval_of_the_best(inputs: Inputs, runs: list[Outcome]) -> list[Outcome]:
+def _interval_of_the_best(inputs: Inputs, runs: list[Outcome], objective: str) -> list[Outcome]:
     """The runs, the recommended one with its interval: played again, faster and slower."""
     from simserve.run import simulate
 
-    best, _ = recommend(runs)
+    best, _ = recommend(runs, objective)
     if best is None:
         return runs
     run = simulate(inputs.model, best.deployment, inputs.workload, slo=inputs.study.slo)

@@ -59,15 +59,17 @@ def estimate(
     return Screen(*columns)
 
 
-def order(screen: Screen, deployments: Sequence[DeploymentSpec], slo: SloSpec | None) -> list[int]:
+def order(
+    screen: Screen, deployments: Sequence[DeploymentSpec], slo: SloSpec | None, objective: str = "throughput"
+) -> list[int]:
     """Indices of the deployments, the most promising first.
 
     Configurations that may meet the SLO come first, and among them one of every hardware layout before the
-    second variant of any, each round by throughput per GPU; the rest follow by how far they miss.
+    second variant of any, each round by the objective; the rest follow by how far they miss.
     """
     excess = _excess(screen, slo)
     promising = excess <= _PROMISING_EXCESS
-    merit = np.where(promising, -np.round(screen.tokens_per_s_per_gpu, 3), excess)
+    merit = np.where(promising, _goal(screen, deployments, objective), excess)
     by_merit = np.lexsort((excess, merit, ~promising)).tolist()
     variants: dict[tuple[object, ...], int] = {}
     places: dict[int, tuple[bool, int, int]] = {}
@@ -78,6 +80,18 @@ def order(screen: Screen, deployments: Sequence[DeploymentSpec], slo: SloSpec | 
         hopeful = bool(promising[index])
         places[index] = (not hopeful, variant if hopeful else 0, place)
     return sorted(places, key=places.__getitem__)
+
+
+def _goal(screen: Screen, deployments: Sequence[DeploymentSpec], objective: str) -> Floats:
+    """What the objective makes as small as possible; see `objective.goal`."""
+    from simserve.spec.hardware import load_gpu
+
+    if objective == "gpus":
+        return np.array([d.num_gpus for d in deployments], dtype=np.float64)
+    if objective == "cost":
+        prices = {d.gpu: load_gpu(d.gpu).price_usd_per_hour for d in deployments}
+        return np.array([prices[d.gpu] * d.num_gpus for d in deployments], dtype=np.float64)
+    return -np.round(screen.tokens_per_s_per_gpu, 3)
 
 
 def estimate_group(cost: CostModel, group: Sequence[DeploymentSpec], num_gpu_blocks: Floats, load: Load) -> Floats:

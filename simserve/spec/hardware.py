@@ -51,7 +51,8 @@ class GpuSpec(Sourced):
     below the nominal capacity by ECC and the driver's reserve. peak_flops: dense FLOP/s per number format;
     a format that is missing is one that the card does not compute in. interconnect: link to the other GPUs
     of the node; inter_node_link: link of each GPU to other nodes; gpus_per_domain: GPUs that the interconnect spans,
-    None for those of a node (72 in an NVL72 rack, whose nodes have 4); host_link: link to the CPU.
+    None for those of a node (72 in an NVL72 rack, whose nodes have 4); host_link: link to the CPU. idle_watts: with an
+    engine loaded that has nothing to do, None where nothing was found;
     price_usd_per_hour: an assumption to edit.
     """
 
@@ -66,6 +67,7 @@ class GpuSpec(Sourced):
     gpus_per_node: PositiveInt
     gpus_per_domain: PositiveInt | None = None
     tdp_watts: PositiveInt
+    idle_watts: PositiveInt | None = None
     price_usd_per_hour: NonNegativeFloat
 
     __hash__ = Sourced.__hash__

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from simserve.spec.base import Located, Spec, parse, read_yaml
 from simserve.spec.deployment import DeploymentSpec, Dtype
@@ -23,6 +24,8 @@ def _listed(value: Any) -> Any:
 
 
 Choices = Annotated[tuple[T, ...], BeforeValidator(_listed), Field(min_length=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+Objective = Literal["throughput", "gpus", "cost", "front"]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -43,11 +46,13 @@ class SpaceSpec(Spec):
 class SearchSpec(Spec):
     """The search: its space, the most GPUs a deployment may use, and how much to simulate.
 
-    trials: simulated configurations at most; requests: simulate only the first so many; timeout_s: stop
-    asking for new trials after so many seconds.
+    objective: the highest throughput per GPU, the fewest GPUs, the lowest cost per hour, or the front of throughput
+    per GPU, tokens/s per user, cost and energy, each under the SLO; trials: simulated configurations at most;
+    requests: simulate only the first so many; timeout_s: stop asking for new trials after so many seconds.
     """
 
     space: SpaceSpec = SpaceSpec()
+    objective: Objective = "throughput"
     max_gpus: int | None = Field(default=None, ge=1)
     trials: int = Field(default=40, ge=1, le=100_000)
     requests: int | None = Field(default=None, ge=1)
@@ -58,16 +63,37 @@ class StudySpec(Spec):
     """One question. `deployment` alone is a simulation, with `search` its space is explored.
 
     expect: for `simserve check`; decides nothing, so that results and journals are the same without it.
+    deployments: name -> what it has different from `deployment` (null: the default), for `simserve compare`.
     """
 
-    name: str = Field(default="study", pattern=r"^[A-Za-z0-9._-]+$")
+    name: Name = "study"
     model: str
     workload: WorkloadSpec
     slo: SloSpec | None = None
     deployment: DeploymentSpec = DeploymentSpec()
+    deployments: dict[Name, DeploymentSpec] | None = Field(default=None, min_length=1)
     search: SearchSpec | None = None
     seed: int = Field(default=0, ge=0)
     expect: ExpectSpec | None = Field(default=None, exclude=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _deployments_rest_on_the_one(cls, data: Any) -> Any:
+        """Each of `deployments` over `deployment`, key by key."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("deployments"), Mapping):
+            return data
+        base = data.get("deployment")
+        plain = base.model_dump(exclude_unset=True) if isinstance(base, DeploymentSpec) else base or {}
+        return {**data, "deployments": {name: _over(plain, own) for name, own in data["deployments"].items()}}
+
+
+def _over(base: Any, own: Any) -> Any:
+    """A mapping over another; what is no mapping is left for the validation to refuse."""
+    if own is None:
+        own = {}
+    if not isinstance(base, Mapping) or not isinstance(own, Mapping):
+        return own
+    return {key: value for key, value in {**base, **own}.items() if key not in own or own[key] is not None}
 
 
 def load_study(path: Path | str) -> StudySpec:

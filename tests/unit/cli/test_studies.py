@@ -70,3 +70,12 @@ def test_a_missing_trace_says_where_it_was_looked_for(
     line = capsys.readouterr().err
     assert "azure2023_conv.csv.gz: no such file (looked in " in line
     assert line.count("\n") == 1
+
+
+def test_compare(capsys: pytest.CaptureFixture[str]) -> None:
+    """Four ways to serve one load, side by side."""
+    assert main(["compare", str(STUDIES / "compare.yaml"), "--requests", "100", "--seeds", "2", "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+
+    assert [d["name"] for d in found["deployments"]] == ["round_robin", "least_loaded", "fp8", "apart"]
+    assert {d["num_gpus"] for d in found["deployments"]} == {2}

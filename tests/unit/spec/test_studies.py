@@ -70,8 +70,8 @@ def test_a_study_is_read(tmp_path: Path) -> None:
      ("requests: 100", "requests: 1000000000000", "x.yaml:6: workload.requests: input should be less than or equal to "
       "20000000 (got 1000000000000)"),
      ("model: ", "modell: ", "x.yaml:1: modell: unknown key; did you mean 'model'?"),
-     ("slo:", "Special: 1\nslo:", "x.yaml:7: Special: unknown key; known here: deployment, expect, model, name, "
-      "search, seed, slo, workload"),
+     ("slo:", "Special: 1\nslo:", "x.yaml:7: Special: unknown key; known here: deployment, deployments, expect, "
+      "model, name, search, seed, slo, workload"),
      ("slo:", "model: x\nslo:", "x.yaml:7: model: the key stands here twice")],
 )  # fmt: skip
 def test_one_line_for_whatever_is_wrong(old: str, new: str, line: str) -> None:
@@ -102,5 +102,6 @@ def test_the_schema_knows_every_section() -> None:
     """JSON Schema for editors."""
     schema = json.loads(study_json_schema())
 
-    assert {"model", "workload", "slo", "deployment", "search", "name", "seed", "expect"} == set(schema["properties"])
+    sections = {"model", "workload", "slo", "deployment", "deployments", "search", "name", "seed", "expect"}
+    assert sections == set(schema["properties"])
     assert schema["additionalProperties"] is False

@@ -1,0 +1,120 @@
+"""`simserve explain RESULT` for a person at a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from simserve.report.words import number
+from simserve.search.explained import AS_IS, NEAR, Explanation, Purchase
+from simserve.search.pressure import RESOURCE, SLO, Limit
+from simserve.search.result import describe
+from simserve.search.values import value
+
+_SOURCES = ("measured", "interpolated", "transferred", "modelled")
+_SURE = {"gemm": "GEMMs", "elementwise": "elementwise passes", "host": "host"}
+
+
+def print_explanation(console: Console, found: Explanation) -> None:
+    """Why it won, what binds, what more would buy, how sure the numbers are."""
+    _print_choice(console, found)
+    _print_limits(console, found)
+    _print_buys(console, found)
+    _print_numbers(console, found.numbers)
+    for note in found.notes:
+        console.print(f"[dim]{escape(note)}[/]", highlight=False)
+
+
+def _print_choice(console: Console, found: Explanation) -> None:
+    saved, chosen = found.saved, found.saved.outcome
+    name = escape(str(saved.document.get("name", "")))
+    if saved.document.get("kind") != "search":
+        verdict = "simulated"
+    else:
+        nearest = "nearest to the SLO, which nothing meets"
+        verdict = f"recommended for {saved.objective}" if chosen.meets_slo else nearest
+    console.print(f"[bold]{name}[/]: {verdict}: {escape(describe(chosen))}", highlight=False)
+    second = found.runner_up
+    if second is not None:
+        pair = [number(second[which], 4) for which in ("chosen", "other")]
+        numbers = f": {pair[0]} against {pair[1]}" if second["chosen"] is not None else ""
+        console.print(f"It beats the runner-up, {escape(second['configuration'])}, by {second['decided_by']}{numbers}.",
+                      highlight=False)  # fmt: skip
+    for what, count in found.missed.items():
+        console.print(f"[dim]simulated and out, {count}: {escape(what)}[/]", highlight=False)
+    for row in saved.document.get("rejected", [])[:5]:
+        console.print(f"[dim]not possible, {row['configurations']}: {escape(str(row['reason']))}[/]", highlight=False)
+
+
+def _print_limits(console: Console, found: Explanation) -> None:
+    table = Table(box=SIMPLE_HEAD, title="What binds", title_justify="left")
+    for header in ("", "reached", "limit", "%", "% of busy time at it"):
+        table.add_column(header, justify="right" if header else "left")
+    for limit in found.limits:
+        style = "bold" if limit.name in found.binds else ""
+        table.add_row(escape(limit.name), *_limit_cells(limit), style=style)
+    console.print(table)
+    near = [limit.name for limit in found.limits if limit.name in found.binds and limit.nearness >= NEAR]
+    nearest = f"; nearest is {escape(found.binds[0])}" if found.binds else ""
+    console.print(f"Binding: {escape(', '.join(near))}." if near else f"Nothing binds{nearest}.", highlight=False)
+    if found.waiting_for:
+        parts = ", ".join(f"{100 * share:.0f} % {escape(name)}" for name, share in found.waiting_for.items())
+        console.print(f"While requests wait, what they wait for: {parts}.", highlight=False)
+
+
+def _limit_cells(limit: Limit) -> tuple[str, ...]:
+    unit = " ms" if limit.kind == SLO else ""
+    if limit.kind in (SLO, RESOURCE):
+        at = "" if limit.time_at is None else f"{100 * limit.time_at:.1f}"
+        return f"{number(limit.reached)}{unit}", f"{limit.bound:,g}{unit}", f"{100 * limit.nearness:.0f}", at
+    return "", "", f"{100 * limit.reached:.0f}", ""
+
+
+def _print_buys(console: Console, found: Explanation) -> None:
+    table = Table(box=SIMPLE_HEAD, title="What more would buy", title_justify="left")
+    for header in ("", "GPUs", "tokens/s /GPU", "TTFT ms", "TPOT ms", "USD/h", "bears, x load", "known from"):
+        table.add_column(header, justify="right" if header else "left")
+    for buy in found.buys:
+        table.add_row(escape(buy.what + (f"; {buy.note}" if buy.note else "")), *_buy_cells(buy))
+    console.print(table)
+    own = next((buy.capacity for buy in found.buys if buy.what == AS_IS), None)
+    if own is not None:
+        console.print(f"As it is, it bears {own:.2f} times the load within the SLO (simulated, one seed, to 5 %).",
+                      highlight=False)  # fmt: skip
+
+
+def _buy_cells(buy: Purchase) -> list[str]:
+    if buy.outcome is None:
+        return ["-"] * 6 + [buy.source]
+    o = buy.outcome
+    cells = [str(o.num_gpus), *(number(value(o, name), 4) for name in
+                                ("tokens_per_s_per_gpu", "ttft_ms", "tpot_ms", "usd_per_hour"))]  # fmt: skip
+    source = buy.source if buy.place is None else f"{buy.source}, run {buy.place + 1}"
+    return [*cells, "-" if buy.capacity is None else f"{buy.capacity:.2f}", source]
+
+
+def _print_numbers(console: Console, numbers: dict[str, Any]) -> None:
+    sources = numbers["sources"]
+    parts = ", ".join(f"{100 * sources[s]:.0f} % {s}" for s in _SOURCES if sources.get(s))
+    if parts:
+        console.print(f"Kernel numbers, by share of the busy time: {parts}.", highlight=False)
+    families = sorted(numbers["families"].items(), key=lambda item: -item[1]["share"])
+    if families:
+        sure = ", ".join(f"{_SURE.get(name, name.replace('_', ' '))} {100 * f['share']:.0f} % "
+                         f"(+-{100 * f['half_width']:.0f} %)" for name, f in families)  # fmt: skip
+        console.print(f"Where the time goes, and how sure each is: {sure}.", highlight=False)
+    if numbers["half_width"] is not None:
+        names = ("ttft_ms.p90", "tpot_ms.p90", "e2e_ms.p90")
+        known = [f"{n.partition('_')[0].upper()} P90 {number(r[0])} to {number(r[1])} ms"
+                 for n in names if (r := numbers["ranges"].get(n))]  # fmt: skip
+        console.print(f"90 % interval, step times +-{100 * numbers['half_width']:.1f} %: {', '.join(known)}.",
+                      highlight=False)  # fmt: skip
+    if numbers["energy"] is not None:
+        e = numbers["energy"]
+        console.print(f"Power is modelled: {e['watts_per_gpu']:.0f} W per GPU +-{100 * e['error']:.0f} %.",
+                      highlight=False)  # fmt: skip
+

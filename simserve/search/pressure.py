@@ -1,0 +1,117 @@
+"""What a run came near to: the bounds of its SLO, and the limits of its replicas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simserve.search.objective import Outcome, steady_window_ns
+
+if TYPE_CHECKING:
+    from simserve.run import Engine, RunResult
+
+FULL = 0.95  # of a limit counts as being at it
+SLO, RESOURCE, SHARE = "slo", "resource", "share"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Something that a run may run into.
+
+    kind: SLO (a bound in ms), RESOURCE (a limit of a replica: its peak against it) or SHARE (of time, of 1); time_at:
+    the share of the busy time spent at it, 95 % of it counting, None for what is no resource.
+    """
+
+    name: str
+    kind: str
+    reached: float
+    bound: float
+    time_at: float | None = None
+
+    @property
+    def nearness(self) -> float:
+        """1 at the limit, above it beyond."""
+        return self.reached / self.bound
+
+
+def slo_limits(outcome: Outcome) -> list[Limit]:
+    """The bounds of the SLO with what the run reached, the nearest first."""
+    found = [
+        Limit(f"{s.name.upper()} P{s.percentile:g}", SLO, s.value_ms, s.bound_ms)
+        for s in outcome.slo if s.value_ms is not None
+    ]  # fmt: skip
+    return sorted(found, key=lambda limit: -limit.nearness)
+
+
+def limits(run: RunResult) -> list[Limit]:
+    """Resources and shares of time of every pool, in the steady part of the run."""
+    return [limit for engine in run.engines for limit in _of_engine(run, engine)]
+
+
+def waiting_for(run: RunResult) -> dict[str, float]:
+    """While requests wait, what is full: 'KV blocks', 'max_num_seqs', 'token budget', or 'the step': shares of 1."""
+    found: dict[str, float] = {}
+    for engine in run.engines:
+        s = _steps(run, engine)
+        queued = s["waiting"] > 0
+        full = _full(run, engine, s)
+        names = np.select([full["KV blocks"], full["max_num_seqs"], full["token budget"]],
+                          ["KV blocks", "max_num_seqs", "token budget"], "the step")  # fmt: skip
+        for name in np.unique(names[queued]):
+            found[str(name)] = found.get(str(name), 0.0) + float(s["ns"][queued & (names == name)].sum())
+    whole = sum(found.values())
+    return {name: part / whole for name, part in sorted(found.items(), key=lambda item: -item[1])} if whole else {}
+
+
+def _of_engine(run: RunResult, engine: Engine) -> list[Limit]:
+    s, d = _steps(run, engine), engine.deployment
+    at = f" of {engine.name}" if engine.name else ""
+    busy = float(s["ns"].sum())
+    if not busy:
+        return []
+    first, last = _window(run)
+    depth = run.trace.depths[engine.instances.start] if run.trace.depths else 1
+    total, seqs, budget = _sizes(run, engine)
+    full = {name: float(s["ns"][there].sum()) / busy for name, there in _full(run, engine, s).items()}
+    prompts = s["tokens"] > s["running"]
+    share = busy / ((last - first) * len(engine.instances) * depth)
+    return [
+        Limit(f"KV blocks{at}", RESOURCE, float(s["last_used_blocks"].max()), total, full["KV blocks"]),
+        Limit(f"max_num_seqs{at}", RESOURCE, float(s["running"].max()), seqs, full["max_num_seqs"]),
+        Limit(f"token budget{at}", RESOURCE, float(s["tokens"].max()), budget, full["token budget"]),
+        Limit(f"time in steps{at}", SHARE, min(1.0, share), 1.0),
+        Limit(f"of it in steps with prompts{at}", SHARE, float(s["ns"][prompts].sum()) / busy, 1.0),
+        Limit(f"of it with requests waiting{at}", SHARE, float(s["ns"][s["waiting"] > 0].sum()) / busy, 1.0),
+        Limit(f"share of {d.max_num_seqs} seqs in use, mean{at}", SHARE,
+              float((s["running"] * s["ns"]).sum()) / busy / seqs, 1.0),
+    ]  # fmt: skip
+
+
+def _sizes(run: RunResult, engine: Engine) -> tuple[float, float, float]:
+    """KV blocks, running requests and tokens of a step of one replica."""
+    ranks = engine.deployment.data_parallel_size
+    seqs, budget = engine.deployment.max_num_seqs * ranks, engine.deployment.max_num_batched_tokens * ranks
+    return float(engine.num_gpu_blocks), float(seqs), float(budget)
+
+
+def _full(run: RunResult, engine: Engine, s: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[np.bool_]]:
+    total, seqs, budget = _sizes(run, engine)
+    return {"KV blocks": s["last_used_blocks"] >= FULL * total, "max_num_seqs": s["running"] >= seqs,
+            "token budget": s["tokens"] >= FULL * budget}  # fmt: skip
+
+
+def _steps(run: RunResult, engine: Engine) -> dict[str, NDArray[np.int64]]:
+    """The steps of one pool, with `ns`: the part of each that lies in the steady window."""
+    steps, (first, last) = run.trace.steps, _window(run)
+    own = (steps["instance"] >= engine.instances.start) & (steps["instance"] < engine.instances.stop)
+    found = {name: column[own] for name, column in steps.items()}
+    found["ns"] = np.clip(np.minimum(found["end_ns"], last) - np.maximum(found["start_ns"], first), 0, None)
+    inside = found["ns"] > 0
+    return {name: column[inside] for name, column in found.items()}
+
+
+def _window(run: RunResult) -> tuple[int, int]:
+    return steady_window_ns(run.trace) or (int(run.trace.requests["arrival_ns"].min()), max(run.trace.end_ns, 1))
