@@ -73,7 +73,8 @@ def _pool_choices(pool: str, asked: PoolSpaceSpec | None, shared: Choices, study
     """What a pool chooses for itself: what is named for it, else what is named for all."""
     own = _choices(asked) if asked is not None else {}
     every = {knob: shared[knob] for knob in ENGINE_KNOBS if knob in shared}
-    if "router" not in own and "router" not in every and not study.deployment.pools and "router" not in study.deployment.model_fields_set:
+    base = study.deployment
+    if not ("router" in own or "router" in every or base.pools or "router" in base.model_fields_set):
         # how requests are spread over pools matters less than over whole engines
         own["router"] = (POOL_ROUTER,)
     found = {**every, **own}

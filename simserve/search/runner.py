@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simserve.errors import Infeasible, SpecError
-from simserve.search import screen
+from simserve.search.candidates import Candidates, candidates
 from simserve.search.evaluate import evaluate, reduce
-from simserve.search.feasible import Feasible, Rejected, split
+from simserve.search.feasible import Rejected, split
 from simserve.search.load import Load, summarise
 from simserve.search.objective import Interval, Outcome, interval_of, ranked
 from simserve.search.provenance import fingerprint, provenance
@@ -114,14 +114,12 @@ def run_search(
     """
     study = inputs.study
     space = from_study(study)
-    possible = split(inputs.model, space.deployments(), longest_tokens=inputs.load.longest_tokens)
-    estimate = screen.estimate(inputs.model, possible.deployments, possible.num_gpu_blocks, inputs.load)
-    order = [possible.deployments[i] for i in screen.order(estimate, possible.deployments, study.slo)]
+    possible = candidates(space, inputs.model, inputs.load, study.slo)
     record = provenance(study, inputs.model, inputs.workload)
     journal = out_dir / JOURNAL if out_dir is not None else None
     optuna_study = open_study(journal, fingerprint(record), resume=resume)
     budget = study.search.trials if study.search is not None else DEFAULT_TRIALS
-    trials = Trials(optuna_study, space, order, budget, study.seed)
+    trials = Trials(optuna_study, space, possible.deployments, budget, study.seed)
     _simulate_all(trials, inputs, jobs, progress)
     return _result(inputs, possible, trials, record)
 
@@ -141,7 +139,7 @@ def _simulate_all(trials: Trials, inputs: Inputs, jobs: int, progress: Progress 
                 break
 
 
-def _result(inputs: Inputs, possible: Feasible, trials: Trials, record: dict[str, Any]) -> SearchResult:
+def _result(inputs: Inputs, possible: Candidates, trials: Trials, record: dict[str, Any]) -> SearchResult:
     failed = [Rejected(deployment, reason) for deployment, reason in trials.failed]
     if not trials.outcomes:
         raise Infeasible(failed[0].reason if failed else "the time limit ended before any simulation")
@@ -150,7 +148,7 @@ def _result(inputs: Inputs, possible: Feasible, trials: Trials, record: dict[str
         name=inputs.study.name,
         runs=ranked(trials.outcomes),
         rejected=[*possible.rejected, *failed],
-        configurations=len(possible.deployments) - len(failed),
+        configurations=possible.configurations - len(failed),
         provenance=record,
     )
 

@@ -163,7 +163,9 @@ class SearchSpace:
         """One pool of a combination as a deployment of its own."""
         base = dict(self.base.engines()).get(prefix[:-1], self.base)
         choices = self.pools[prefix[:-1]] if prefix else self.choices
-        own = {**combination, **{n[len(prefix) :]: v for n, v in combination.items() if prefix and n.startswith(prefix)}}
+        own = dict(combination)
+        if prefix:
+            own |= {name.removeprefix(prefix): v for name, v in combination.items() if name.startswith(prefix)}
         values = {knob: own[knob] for knob in KNOBS if knob in own and knob not in ("engine", "offload_dram_gib")}
         scheduler, options = str(own.get("engine") or own.get("scheduler") or base.scheduler), self.options
         if values.get("replicas", base.replicas) == 1 and "router" in values:

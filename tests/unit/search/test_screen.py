@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from simserve.search.load import Load, summarise
-from simserve.search.screen import Screen, estimate_group, order
+from simserve.search.screen import Screen, estimate_group, places
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.slo import SloSpec
 from simserve.testing.builders import load
@@ -56,14 +56,13 @@ def test_closed_loop_runs_at_its_concurrency() -> None:
 
 def test_order_puts_the_promising_first_then_one_of_each_layout() -> None:
     """Two variants of a good layout, another good one, and an overloaded one, which comes last."""
-    a1, a2 = DeploymentSpec(max_num_seqs=128), DeploymentSpec(max_num_seqs=256)
-    b, bad = DeploymentSpec(replicas=2), DeploymentSpec(gpu="l40s")
     screen = Screen(
         utilisation=np.array([0.5, 0.5, 0.3, 3.0]), tpot_ms=np.array([10.0, 10.0, 9.0, 90.0]),
         ttft_ms=np.array([50.0] * 4), tokens_per_s_per_gpu=np.array([100.0, 100.0, 50.0, 60.0]),
+        gpus=np.array([1.0, 1.0, 2.0, 1.0]), usd_per_hour=np.array([2.0, 2.0, 4.0, 1.0]),
     )  # fmt: skip
 
-    assert order(screen, [a1, a2, b, bad], SloSpec(tpot_ms=30)) == [0, 2, 1, 3]
+    assert places(screen, np.array([7, 7, 8, 9]), SloSpec(tpot_ms=30)).tolist() == [0, 2, 1, 3]
 
 
 def test_summary_of_a_load() -> None:
