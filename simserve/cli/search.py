@@ -86,8 +86,8 @@ def search(
     given = locals()
     flags = opt.Flags(**{name: given[name] for name in opt.Flags.__dataclass_fields__})
     space_flags = {f"--{k.replace('_', '-')}": given[k] for k in (
-        "gpu", "gpus", "mode", "engine", "tp", "dp", "replicas", "dtype", "max_num_batched_tokens", "max_num_seqs", "router",
-        "scheduler", "kv_cache_dtype")}  # fmt: skip
+        "gpu", "gpus", "mode", "engine", "tp", "dp", "replicas", "dtype", "max_num_batched_tokens", "max_num_seqs",
+        "router", "scheduler", "kv_cache_dtype")}  # fmt: skip
     sections = _sections(space_flags, trials, flags.model) if study is None else {}
     inputs = _inputs(study, flags, sections, space_flags, trials)
     folder = out if out is not None else RESULTS / inputs.study.name
@@ -180,7 +180,8 @@ def _sections(space_flags: dict[str, Any], trials: int | None, model: str | None
         # who only prefills has few requests at a time, who only decodes few tokens
         routers = {"router": opt.words(space_flags["--router"]) or ["least_loaded"]}
         enough = min((n for n in tokens if n >= max(seqs)), default=max(tokens))
-        space |= {"prefill": {"max_num_seqs": max(seqs), **routers}, "decode": {"max_num_batched_tokens": enough, **routers}}
+        space["prefill"] = {"max_num_seqs": max(seqs), **routers}
+        space["decode"] = {"max_num_batched_tokens": enough, **routers}
     base = {
         "gpu": gpu[0],
         "scheduler": space_flags["--scheduler"],

@@ -10,6 +10,7 @@
                      by falling throughput
     configurations   size of the feasible space;  complete: true if every one of them was simulated
     rejected         [{reason, configurations}] that cannot exist, the commonest reason first
+    pruned           [{deployment, reason}] whose simulation was given up, for they were sure to miss the SLO
     runs             the simulated configurations, the best first:
       deployment       the fields of a study's `deployment`;  num_gpus: of all replicas
       num_gpu_blocks   KV blocks per replica;  memory_bytes: per GPU, by kind; with pools, those of the first one
@@ -40,7 +41,7 @@ from typing import Any
 
 from simserve.report.launch import Served, launch_lines, served_model
 from simserve.search.objective import Outcome
-from simserve.search.result import SearchResult
+from simserve.search.result import SearchResult, describe_deployment
 
 SCHEMA = "simserve.result/1"
 
@@ -61,6 +62,7 @@ def document(result: SearchResult) -> dict[str, Any]:
         "front": [places[id(run)] for run in result.front],
         "configurations": result.configurations,
         "complete": result.complete,
+        "pruned": [{"deployment": describe_deployment(p.deployment), "reason": p.reason} for p in result.pruned],
         "rejected": [{"reason": r, "configurations": n} for r, n in result.rejected_reasons],
         "runs": [_run(served, run) for run in runs],
         "provenance": result.provenance,

@@ -13,7 +13,7 @@ from rich.table import Table
 from simserve.report.launch import launch_lines, served_model
 from simserve.report.plot import scatter
 from simserve.search.objective import NEVER_MS, Outcome
-from simserve.search.result import SearchResult, describe
+from simserve.search.result import SearchResult, describe, layout
 from simserve.units import format_bytes
 
 _LATENCIES = (("TTFT", "ttft_ms"), ("TPOT", "tpot_ms"), ("ITL", "itl_ms"), ("E2E", "e2e_ms"),
@@ -93,19 +93,19 @@ def _top_table(console: Console, result: SearchResult, top: int) -> Table:
 
 def _best_of_layouts(runs: Sequence[Outcome]) -> list[tuple[int, Outcome]]:
     """(place, run) of the best run per GPU type, TP, replicas and dtype: limits often change next to nothing."""
-    best: dict[tuple[object, ...], tuple[int, Outcome]] = {}
+    best: dict[str, tuple[int, Outcome]] = {}
     for place, run in enumerate(runs):
-        d = run.deployment
-        best.setdefault((d.gpu, d.split, d.replicas, d.dtype), (place, run))
+        best.setdefault(layout(run.deployment), (place, run))
     return list(best.values())
 
 
 def _top_cells(run: Outcome, wide: bool) -> list[str]:
-    d = run.deployment
-    router = d.router if d.replicas > 1 else "-"
-    limits = [str(d.max_num_batched_tokens), str(d.max_num_seqs), router] if wide else []
+    engines = [engine for _, engine in run.deployment.engines()]
+    routers = [engine.router if engine.replicas > 1 else "-" for engine in engines]
+    columns = ([e.max_num_batched_tokens for e in engines], [e.max_num_seqs for e in engines], routers)
+    limits = [" + ".join(dict.fromkeys(map(str, column))) for column in columns] if wide else []
     return [
-        f"{d.replicas} x {escape(d.gpu)} {d.split} {d.dtype}",
+        escape(layout(run.deployment)),
         *limits,
         number(run.tokens_per_s_per_gpu, 4),
         number(run.ttft_ms),

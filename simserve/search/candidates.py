@@ -95,6 +95,17 @@ def candidates(
     return Candidates(list(dict.fromkeys(found)), possible, rejected)
 
 
+def screened(
+    space: SearchSpace, model: ModelSpec, load: Load
+) -> list[tuple[DeploymentSpec, tuple[float, float, float]]]:
+    """Every possible deployment of a small space with its estimates: TPOT ms, TTFT ms, tokens/s/GPU."""
+    found = []
+    for part, _ in _screened(space, model, load, []):
+        numbers = zip(*(c.tolist() for c in part.screen.columns[1:4]), strict=True)
+        found += [(part.deployment(index), own) for index, own in enumerate(numbers)]
+    return found
+
+
 def _screened(
     space: SearchSpace, model: ModelSpec, load: Load, rejected: list[Rejected]
 ) -> Iterator[tuple[_Part, int]]:
@@ -103,8 +114,9 @@ def _screened(
     if whole is not None:
         rows, curves = _possible(whole, model, load, rejected, None)
         if len(rows):
-            known = (rows.gpus.astype(np.float64), _usd_per_hour(rows))
-            screen = Screen(*estimate_rows(curves, rows, load), *known)
+            busy, tpot_ms, ttft_ms, per_gpu = estimate_rows(curves, rows, load)
+            gpus = rows.gpus.astype(np.float64)
+            screen = Screen(busy, tpot_ms, ttft_ms, per_gpu, gpus, _usd_per_hour(rows))
             yield _Part((rows,), (np.arange(len(rows)),), screen), len(rows)
     for prefill, decode in columns.pairs(space):
         first, first_curves = _possible(prefill, model, load, rejected, (space.max_gpus, decode))
@@ -194,7 +206,7 @@ def _best(part: _Part, slo: SloSpec | None, objective: str) -> _Part:
 
 
 class _HandOver:
-    """How long the mean prompt's KV takes from a prefill instance to a decode instance, as `simserve.run` links them."""
+    """How long the mean prompt's KV takes from a prefill to a decode instance, as `simserve.run` links them."""
 
     def __init__(self, prefill: Rows, decode: Rows, model: ModelSpec, load: Load) -> None:
         from simserve.arch.memory import kv_bytes_per_token

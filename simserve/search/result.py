@@ -19,7 +19,8 @@ class SearchResult:
 
     kind: 'search' or 'simulate' (one run, nothing recommended); runs: every simulated configuration, the
     best first; failed: configurations that turned out impossible while simulated, rejected: those that never
-    could run; configurations: size of the feasible space; complete: every feasible one was simulated.
+    could run; configurations: size of the feasible space; complete: every feasible one was simulated; pruned: those
+    whose simulation was given up because they were sure to miss the SLO.
     """
 
     kind: Literal["search", "simulate"]
@@ -28,11 +29,12 @@ class SearchResult:
     rejected: list[Rejected] = field(default_factory=list)
     configurations: int = 1
     provenance: dict[str, Any] = field(default_factory=dict)
+    pruned: list[Rejected] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
         """Every feasible configuration was simulated, so that the answer is exact for this workload."""
-        return len(self.runs) >= self.configurations
+        return len(self.runs) + len(self.pruned) >= self.configurations
 
     @property
     def recommended(self) -> Outcome | None:
@@ -61,7 +63,7 @@ def nothing_meets(result: SearchResult) -> str:
     scope = "possible configurations" if result.complete else f"of {result.configurations} configurations"
     aim = "meets the SLO" if best.slo else "serves every request"
     return (
-        f"no configuration {aim} ({len(result.runs)} {scope} simulated); "
+        f"no configuration {aim} ({len(result.runs) + len(result.pruned)} {scope} simulated); "
         f"the nearest is {describe(best)}: {_missed(best)}"
     )
 
@@ -78,10 +80,20 @@ def _missed(best: Outcome) -> str:
 
 def describe(outcome: Outcome) -> str:
     """A configuration in a few words: '2 x h100_sxm TP1 bf16, 8192 tokens, 256 seqs, round_robin'."""
-    d = outcome.deployment
+    return describe_deployment(outcome.deployment)
+
+
+def describe_deployment(d: DeploymentSpec) -> str:
+    """The same of a deployment."""
     if d.system is not None:
         return f"{d.system}: " + "; ".join(f"{name} {_replicas(engine)}" for name, engine in d.engines())
     return _replicas(d)
+
+
+def layout(d: DeploymentSpec) -> str:
+    """Number, type, split and format of the replicas, limits and router left out: '2 x h100_sxm TP1 bf16'."""
+    engines = [f"{e.replicas} x {e.gpu} {e.split} {e.dtype}" for _, e in d.engines()]
+    return " + ".join(engines)
 
 
 def _replicas(d: DeploymentSpec) -> str:

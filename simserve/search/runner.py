@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simserve.errors import Infeasible, SpecError
+from simserve.search import samplers
 from simserve.search.candidates import Candidates, candidates
 from simserve.search.evaluate import evaluate, reduce
 from simserve.search.feasible import Rejected, split
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 JOURNAL = "search.journal"
 DEFAULT_TRIALS = 40
+_SHOWN_MISSES = 3
 Progress = Callable[[int, int, Outcome | None], None]  # (done, of, the latest outcome)
 
 
@@ -113,13 +115,15 @@ def run_search(
     Infeasible when no configuration is possible. A result in which nothing meets the SLO is still a result.
     """
     study = inputs.study
+    sampler = study.search.sampler if study.search is not None else "tpe"
+    samplers.check(sampler)
     space = from_study(study)
     possible = candidates(space, inputs.model, inputs.load, study.slo)
     record = provenance(study, inputs.model, inputs.workload)
     journal = out_dir / JOURNAL if out_dir is not None else None
     optuna_study = open_study(journal, fingerprint(record), resume=resume)
     budget = study.search.trials if study.search is not None else DEFAULT_TRIALS
-    trials = Trials(optuna_study, space, possible.deployments, budget, study.seed)
+    trials = Trials(optuna_study, space, possible.deployments, budget, study.seed, sampler)
     _simulate_all(trials, inputs, jobs, progress)
     return _result(inputs, possible, trials, record)
 
@@ -133,31 +137,42 @@ def _simulate_all(trials: Trials, inputs: Inputs, jobs: int, progress: Progress 
         while batch := list(trials.next_batch()):
             for index, outcome in workers.run([deployment for _, deployment in batch]):
                 trials.finish(*batch[index], outcome)
-                done = len(trials.outcomes) + len(trials.failed)
-                report(done, trials.budget, outcome if isinstance(outcome, Outcome) else None)
+                report(trials.done, trials.budget, outcome if isinstance(outcome, Outcome) else None)
             if limit_s is not None and time.monotonic() - start > limit_s:
                 break
 
 
 def _result(inputs: Inputs, possible: Candidates, trials: Trials, record: dict[str, Any]) -> SearchResult:
     failed = [Rejected(deployment, reason) for deployment, reason in trials.failed]
-    if not trials.outcomes:
+    pruned = [Rejected(deployment, reason) for deployment, reason in trials.pruned]
+    runs = trials.outcomes or _nearest(inputs, pruned)
+    if not runs:
         raise Infeasible(failed[0].reason if failed else "the time limit ended before any simulation")
     return SearchResult(
         kind="search",
         name=inputs.study.name,
-        runs=ranked(trials.outcomes),
+        runs=ranked(runs),
         rejected=[*possible.rejected, *failed],
         configurations=possible.configurations - len(failed),
         provenance=record,
+        pruned=[p for p in pruned if all(p.deployment != run.deployment for run in runs)],
     )
+
+
+def _nearest(inputs: Inputs, pruned: Sequence[Rejected]) -> list[Outcome]:
+    """Where everything was given up, the most promising few played to their end: what the SLO would have to be."""
+    return [evaluate(inputs.model, p.deployment, inputs.workload, inputs.study.slo) for p in pruned[:_SHOWN_MISSES]]
+
+
+def _prunes(inputs: Inputs) -> bool:
+    return inputs.study.search is not None and inputs.study.search.prune
 
 
 class _Workers:
     """Simulations one after another here, or in `jobs` processes of joblib; yields results as they come."""
 
     def __init__(self, inputs: Inputs, jobs: int) -> None:
-        self._arguments = (inputs.model, inputs.workload, inputs.study.slo)
+        self._arguments = (inputs.model, inputs.workload, inputs.study.slo, _prunes(inputs))
         self._jobs = jobs
         self._pool: Any = None
 
@@ -184,19 +199,19 @@ class _Workers:
 
 
 def _attempt(
-    index: int, deployment: DeploymentSpec, model: ModelSpec, workload: RequestSet, slo: SloSpec | None
+    index: int, deployment: DeploymentSpec, model: ModelSpec, workload: RequestSet, slo: SloSpec | None, prune: bool
 ) -> tuple[int, Outcome | str]:
     try:
-        return index, evaluate(model, deployment, workload, slo)
+        return index, evaluate(model, deployment, workload, slo, prune=prune)
     except Infeasible as error:
         return index, str(error)
 
 
 def _attempt_in_worker(
-    index: int, deployment: DeploymentSpec, model: ModelSpec, workload: RequestSet, slo: SloSpec | None
+    index: int, deployment: DeploymentSpec, model: ModelSpec, workload: RequestSet, slo: SloSpec | None, prune: bool
 ) -> tuple[int, Outcome | str]:
     import signal
 
     # Ctrl-C reaches the whole process group; only the driver may act on it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return _attempt(index, deployment, model, workload, slo)
+    return _attempt(index, deployment, model, workload, slo, prune)
