@@ -32,11 +32,14 @@ _PAIRS_AT_ONCE = 1 << 20
 
 @dataclass(frozen=True)
 class Candidates:
-    """deployments: the promising part, the best first; configurations: how many are possible in all."""
+    """deployments: the promising part, the best first, with their `screen` and a number for each hardware layout;
+    configurations: how many are possible in all."""
 
     deployments: list[DeploymentSpec]
     configurations: int
     rejected: list[Rejected]
+    screen: Screen
+    layouts: Ints
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def candidates(
     best = places(screen, layouts, slo, objective)[:most]
     owners = np.searchsorted(starts, best, side="right") - 1
     found = [parts[o].deployment(int(i - starts[o])) for o, i in zip(owners.tolist(), best.tolist(), strict=True)]
-    return Candidates(list(dict.fromkeys(found)), possible, rejected)
+    return Candidates(found, possible, rejected, screen.select(best), layouts[best])
 
 
 def screened(

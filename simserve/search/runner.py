@@ -13,6 +13,7 @@ from simserve.search import samplers
 from simserve.search.candidates import Candidates, candidates
 from simserve.search.evaluate import evaluate, reduce
 from simserve.search.feasible import Rejected, split
+from simserve.search.learned import Learned
 from simserve.search.load import Load, summarise
 from simserve.search.objective import Interval, Outcome, interval_of, ranked
 from simserve.search.provenance import fingerprint, provenance
@@ -123,7 +124,8 @@ def run_search(
     journal = out_dir / JOURNAL if out_dir is not None else None
     optuna_study = open_study(journal, fingerprint(record), resume=resume)
     budget = study.search.trials if study.search is not None else DEFAULT_TRIALS
-    trials = Trials(optuna_study, space, possible.deployments, budget, study.seed, sampler)
+    learned = Learned(possible.deployments, possible.screen, possible.layouts, study.slo)
+    trials = Trials(optuna_study, space, possible.deployments, budget, study.seed, sampler, learned)
     _simulate_all(trials, inputs, jobs, progress)
     return _result(inputs, possible, trials, record)
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 _ROUNDS = 30
-_PROMISING_EXCESS = 0.3  # estimates within 30 % of every bound are worth a simulation before the others
+PROMISING_EXCESS = 0.3  # estimates within 30 % of every bound are worth a simulation before the others
 
 
 @dataclass(frozen=True)
@@ -112,13 +112,16 @@ _PRICED = (
 )  # fmt: skip
 
 
-def places(screen: Screen, layouts: Ints, slo: SloSpec | None, objective: str = "throughput") -> Ints:
+def places(
+    screen: Screen, layouts: Ints, slo: SloSpec | None, objective: str = "throughput",
+    tolerance: float = PROMISING_EXCESS,
+) -> Ints:  # fmt: skip
     """Indices of configurations, the most promising first; `layouts`: a number for each hardware layout.
 
-    Configurations that may meet the SLO come first, and among them one of every hardware layout before the
+    Configurations whose estimates are at most `tolerance` beyond the SLO come first, and among them one of every hardware layout before the
     second variant of any, each round by the objective; the rest follow by how far they miss.
     """
-    promising, merit, excess = merits(screen, slo, objective)
+    promising, merit, excess = merits(screen, slo, objective, tolerance)
     by_merit = np.lexsort((excess, merit, ~promising))
     ordered = layouts[by_merit]
     by_layout = np.argsort(ordered, kind="stable")
@@ -129,10 +132,12 @@ def places(screen: Screen, layouts: Ints, slo: SloSpec | None, objective: str = 
     return np.asarray(by_merit[np.lexsort((np.where(hopeful, variant, 0), ~hopeful))], dtype=np.int64)
 
 
-def merits(screen: Screen, slo: SloSpec | None, objective: str) -> tuple[NDArray[np.bool_], Floats, Floats]:
+def merits(
+    screen: Screen, slo: SloSpec | None, objective: str, tolerance: float = PROMISING_EXCESS
+) -> tuple[NDArray[np.bool_], Floats, Floats]:
     """(whether it may meet the SLO, what to sort by within either group, relative excess over the worst bound)."""
     excess = _excess(screen, slo)
-    promising = excess <= _PROMISING_EXCESS
+    promising = excess <= tolerance
     return promising, np.where(promising, screen.goal(objective), excess), excess
 
 

@@ -10,7 +10,7 @@ the next of the screen's order: no configuration is simulated twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial, Trial
 
+    from simserve.search.learned import Learned
     from simserve.spec.deployment import DeploymentSpec
 
 BATCH = 8
 _SCREENED_SHARE = 0.5  # of the trials that the screen chooses before TPE proposes
+_PROPOSED_SHARE, _PROPOSED_AT_LEAST = 0.5, 256  # of the order: proposals behind that are not worth a simulation
 _STUDY_NAME = "simserve"
 
 
@@ -38,7 +40,8 @@ class Trials:
     """The trials of one search.
 
     order: feasible deployments, the most promising first; budget: how many to simulate at most; sampler: as in
-    `SearchSpec`; pruned: (deployment, why its simulation was given up).
+    `SearchSpec`; learned: makes the order anew when a batch is done; pruned: (deployment, why its simulation was given
+    up).
     """
 
     study: Study
@@ -47,6 +50,7 @@ class Trials:
     budget: int
     seed: int
     sampler: str = "tpe"
+    learned: Learned | None = None
     pending: list[tuple[Trial, DeploymentSpec]] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     failed: list[tuple[DeploymentSpec, str]] = field(default_factory=list)
@@ -59,17 +63,20 @@ class Trials:
 
     def __post_init__(self) -> None:
         self.budget = min(self.budget, len(self.order))
-        self._possible = set(self.order)
+        self._possible: set[DeploymentSpec] = set()
+        self._waiting: Iterator[DeploymentSpec] = iter(())
         self._tried: set[DeploymentSpec] = set()
         self._slots = 0
         self._screened = self.budget
         if len(self.order) > self.budget:
             self._screened = max(1, int(self.budget * _SCREENED_SHARE))
         self._restore()
+        self._reorder()
 
     def next_batch(self) -> list[tuple[Trial, DeploymentSpec]]:
         """The trials to simulate next, at most BATCH; empty when the budget is used up."""
         if not self.pending:
+            self._reorder()
             end = min(self.budget, (self._slots // BATCH + 1) * BATCH)
             while self._slots < end:
                 self.pending.append(self._accept())
@@ -95,6 +102,14 @@ class Trials:
         self.study.tell(trial, [outcome.tokens_per_s_per_gpu, outcome.tpot_order])
         self.outcomes.append(outcome)
 
+    def _reorder(self) -> None:
+        """By all that earlier batches found, so that it does not matter who finished first within one."""
+        if self.learned is not None:
+            self.order = self.learned.order(self.outcomes, self.pruned)
+        untried = [d for d in self.order if d not in self._tried]
+        self._waiting = iter(untried)
+        self._possible = set(untried[: max(_PROPOSED_AT_LEAST, int(len(untried) * _PROPOSED_SHARE))])
+
     def _accept(self) -> tuple[Trial, DeploymentSpec]:
         """Fill the next slot."""
         self.study.sampler = samplers.make(self.sampler, self.seed, self._slots, conditional=self.space.conditional)
@@ -102,7 +117,7 @@ class Trials:
         if self._slots >= self._screened:
             trial, deployment = self._propose()
         if trial is None or deployment is None:
-            trial, deployment = self._enqueue(next(d for d in self.order if d not in self._tried))
+            trial, deployment = self._enqueue(next(d for d in self._waiting if d not in self._tried))
         trial.set_user_attr("slot", self._slots)
         self._slots += 1
         self._tried.add(deployment)
