@@ -22,7 +22,7 @@ _AHEAD = 32  # blocks that are hashed with those that are asked for: what comes 
 class PrefixLedger(BlockLedger):
     """Implements `sim.plan.Blocks` with a shared, LRU-evicted prefix cache."""
 
-    __slots__ = ("_blank", "_cached", "_chain", "_fresh", "_full", "_hash", "_held", "_queue", "_refs")
+    __slots__ = ("_blank", "_cached", "_chain", "_fresh", "_full", "_hash", "_held", "_queue", "_shared")
 
     def __init__(self, num_gpu_blocks: int, block_size: int) -> None:
         super().__init__(num_gpu_blocks, block_size)
@@ -30,7 +30,7 @@ class PrefixLedger(BlockLedger):
         self._blank: list[int] = []
         self._fresh = 1
         self._queue: OrderedDict[int, None] = OrderedDict()
-        self._refs = [0] * num_gpu_blocks
+        self._shared: dict[int, int] = {}  # holders beyond the first of blocks that have several
         self._hash: dict[int, int] = {}
         self._cached: dict[int, int | dict[int, None]] = {}  # a block, or several in order of entry
         self._held: dict[int, list[int]] = {}
@@ -52,7 +52,7 @@ class PrefixLedger(BlockLedger):
         if request.blocks:
             return self.count(tokens) - request.blocks <= self.free
         hits = self._hits(request)
-        unheld = sum(1 for block in hits if self._refs[block] == 0)
+        unheld = sum(1 for block in hits if block in self._queue)
         return self.count(tokens) - len(hits) + unheld + headroom <= self.free
 
     def attach(self, request: Seen) -> int:
@@ -61,10 +61,11 @@ class PrefixLedger(BlockLedger):
             return request.computed_tokens
         hits = self._hits(request)
         for block in hits:
-            if self._refs[block] == 0:
+            if block in self._queue:
                 del self._queue[block]
                 self.free -= 1
-            self._refs[block] += 1
+            else:
+                self._shared[block] = self._shared.get(block, 0) + 1
         self._held[request.id] = hits
         self._full[request.id] = request.blocks = len(hits)
         return len(hits) * self.block_size
@@ -84,15 +85,19 @@ class PrefixLedger(BlockLedger):
 
     def release(self, request: Seen) -> None:
         """Drop the request's references; what nobody holds becomes free, and stays cached until taken."""
-        held, refs, hashes, queue = self._held.pop(request.id, []), self._refs, self._hash, self._queue
-        for block in reversed(held):
-            refs[block] -= 1
-            if refs[block] == 0:
-                if block in hashes:
-                    queue[block] = None
-                else:
-                    self._blank.append(block)
-                self.free += 1
+        held, full, shared = self._held.pop(request.id, []), self._full.get(request.id, 0), self._shared
+        if not shared.keys().isdisjoint(held):
+            kept = [block for block in held[:full] if block in shared]
+            for block in kept:
+                shared[block] -= 1
+                if not shared[block]:
+                    del shared[block]
+            full -= len(kept)
+            gone = set(kept)
+            held = [block for block in held if block not in gone]
+        self.free += len(held)
+        self._blank.extend(reversed(held[full:]))
+        self._queue.update(dict.fromkeys(reversed(held[:full])))
         self._full.pop(request.id, None)
         request.blocks = 0
 
@@ -119,17 +124,14 @@ class PrefixLedger(BlockLedger):
 
     def _take(self, held: list[int], count: int) -> None:
         """Append `count` blocks from the front of the queue, their hashes evicted."""
-        blank, hashes, refs, cached = self._blank, self._hash, self._refs, self._cached
+        blank, hashes, cached = self._blank, self._hash, self._cached
         self.free -= count
         while count and blank:
-            block = blank.pop()
-            refs[block] = 1
-            held.append(block)
+            held.append(blank.pop())
             count -= 1
         fresh = min(count, self.total + 1 - self._fresh)
         if fresh > 0:
             held.extend(range(self._fresh, self._fresh + fresh))
-            refs[self._fresh : self._fresh + fresh] = [1] * fresh
             self._fresh += fresh
         for _ in range(count - fresh):
             block = self._queue.popitem(last=False)[0]
@@ -138,7 +140,6 @@ class PrefixLedger(BlockLedger):
                 del cached[old]
             else:
                 self._forget_twin(old, block)
-            refs[block] = 1
             held.append(block)
 
     def _forget_twin(self, value: int, block: int) -> None:
