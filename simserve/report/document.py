@@ -5,7 +5,7 @@
     name             of the study
     model            Hugging Face id
     recommended      index into `runs` of the run to deploy; null for `simulate` or if none meets the SLO
-    ties             indices of runs within 1 % of the recommended one's throughput per GPU
+    ties             indices of runs that tie with the recommended one in throughput per GPU
     front            indices of the Pareto front (tokens/s/GPU up, TPOT down) among runs that meet the SLO,
                      by falling throughput
     configurations   size of the feasible space;  complete: true if every one of them was simulated

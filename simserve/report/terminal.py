@@ -217,8 +217,10 @@ def _print_classes(console: Console, run: Outcome) -> None:
 
 def _print_ties(console: Console, result: SearchResult) -> None:
     if result.ties:
+        repeated = result.recommended.replications if result.recommended is not None else None
+        how = f"tied by the 90 % interval over {len(repeated.seeds)} seeds" if repeated else "within 1 %"
         console.print(
-            f"  within 1 % of its throughput per GPU: {len(result.ties)} more, at higher cost or TPOT",
+            f"  {how} of its throughput per GPU: {len(result.ties)} more, at higher cost or TPOT",
             highlight=False,
         )
 

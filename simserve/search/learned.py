@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simserve.search.objective import NEVER_MS, Outcome
 from simserve.search.screen import Floats, Ints, Screen, places
@@ -73,7 +74,7 @@ def _ratios(
     return sorted(found)
 
 
-def _factor(ratios: Sequence[tuple[int, float]], pools: np.ndarray[tuple[int], np.dtype[np.bool_]], kind: bool) -> float:
+def _factor(ratios: Sequence[tuple[int, float]], pools: NDArray[np.bool_], kind: bool) -> float:
     """Of the deployments with pools, or of those without; of all where there is none of the kind."""
     own = [ratio for place, ratio in ratios if pools[place] == kind] or [ratio for _, ratio in ratios]
     return float(np.median(own)) if own else 1.0

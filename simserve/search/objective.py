@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simserve.search.replicate import Replications, from_dict, tied_first
 from simserve.units import NS_PER_S
 
 if TYPE_CHECKING:
@@ -103,10 +104,13 @@ class Outcome:
     memory_bytes: dict[str, int] = field(default_factory=dict)
     pools: tuple[dict[str, Any], ...] = ()
     interval: Interval | None = None
+    replications: Replications | None = None
 
     @property
     def meets_slo(self) -> bool:
-        """Every objective holds and nobody was turned away."""
+        """Every objective holds and nobody was turned away; on average over the replications, if there are any."""
+        if self.replications is not None:
+            return self.turned_away == 0 and self.replications.keeps_slo
         return self.turned_away == 0 and all(s.excess <= 0.0 for s in self.slo)
 
     @property
@@ -129,6 +133,7 @@ class Outcome:
         plain["deployment"] = self.deployment.model_dump(mode="json")
         plain["slo"] = [asdict(s) for s in self.slo]
         plain["interval"] = None if self.interval is None else asdict(self.interval)
+        plain["replications"] = None if self.replications is None else asdict(self.replications)
         return plain
 
 
@@ -141,7 +146,8 @@ def outcome_from_dict(data: dict[str, Any]) -> Outcome:
     ranged = data.get("interval")
     pairs = {name: (low, high) for name, (low, high) in ranged["ranges"].items()} if ranged else {}
     interval = Interval(ranged["half_width"], pairs) if ranged else None
-    plain = {"deployment": deployment, "slo": slo, "pools": tuple(data.get("pools", ())), "interval": interval}
+    plain = {"deployment": deployment, "slo": slo, "pools": tuple(data.get("pools", ())), "interval": interval,
+             "replications": from_dict(data.get("replications"))}  # fmt: skip
     return Outcome(**{**data, **plain})
 
 
@@ -217,10 +223,21 @@ def recommend(outcomes: list[Outcome]) -> tuple[Outcome | None, list[Outcome]]:
 
 
 def _tied_groups(good: list[Outcome]) -> list[list[Outcome]]:
-    """Runs of throughput within 1 % of the highest of the group, each by cost, then TPOT."""
+    """Runs that tie in throughput, each by cost, then TPOT; the groups by falling throughput.
+
+    Where there are replications a tie is an interval of the difference that reaches zero, else it is within 1 %.
+    """
     groups: list[list[Outcome]] = []
-    for outcome in sorted(good, key=lambda o: (-o.tokens_per_s_per_gpu, _name(o))):
-        if groups and outcome.tokens_per_s_per_gpu >= groups[-1][0].tokens_per_s_per_gpu * (1.0 - _TIE):
+    repeated = [(index, o.replications) for index, o in enumerate(good) if o.replications is not None]
+    single = [o for o in good if o.replications is None]
+    while repeated:
+        first = tied_first(repeated)
+        groups.append([good[index] for index in first])
+        repeated = [entry for entry in repeated if entry[0] not in first]
+    replicated = len(groups)
+    for outcome in sorted(single, key=lambda o: (-o.tokens_per_s_per_gpu, _name(o))):
+        least = groups[-1][0].tokens_per_s_per_gpu * (1.0 - _TIE) if len(groups) > replicated else np.inf
+        if outcome.tokens_per_s_per_gpu >= least:
             groups[-1].append(outcome)
         else:
             groups.append([outcome])

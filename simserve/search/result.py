@@ -43,7 +43,8 @@ class SearchResult:
 
     @property
     def ties(self) -> list[Outcome]:
-        """Configurations within 1 % of the recommended one's throughput per GPU."""
+        """Configurations that tie with the recommended one in throughput per GPU: by the intervals over replications,
+        or within 1 %."""
         return recommend(self.runs)[1] if self.kind == "search" else []
 
     @property

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simserve.errors import Infeasible, SpecError
-from simserve.search import samplers
+from simserve.search import replicate, samplers
 from simserve.search.candidates import Candidates, candidates
 from simserve.search.evaluate import evaluate, reduce
 from simserve.search.feasible import Rejected, split
@@ -43,6 +43,7 @@ class Inputs:
     model: ModelSpec
     workload: RequestSet
     load: Load
+    base_dir: Path | None = None
 
 
 def prepare(study: StudySpec, *, base_dir: Path | None, requests: int | None = None) -> Inputs:
@@ -66,7 +67,7 @@ def prepare(study: StudySpec, *, base_dir: Path | None, requests: int | None = N
             f"({model.max_position_embeddings} tokens); the shortest has {load.shortest_tokens}",
             key="workload",
         )
-    return Inputs(study, model, workload, load)
+    return Inputs(study, model, workload, load, base_dir)
 
 
 def play(inputs: Inputs) -> RunResult:
@@ -118,6 +119,7 @@ def run_search(
     study = inputs.study
     sampler = study.search.sampler if study.search is not None else "tpe"
     samplers.check(sampler)
+    further = replicate.seeds(study)
     space = from_study(study)
     possible = candidates(space, inputs.model, inputs.load, study.slo)
     record = provenance(study, inputs.model, inputs.workload)
@@ -127,7 +129,8 @@ def run_search(
     learned = Learned(possible.deployments, possible.screen, possible.layouts, study.slo)
     trials = Trials(optuna_study, space, possible.deployments, budget, study.seed, sampler, learned)
     _simulate_all(trials, inputs, jobs, progress)
-    return _result(inputs, possible, trials, record)
+    result = _result(inputs, possible, trials, record)
+    return _replicated(result, inputs, further, jobs) if further else result
 
 
 def _simulate_all(trials: Trials, inputs: Inputs, jobs: int, progress: Progress | None) -> None:
@@ -159,6 +162,33 @@ def _result(inputs: Inputs, possible: Candidates, trials: Trials, record: dict[s
         provenance=record,
         pruned=[p for p in pruned if all(p.deployment != run.deployment for run in runs)],
     )
+
+
+def _replicated(result: SearchResult, inputs: Inputs, seeds: Sequence[int], jobs: int) -> SearchResult:
+    """The runs that rank first on further workload seeds, and all runs ranked again by what those say."""
+    few = result.runs[: replicate.REPLICATED]
+    asked = inputs.study.search
+    assert asked is not None
+    study = inputs.study.model_copy(update={"search": asked.model_copy(update={"prune": False})})
+    found: list[list[Outcome]] = [[run] for run in few]
+    for seed in seeds:
+        workload = replicate.redrawn(study, inputs.base_dir, seed, len(inputs.workload))
+        with _Workers(replace(inputs, study=study, workload=workload), jobs) as workers:
+            for index, outcome in workers.run([run.deployment for run in few]):
+                if isinstance(outcome, Outcome):
+                    found[index].append(outcome)
+    whole = (inputs.study.seed, *seeds)
+    again = [_with_replications(own, whole) for own in found]
+    return replace(result, runs=ranked([*again, *result.runs[len(few) :]]))
+
+
+def _with_replications(samples: list[Outcome], seeds: tuple[int, ...]) -> Outcome:
+    """The study's own run with what it and the further ones found; as it was if one of them failed."""
+    if len(samples) < len(seeds):
+        return samples[0]
+    numbers = ((o.tokens_per_s_per_gpu, o.worst_excess) for o in samples)
+    per_gpu, excess = zip(*numbers, strict=True)
+    return replace(samples[0], replications=replicate.Replications(seeds, per_gpu, excess))
 
 
 def _nearest(inputs: Inputs, pruned: Sequence[Rejected]) -> list[Outcome]:

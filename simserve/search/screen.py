@@ -118,8 +118,8 @@ def places(
 ) -> Ints:  # fmt: skip
     """Indices of configurations, the most promising first; `layouts`: a number for each hardware layout.
 
-    Configurations whose estimates are at most `tolerance` beyond the SLO come first, and among them one of every hardware layout before the
-    second variant of any, each round by the objective; the rest follow by how far they miss.
+    Configurations whose estimates are at most `tolerance` beyond the SLO come first, and among them one of every
+    hardware layout before the second variant of any, each round by the objective; the rest follow by how far they miss.
     """
     promising, merit, excess = merits(screen, slo, objective, tolerance)
     by_merit = np.lexsort((excess, merit, ~promising))

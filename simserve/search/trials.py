@@ -72,15 +72,19 @@ class Trials:
             self._screened = max(1, int(self.budget * _SCREENED_SHARE))
         self._restore()
         self._reorder()
+        if self.pending and len(self.pending) == self._slots % BATCH:  # killed while it asked for a batch
+            self._fill(min(self.budget, (self._slots // BATCH + 1) * BATCH))
 
     def next_batch(self) -> list[tuple[Trial, DeploymentSpec]]:
         """The trials to simulate next, at most BATCH; empty when the budget is used up."""
         if not self.pending:
             self._reorder()
-            end = min(self.budget, (self._slots // BATCH + 1) * BATCH)
-            while self._slots < end:
-                self.pending.append(self._accept())
+            self._fill(min(self.budget, (self._slots // BATCH + 1) * BATCH))
         return self.pending
+
+    def _fill(self, end: int) -> None:
+        while self._slots < end:
+            self.pending.append(self._accept())
 
     def finish(self, trial: Trial, deployment: DeploymentSpec, outcome: Outcome | str) -> None:
         """Record the outcome of a pending trial; a string says why it proved impossible, or was given up."""
