@@ -203,7 +203,7 @@ def _sizes(space_flags: dict[str, Any], model: str | None, most: int) -> dict[st
     if model is None or load_model(model).experts is None:
         return {"tensor_parallel_size": tp, "data_parallel_size": dp or None}
     groups = [size for size in (1, 2, 4, 8, 16, 32) if size <= most]
-    return {"tensor_parallel_size": tp, "data_parallel_size": dp or groups, "enable_expert_parallel": [True, False]}
+    return {"tensor_parallel_size": tp, "data_parallel_size": dp or groups, "enable_expert_parallel": [True]}
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 _ROUNDS = 30
+_FULL = 2  # prompts in a step that counts as full: more of them share little more
 PROMISING_EXCESS = 0.3  # estimates within 30 % of every bound are worth a simulation before the others
 
 
@@ -87,9 +88,13 @@ class EngineCurves:
 
 
 def curves_of(
-    model: ModelSpec, engines: Sequence[DeploymentSpec], num_gpu_blocks: Sequence[int], load: Load
-) -> EngineCurves:
-    """One compiled cost model per kind of replica: engines that differ in limits alone share one."""
+    model: ModelSpec, engines: Sequence[DeploymentSpec], num_gpu_blocks: Sequence[int], load: Load,
+    limits: tuple[int, int],
+) -> EngineCurves:  # fmt: skip
+    """One compiled cost model per kind of replica: engines that differ in limits alone share one.
+
+    limits: the largest max_num_batched_tokens and max_num_seqs of the whole space, so that its parts share them too.
+    """
     groups: dict[tuple[object, ...], list[int]] = {}
     for index, engine in enumerate(engines):
         groups.setdefault(tuple(getattr(engine, name) for name in _PRICED), []).append(index)
@@ -98,7 +103,7 @@ def curves_of(
     for place, members in enumerate(groups.values()):
         group = [engines[index] for index in members]
         blocks = np.array([num_gpu_blocks[index] for index in members], dtype=np.float64)
-        kinds.append(Curves(_group_cost(model, group), group, blocks, load))
+        kinds.append(Curves(_kind_cost(model, group[0], limits, load), group, blocks, load))
         kind[members], member[members] = place, np.arange(len(members))
     return EngineCurves(kinds, kind, member)
 
@@ -152,7 +157,8 @@ class Curves:
     """What the price curves of one kind of replica say of its members, which differ in their limits.
 
     most: requests that may decode at once; alone_s: to prefill the mean prompt alone; per_prompt_s: the same in a step
-    that is full of prompts; sizes, step_s: decode batches and their step times.
+    that is full of prompts; beside_s: what a prompt takes of a replica, of which data-parallel ranks have one each at
+    once; sizes, step_s: decode batches and their step times.
     """
 
     def __init__(self, cost: CostModel, group: Sequence[DeploymentSpec], num_gpu_blocks: Floats, load: Load) -> None:
@@ -163,9 +169,11 @@ class Curves:
         self.sizes, self.step_s = _decode_curve(cost, load, int(np.ceil(self.most.max())), self.depth)
         limits = [(d.max_num_batched_tokens, d.max_num_seqs, _past(d, load)) for d in group]
         alone = {limit: _prefill_s(cost, load, limit[0], limit[2]) for limit in set(limits)}
-        full = {limit: min(alone[limit], _full_prefill_s(cost, load, *limit)) for limit in set(limits)}
+        ranks = group[0].data_parallel_size
+        full = {limit: min(alone[limit], _full_prefill_s(cost, load, *limit, ranks)) for limit in set(limits)}
         self.alone_s = np.array([alone[limit] for limit in limits])
         self.per_prompt_s = np.array([full[limit] for limit in limits])
+        self.beside_s = self.alone_s if ranks == 1 else self.per_prompt_s
 
     def step(self, running: Floats) -> Floats:
         """Seconds of a decode step."""
@@ -175,7 +183,7 @@ class Curves:
 def _one_pool(curves: Curves, member: Ints, replicas: Floats, gpus: Floats, load: Load) -> Floats:
     """Rows as of `estimate_group`, for columns of (member, replicas)."""
     most, alone_s = curves.most[member], curves.alone_s[member]
-    prefill_s = alone_s / curves.depth  # as many prompts at once as there are stages
+    prefill_s = curves.beside_s[member] / curves.depth  # as many prompts at once as there are stages
     service_s = prefill_s + (load.output_tokens * curves.step(curves.most) / curves.most)[member]
     if load.concurrency is not None:
         running = np.minimum(most, np.maximum(1.0, load.concurrency / replicas))
@@ -258,27 +266,26 @@ def _prefill_s(cost: CostModel, load: Load, max_num_batched_tokens: int, past: i
     return total / NS_PER_S
 
 
-def _full_prefill_s(cost: CostModel, load: Load, max_num_batched_tokens: int, max_num_seqs: int, past: int) -> float:
-    """Seconds of a step full of prompts, for each of them."""
+def _full_prefill_s(
+    cost: CostModel, load: Load, max_num_batched_tokens: int, max_num_seqs: int, past: int, ranks: int
+) -> float:
+    """Seconds of a step full of prompts, on all data-parallel ranks, for each of them."""
     new = max(1, round(load.prompt_tokens) - past)
-    count = max(1, min(max_num_batched_tokens // new, max_num_seqs))
     if new > max_num_batched_tokens:
         return float("inf")
+    count = ranks * max(1, min(max_num_batched_tokens // new, max_num_seqs, _FULL))
     return cost.step_ns(((new, past),) * count, 0, 0, count) / NS_PER_S / count
 
 
-def _group_cost(model: ModelSpec, group: Sequence[DeploymentSpec]) -> CostModel:
-    """One cost model that is large enough for every member of the group."""
+def _kind_cost(model: ModelSpec, engine: DeploymentSpec, limits: tuple[int, int], load: Load) -> CostModel:
+    """A cost model as large as the screen asks for: steps of a few prompts, and of all decoding requests."""
     from simserve.build import deployment_cost
     from simserve.spec.hardware import load_gpu
 
-    largest = group[0].model_copy(
-        update={
-            "max_num_batched_tokens": max(d.max_num_batched_tokens for d in group),
-            "max_num_seqs": max(d.max_num_seqs for d in group),
-        }
-    )
-    return deployment_cost(model, largest, load_gpu(largest.gpu))
+    tokens, seqs = limits
+    enough = max(seqs, min(tokens, (_FULL + 1) * round(load.prompt_tokens)))
+    update = {"max_num_batched_tokens": enough, "max_num_seqs": seqs}
+    return deployment_cost(model, engine.model_copy(update=update), load_gpu(engine.gpu))
 
 
 def _excess(screen: Screen, slo: SloSpec | None) -> Floats:

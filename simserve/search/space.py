@@ -63,6 +63,19 @@ class SearchSpace:
         """Whether some parameters are there only for some values of others."""
         return len(self.modes) > 1 or bool(self.options) or "offload_dram_gib" in self.choices
 
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The largest max_num_batched_tokens and max_num_seqs of any deployment."""
+        names = ("max_num_batched_tokens", "max_num_seqs")
+        every = (self.choices, *self.pools.values())
+        engines = [engine for _, engine in self.base.engines()]
+        largest = (
+            max(max((v for choices in every for v in choices.get(name, ())), default=0),
+                max(getattr(engine, name) for engine in engines))
+            for name in names
+        )  # fmt: skip
+        return next(largest), next(largest)
+
     def suggest(self, choose: Choose) -> dict[str, Any]:
         """One combination: `choose(parameter, values)` is asked for what matters given the choices before.
 

@@ -1,7 +1,11 @@
 """The analytic screen against cases worked out by hand, and the order that it gives."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from simserve.search.load import Load, summarise
 from simserve.search.screen import Screen, estimate_group, places
@@ -71,3 +75,34 @@ def test_summary_of_a_load() -> None:
 
     assert (found.prompt_tokens, found.output_tokens, found.longest_tokens) == (20.0, 4.0, 36)
     assert (found.rate_rps, found.duration_s, found.arrival_cv) == (1.0, 2.0, 0.5)
+
+
+@given(st.floats(0.1, 20), st.floats(1.01, 3), st.integers(1, 6), st.sampled_from([16, 64, 256]))
+def test_more_load_is_never_better(rate: float, more: float, replicas: int, seqs: int) -> None:
+    """Utilisation, TPOT and TTFT do not fall with the rate, and no throughput exceeds what arrives."""
+    one = [DeploymentSpec(replicas=replicas, max_num_seqs=seqs)]
+    cost = ToyCost(base_ns=10_000_000)
+    low, high = (estimate_group(cost, one, BLOCKS, replace(LIGHT, rate_rps=r)) for r in (rate, rate * more))
+
+    assert (high[:3, 0] >= low[:3, 0] * (1 - 1e-9)).all()
+    assert low[3, 0] <= rate * 150 / replicas * (1 + 1e-9)
+
+
+@given(st.floats(0.1, 20), st.integers(1, 6))
+def test_more_replicas_are_never_slower(rate: float, replicas: int) -> None:
+    """Each has less to do."""
+    load = replace(LIGHT, rate_rps=rate)
+    few, many = estimate_group(
+        ToyCost(base_ns=10_000_000), [DeploymentSpec(replicas=n) for n in (replicas, replicas + 1)],
+        np.array([1000.0, 1000.0]), load,
+    ).T  # fmt: skip
+
+    assert (many[:3] <= few[:3] * (1 + 1e-9)).all()
+
+
+def test_reused_tokens_are_those_of_common_pieces() -> None:
+    """Three prompts of a prefix of 10 and 5 of their own; the second and the third find the prefix."""
+    own = load([(0, 15, 2), (1, 15, 2), (2, 15, 2)])
+    shared = replace(own, content=[((0, 10), (-2 * i - 1, 5)) for i in range(3)])
+
+    assert (summarise(own).reused_tokens, summarise(shared).reused_tokens) == (0.0, 20 / 3)
