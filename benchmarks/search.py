@@ -1,10 +1,10 @@
 """How fast a search is: `python benchmarks/search.py [--peer-python PATH] [--only TASK] [--json OUT]`.
 
-Each task is a whole process of `simserve search` on one core: imports, screen of the space, simulation of the
-promising part under Optuna, files written. A task counts as met if it ends within its bar and its ten best were each
-simulated against the SLO at its percentile. With `--peer-python`, a Python where aiconfigurator 0.12.0 was installed,
-its own command line answers beside it. It is asked for the highest throughput per GPU under the same TTFT and TPOT, which it judges
-by means and at a load of its own choice; simserve for the highest under `rate` requests/s at the 90th percentile.
+Each task is a whole process of `simserve search` on one core: imports, screen of the space, simulation of the promising
+part under Optuna, files written. Its bar is met if it ends in time and its ten best were each simulated and keep the
+SLO at its percentile. With `--peer-python`, a Python that has aiconfigurator 0.12.0, its own command line answers
+beside it. It is asked for the highest throughput per GPU under the same TTFT and TPOT, which it judges by means and at
+a load of its own choice; simserve for the highest under `rate` requests/s, at the 90th percentile.
 
 Besides: configurations per second of the screen over a space of pools in pairs, price curves included, and simulations
 per second and core at 2,000 requests of the quickstart study's load.
@@ -39,12 +39,11 @@ SCREEN_BAR, SIMULATED_BAR, REQUESTS = 100_000, 8.0, 2000
 class Task:
     """A model on at most `gpus` GPUs: prompts of `isl` tokens of which `prefix` are common, outputs of `osl`.
 
-    rate: requests/s; bar_s: whole process; peer_model: what AIConfigurator calls it.
+    rate: requests/s; bar_s: whole process.
     """
 
     name: str
     model: str
-    peer_model: str
     gpu: str
     gpus: int
     isl: int
@@ -86,12 +85,9 @@ class Task:
 TASKS = {
     task.name: task
     for task in (
-        Task("qwen3-32b", "Qwen/Qwen3-32B-FP8", "Qwen/Qwen3-32B-FP8", "h200_sxm", 32, 4000, 500, 500, 300, 10, 20.0,
-             9.0),
-        Task("deepseek-v3", "deepseek-ai/DeepSeek-V3", "deepseek-ai/DeepSeek-V3", "h200_sxm", 64, 4000, 500, 0, 2000, 50,
-             10.0, 25.0, True),
-        Task("qwen3-235b", "Qwen/Qwen3-235B-A22B-FP8", "Qwen/Qwen3-235B-A22B-FP8", "h200_sxm", 32, 4000, 500, 0, 1000, 30,
-             8.0, 30.0, True),
+        Task("qwen3-32b", "Qwen/Qwen3-32B-FP8", "h200_sxm", 32, 4000, 500, 500, 300, 10, 20.0, 9.0),
+        Task("deepseek-v3", "deepseek-ai/DeepSeek-V3", "h200_sxm", 64, 4000, 500, 0, 2000, 50, 10.0, 25.0, True),
+        Task("qwen3-235b", "Qwen/Qwen3-235B-A22B-FP8", "h200_sxm", 32, 4000, 500, 0, 1000, 30, 8.0, 30.0, True),
     )
 }  # fmt: skip
 

@@ -50,7 +50,7 @@ def _arguments(row: pd.Series[Any]) -> dict[str, Any]:
 
 def search(python: Path, task: dict[str, Any], timed: Callable[..., Any]) -> dict[str, Any]:
     """A whole process of its own command line, aggregated and disaggregated; what it says is best."""
-    options = {"model-path": task["peer_model"], "total-gpus": task["gpus"], "system": task["gpu"], "isl": task["isl"],
+    options = {"model-path": task["model"], "total-gpus": task["gpus"], "system": task["gpu"], "isl": task["isl"],
                "osl": task["osl"], "prefix": task["prefix"], "ttft": task["ttft_ms"],
                "tpot": task["tpot_ms"]}  # fmt: skip
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]

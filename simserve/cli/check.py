@@ -20,7 +20,7 @@ def check_names(study: StudySpec, path: Path | None) -> None:
     from simserve.policies import ROUTERS
     from simserve.spec.hardware import load_gpu, load_link
     from simserve.spec.model import load_model
-    from simserve.systems import SYSTEMS
+    from simserve.systems import SCHEDULERS, SYSTEMS
 
     def look_up(key: str, name: str | None, find: Callable[[str], object]) -> None:
         try:
@@ -37,10 +37,14 @@ def check_names(study: StudySpec, path: Path | None) -> None:
     for name, pool in study.deployment.pools:
         _check_engine(look_up, f"deployment.pools.{name}", pool)
     space = study.search.space if study.search is not None else None
-    for index, name in enumerate((space and space.gpu) or ()):
-        look_up(f"search.space.gpu[{index}]", name, load_gpu)
-    for index, name in enumerate((space and space.router) or ()):
-        look_up(f"search.space.router[{index}]", name, ROUTERS.get)
+    if space is not None:
+        lists: list[tuple[str, tuple[str, ...] | None, Callable[[str], object]]] = [("scheduler", space.scheduler, SCHEDULERS.get)]
+        for key, part in (("", space), ("prefill.", space.prefill), ("decode.", space.decode)):
+            if part is not None:
+                lists += [(f"{key}gpu", part.gpu, load_gpu), (f"{key}router", part.router, ROUTERS.get)]
+        for key, names, find in lists:
+            for index, name in enumerate(names or ()):
+                look_up(f"search.space.{key}[{index}]", name, find)
 
 
 def _check_engine(
