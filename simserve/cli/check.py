@@ -38,7 +38,8 @@ def check_names(study: StudySpec, path: Path | None) -> None:
         _check_engine(look_up, f"deployment.pools.{name}", pool)
     space = study.search.space if study.search is not None else None
     if space is not None:
-        lists: list[tuple[str, tuple[str, ...] | None, Callable[[str], object]]] = [("scheduler", space.scheduler, SCHEDULERS.get)]
+        lists: list[tuple[str, tuple[str, ...] | None, Callable[[str], object]]] = []
+        lists.append(("scheduler", space.scheduler, SCHEDULERS.get))
         for key, part in (("", space), ("prefill.", space.prefill), ("decode.", space.decode)):
             if part is not None:
                 lists += [(f"{key}gpu", part.gpu, load_gpu), (f"{key}router", part.router, ROUTERS.get)]

@@ -196,14 +196,23 @@ def _sections(space_flags: dict[str, Any], trials: int | None, model: str | None
 
 def _sizes(space_flags: dict[str, Any], model: str | None, most: int) -> dict[str, Any]:
     """Powers of two up to a node of GPUs for each parallelism; experts may be spread over more."""
-    from simserve.spec.model import load_model
-
     tp = opt.integers(space_flags["--tp"], "--tp") or [size for size in (1, 2, 4, 8) if size <= most]
     dp = opt.integers(space_flags["--dp"], "--dp")
-    if model is None or load_model(model).experts is None:
+    if not _has_experts(model):
         return {"tensor_parallel_size": tp, "data_parallel_size": dp or None}
     groups = [size for size in (1, 2, 4, 8, 16, 32) if size <= most]
     return {"tensor_parallel_size": tp, "data_parallel_size": dp or groups, "enable_expert_parallel": [True]}
+
+
+def _has_experts(model: str | None) -> bool:
+    """Whether a model has experts to spread; what is no model is said later, with all else that is wrong."""
+    from simserve.errors import SimserveError
+    from simserve.spec.model import load_model
+
+    try:
+        return model is not None and load_model(model).experts is not None
+    except SimserveError:
+        return False
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
