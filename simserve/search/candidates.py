@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from simserve.spec.slo import SloSpec
 
 KEPT = 2048  # of the whole space, for simulation to choose from
-_KEPT_OF_A_PART = 16 * KEPT  # before the parts of a space are put together
+_KEPT_OF_A_PART = 16  # times that, before the parts of a space are put together
 _PAIRS_AT_ONCE = 1 << 20
 _TTFT_ROOM, _TPOT_ROOM = 1.6, 1.15  # a high percentile over the mean that the screen estimates [guessed]
 
@@ -85,7 +85,7 @@ def candidates(
     rejected: list[Rejected] = []
     possible = 0
     for part, count in _screened(space, model, load, rejected):
-        parts.append(_best(part, slo, objective))
+        parts.append(_best(part, slo, objective, _KEPT_OF_A_PART * most))
         possible += count
     if not possible:
         raise Infeasible(nothing_fits(rejected)) if rejected else too_many_gpus(space.max_gpus)
@@ -211,13 +211,13 @@ def _usd_per_hour(rows: Rows) -> Floats:
     return np.asarray(prices[rows.variant] * rows.gpus, dtype=np.float64)
 
 
-def _best(part: _Part, slo: SloSpec | None, objective: str) -> _Part:
+def _best(part: _Part, slo: SloSpec | None, objective: str, most: int) -> _Part:
     """The most promising of a part, where it is too large to keep whole; in the order that they had."""
-    if len(part) <= _KEPT_OF_A_PART:
+    if len(part) <= most:
         return part
     promising, merit, _ = merits(part.screen, slo, objective)
     worst = np.abs(merit).max() + 1.0
-    index = np.argpartition(np.where(promising, merit - worst, merit), _KEPT_OF_A_PART)[:_KEPT_OF_A_PART]
+    index = np.argpartition(np.where(promising, merit - worst, merit), most)[:most]
     return part.select(np.sort(index))
 
 

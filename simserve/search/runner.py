@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from simserve.errors import Infeasible, SpecError
 from simserve.search import replicate, samplers
-from simserve.search.candidates import Candidates, candidates
+from simserve.search.candidates import KEPT, Candidates, candidates
 from simserve.search.evaluate import evaluate, reduce
 from simserve.search.feasible import Rejected, split
 from simserve.search.learned import Learned
@@ -121,11 +121,11 @@ def run_search(
     samplers.check(sampler)
     further = replicate.seeds(study)
     space = from_study(study)
-    possible = candidates(space, inputs.model, inputs.load, study.slo)
+    budget = study.search.trials if study.search is not None else DEFAULT_TRIALS
+    possible = candidates(space, inputs.model, inputs.load, study.slo, most=max(KEPT, budget))
     record = provenance(study, inputs.model, inputs.workload)
     journal = out_dir / JOURNAL if out_dir is not None else None
     optuna_study = open_study(journal, fingerprint(record), resume=resume)
-    budget = study.search.trials if study.search is not None else DEFAULT_TRIALS
     learned = Learned(possible.deployments, possible.screen, possible.layouts, study.slo)
     trials = Trials(optuna_study, space, possible.deployments, budget, study.seed, sampler, learned)
     _simulate_all(trials, inputs, jobs, progress)
