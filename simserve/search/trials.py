@@ -62,7 +62,7 @@ class Trials:
         return len(self.outcomes) + len(self.failed) + len(self.pruned)
 
     def __post_init__(self) -> None:
-        self.budget = min(self.budget, len(self.order))
+        self.budget = min(self.budget, len(set(self.order)))
         self._possible: set[DeploymentSpec] = set()
         self._waiting: Iterator[DeploymentSpec] = iter(())
         self._tried: set[DeploymentSpec] = set()
