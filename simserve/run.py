@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -30,6 +30,7 @@ from simserve.sim.front import FrontEnd
 from simserve.sim.instance import Instance
 from simserve.sim.plan import Role
 from simserve.sim.pools import DisaggregatedCluster
+from simserve.sim.request import Outcome, Request
 from simserve.sim.trace import Trace
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.hardware import load_gpu
@@ -87,12 +88,13 @@ def simulate(
     model: ModelSpec, deployment: DeploymentSpec, workload: RequestSet, *,
     slo: SloSpec | None = None, leap: bool = True, until_ns: int | None = None, cost_factor: float = 1.0,
     client_side: bool = False, profile: EngineProfile | None = None, factors: Mapping[str, float] | None = None,
+    watch: Callable[[Request, Outcome], None] | None = None,
 ) -> RunResult:  # fmt: skip
     """Play `workload` on `deployment`; Infeasible if it does not fit. cost_factor: every step takes so many times.
 
     client_side: times are those of a client of the API server, with HTTP and tokenizer (`EngineProfile.api_ns`);
     profile: instead of the deployment's own engine profile; factors: numbers of the profile, or KV_LINK, which are so
-    many times what they are.
+    many times what they are; watch: see `Cluster`.
     """
     deployment = resolve_pools(deployment)
     own = dict(factors or {})
@@ -105,6 +107,7 @@ def simulate(
         cluster = _disaggregated(model, deployment, engines, leap, cost_factor, link_factor)
     if client_side:
         cluster.front = _front_end(engines)
+    cluster.watch = watch
     trace = cluster.play(workload, until_ns=until_ns)
     return RunResult(
         trace=trace,

@@ -7,6 +7,9 @@ else is its default. Where the package has no configuration under the row's mode
 
 from __future__ import annotations
 
+import re
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +46,21 @@ def _arguments(row: pd.Series[Any]) -> dict[str, Any]:
         "backend_name": row["backend"], "isl": int(row["isl"]), "osl": int(row["osl"]), **sizes,
         **{name: row[name] if isinstance(row[name], str) else None for name in FORMATS},
     }  # fmt: skip
+
+
+def search(python: Path, task: dict[str, Any], timed: Callable[..., Any]) -> dict[str, Any]:
+    """A whole process of its own command line, aggregated and disaggregated; what it says is best."""
+    options = {"model-path": task["model"], "total-gpus": task["gpus"], "system": task["gpu"], "isl": task["isl"],
+               "osl": task["osl"], "prefix": task["prefix"], "ttft": task["ttft_ms"],
+               "tpot": task["tpot_ms"]}  # fmt: skip
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    with tempfile.TemporaryDirectory(prefix="simserve-peer-") as folder:
+        command = [python, "-c", "from aiconfigurator.main import main; main()", "cli", "default", "--no-color", *words]
+        done, wall, cpu = timed(command, Path(folder))
+    if done.returncode:
+        raise peers.PeerMissing(f"AIConfigurator failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    said = done.stdout + done.stderr
+    best = re.search(r"Best Experiment Chosen: (\w+) at ([\d.]+) tokens/s/gpu", said)
+    rate = re.search(r"Request Rate: ([\d.]+) req/s", said)
+    return {"wall_s": wall, "cpu_s": cpu, "mode": best and best[1], "rate_rps": rate and float(rate[1]),
+            "output_tokens_per_s_per_gpu": best and float(best[2])}  # fmt: skip

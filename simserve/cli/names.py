@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from simserve.spec.deployment import DeploymentSpec, PoolSpec
     from simserve.spec.study import StudySpec
 
+LookUp = Callable[[str, "str | None", Callable[[str], object]], None]
+
 
 def check_names(study: StudySpec, path: Path | None) -> None:
     """Look up model, GPUs, engine, scheduler and routers before any work; UnknownName with file, line, key."""
     from simserve.perf.host import load_profile
-    from simserve.policies import ROUTERS
-    from simserve.spec.hardware import load_gpu, load_link
+    from simserve.spec.hardware import load_link
     from simserve.spec.model import load_model
     from simserve.systems import SYSTEMS
 
@@ -31,21 +32,37 @@ def check_names(study: StudySpec, path: Path | None) -> None:
             raise UnknownName(error.kind, name or "", error.known, file=file, line=line, key=key) from None
 
     look_up("model", study.model, load_model)
-    look_up("deployment.system", study.deployment.system, SYSTEMS.get)
-    look_up("deployment.kv_link", study.deployment.kv_link, load_link)
-    look_up("deployment.engine", study.deployment.engine, load_profile)
-    _check_engine(look_up, "deployment", study.deployment)
-    for name, pool in study.deployment.pools:
-        _check_engine(look_up, f"deployment.pools.{name}", pool)
+    named = {f"deployments.{name}": deployment for name, deployment in (study.deployments or {}).items()}
+    for key, deployment in {"deployment": study.deployment, **named}.items():
+        look_up(f"{key}.system", deployment.system, SYSTEMS.get)
+        look_up(f"{key}.kv_link", deployment.kv_link, load_link)
+        look_up(f"{key}.engine", deployment.engine, load_profile)
+        _check_engine(look_up, key, deployment)
+        for name, pool in deployment.pools:
+            _check_engine(look_up, f"{key}.pools.{name}", pool)
+    _check_space(look_up, study)
+
+
+def _check_space(look_up: LookUp, study: StudySpec) -> None:
+    """The names in the space of a search."""
+    from simserve.policies import ROUTERS
+    from simserve.spec.hardware import load_gpu
+    from simserve.systems import SCHEDULERS
+
     space = study.search.space if study.search is not None else None
-    for index, name in enumerate((space and space.gpu) or ()):
-        look_up(f"search.space.gpu[{index}]", name, load_gpu)
-    for index, name in enumerate((space and space.router) or ()):
-        look_up(f"search.space.router[{index}]", name, ROUTERS.get)
+    if space is not None:
+        lists: list[tuple[str, tuple[str, ...] | None, Callable[[str], object]]] = []
+        lists.append(("scheduler", space.scheduler, SCHEDULERS.get))
+        for key, part in (("", space), ("prefill.", space.prefill), ("decode.", space.decode)):
+            if part is not None:
+                lists += [(f"{key}gpu", part.gpu, load_gpu), (f"{key}router", part.router, ROUTERS.get)]
+        for key, names, find in lists:
+            for index, name in enumerate(names or ()):
+                look_up(f"search.space.{key}[{index}]", name, find)
 
 
 def _check_engine(
-    look_up: Callable[[str, str | None, Callable[[str], object]], None], key: str, engine: DeploymentSpec | PoolSpec
+    look_up: LookUp, key: str, engine: DeploymentSpec | PoolSpec
 ) -> None:
     """The names in a deployment, or in one of its pools."""
     from simserve.policies import EVICTIONS, ROUTERS

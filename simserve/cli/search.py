@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _SPACE, _RUN = "Search space (repeat, or separate by commas)", "Search"
 _DEFAULT_TOKENS, _DEFAULT_SEQS = [2048, 8192, 16384], [128, 256]
+_DEFAULT_ENGINE = ["vllm"]
 RESULTS = Path("simserve-results")
 
 Words = list[str] | None
@@ -35,7 +36,16 @@ def search(
     model: opt.Model = None,
     gpu: Annotated[Words, typer.Option(help="GPU types.", rich_help_panel=_SPACE)] = None,
     gpus: Annotated[int | None, typer.Option(help="GPUs at most (default 8).", min=1, rich_help_panel=_SPACE)] = None,
+    mode: Annotated[
+        Words, typer.Option(help="aggregated, disaggregated (default: both).", rich_help_panel=_SPACE)
+    ] = None,
+    engine: Annotated[
+        Words, typer.Option(help="vllm (default), sglang, trtllm.", rich_help_panel=_SPACE)
+    ] = None,
     tp: Annotated[Words, typer.Option(help="Tensor-parallel sizes.", rich_help_panel=_SPACE)] = None,
+    dp: Annotated[
+        Words, typer.Option(help="Data-parallel sizes of models with experts.", rich_help_panel=_SPACE)
+    ] = None,
     replicas: Annotated[Words, typer.Option(help="Numbers of replicas.", rich_help_panel=_SPACE)] = None,
     dtype: Annotated[Words, typer.Option(help="bf16, fp16, fp8, fp8_block, nvfp4.", rich_help_panel=_SPACE)] = None,
     max_num_batched_tokens: Annotated[Words, typer.Option(help="Tokens per step.", rich_help_panel=_SPACE)] = None,
@@ -97,8 +107,8 @@ def search(
     given = locals()
     flags = opt.Flags(**{name: given[name] for name in opt.Flags.__dataclass_fields__})
     space_flags = {f"--{k.replace('_', '-')}": given[k] for k in (
-        "gpu", "gpus", "tp", "replicas", "dtype", "max_num_batched_tokens", "max_num_seqs", "router",
-        "scheduler", "kv_cache_dtype")}  # fmt: skip
+        "gpu", "gpus", "mode", "engine", "tp", "dp", "replicas", "dtype", "max_num_batched_tokens", "max_num_seqs",
+        "router", "scheduler", "kv_cache_dtype")}  # fmt: skip
     sections = _sections(space_flags, trials, flags.model) if study is None else {}
     inputs = _inputs(study, flags, sections, space_flags, {"trials": trials, "objective": objective})
     folder = out if out is not None else RESULTS / inputs.study.name
@@ -190,27 +200,60 @@ def _sections(space_flags: dict[str, Any], trials: int | None, model: str | None
     if not gpu:
         raise SpecError("give at least one GPU type", file=opt.COMMAND_LINE, key="--gpu")
     most = space_flags["--gpus"] if space_flags["--gpus"] is not None else 8
+    dtype, moe_dtype = opt.weights_formats(model)
     space = {
+        "mode": opt.words(space_flags["--mode"]) or ["aggregated", "disaggregated"],
+        "engine": opt.words(space_flags["--engine"]) or (None if space_flags["--scheduler"] else _DEFAULT_ENGINE),
         "gpu": gpu,
-        "tensor_parallel_size": opt.integers(space_flags["--tp"], "--tp")
-        or [size for size in (1, 2, 4, 8) if size <= most],
+        "dtype": opt.words(space_flags["--dtype"]) or [dtype],
+        **_sizes(space_flags, model, most),
         "replicas": opt.integers(space_flags["--replicas"], "--replicas") or _replica_counts(most),
-        "dtype": opt.words(space_flags["--dtype"]) or [opt.weights_formats(model)[0]],
-        "max_num_batched_tokens": opt.integers(space_flags["--max-num-batched-tokens"], "--max-num-batched-tokens")
-        or _DEFAULT_TOKENS,
-        "max_num_seqs": opt.integers(space_flags["--max-num-seqs"], "--max-num-seqs") or _DEFAULT_SEQS,
         "router": opt.words(space_flags["--router"]) or ["round_robin", "least_loaded"],
     }
+    tokens = opt.integers(space_flags["--max-num-batched-tokens"], "--max-num-batched-tokens") or _DEFAULT_TOKENS
+    seqs = opt.integers(space_flags["--max-num-seqs"], "--max-num-seqs") or _DEFAULT_SEQS
+    space |= {"max_num_batched_tokens": tokens, "max_num_seqs": seqs}
+    if "disaggregated" in space["mode"]:
+        # who only prefills has few requests at a time, who only decodes few tokens
+        routers = {"router": opt.words(space_flags["--router"]) or ["least_loaded"]}
+        enough = min((n for n in tokens if n >= max(seqs)), default=max(tokens))
+        space["prefill"] = {"max_num_seqs": max(seqs), **routers}
+        space["decode"] = {"max_num_batched_tokens": enough, **routers}
     base = {
         "gpu": gpu[0],
         "scheduler": space_flags["--scheduler"],
         "kv_cache_dtype": space_flags["--kv-cache-dtype"],
-        "moe_dtype": opt.weights_formats(model)[1],
+        "moe_dtype": moe_dtype,
     }
-    asked: dict[str, Any] = {"space": space, "max_gpus": most}
+    asked: dict[str, Any] = {"space": _given(space), "max_gpus": most, "prune": True}
     if trials is not None:
         asked["trials"] = trials
-    return {"deployment": {k: v for k, v in base.items() if v is not None}, "search": asked}
+    return {"deployment": _given(base), "search": asked}
+
+
+def _sizes(space_flags: dict[str, Any], model: str | None, most: int) -> dict[str, Any]:
+    """Powers of two up to a node of GPUs for each parallelism; experts may be spread over more."""
+    tp = opt.integers(space_flags["--tp"], "--tp") or [size for size in (1, 2, 4, 8) if size <= most]
+    dp = opt.integers(space_flags["--dp"], "--dp")
+    if not _has_experts(model):
+        return {"tensor_parallel_size": tp, "data_parallel_size": dp or None}
+    groups = [size for size in (1, 2, 4, 8, 16, 32) if size <= most]
+    return {"tensor_parallel_size": tp, "data_parallel_size": dp or groups, "enable_expert_parallel": [True]}
+
+
+def _has_experts(model: str | None) -> bool:
+    """Whether a model has experts to spread; what is no model is said later, with all else that is wrong."""
+    from simserve.errors import SimserveError
+    from simserve.spec.model import load_model
+
+    try:
+        return model is not None and load_model(model).experts is not None
+    except SimserveError:
+        return False
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _replica_counts(most: int) -> list[int]:

@@ -6,13 +6,15 @@
     model            Hugging Face id
     objective        what `runs` are ranked by: throughput, gpus, cost or front (ranked as throughput)
     recommended      index into `runs` of the run to deploy; null for `simulate` or if none meets the SLO
-    ties             indices of runs that tie with the recommended one: within 1 % of its throughput per GPU, as many
-                     GPUs, within 1 % of its cost per hour, by the objective
+    ties             indices of runs that tie with the recommended one in the objective: by the intervals over
+                     replications where there are some, else within 1 % of its throughput per GPU, as many GPUs, within
+                     1 % of its cost per hour
     front            indices of the Pareto front among runs that meet the SLO, by falling throughput;  front_axes: what
                      it weighs: tokens_per_s_per_gpu, tokens_per_s_per_user (1 / TPOT); for the objective `front` also
                      usd_per_million_tokens and joules_per_token
     configurations   size of the feasible space;  complete: true if every one of them was simulated
     rejected         [{reason, configurations}] that cannot exist, the commonest reason first
+    pruned           [{deployment, reason}] whose simulation was given up, for they were sure to miss the SLO
     runs             the simulated configurations, the best first:
       deployment       the fields of a study's `deployment`;  num_gpus: of all replicas
       num_gpu_blocks   KV blocks per replica;  memory_bytes: per GPU, by kind; with pools, those of the first one
@@ -50,7 +52,7 @@ from typing import Any
 
 from simserve.report.launch import Served, launch_lines, served_model
 from simserve.search.objective import Outcome
-from simserve.search.result import SearchResult
+from simserve.search.result import SearchResult, describe_deployment
 
 SCHEMA = "simserve.result/1"
 
@@ -73,6 +75,7 @@ def document(result: SearchResult) -> dict[str, Any]:
         "front_axes": list(result.front_axes),
         "configurations": result.configurations,
         "complete": result.complete,
+        "pruned": [{"deployment": describe_deployment(p.deployment), "reason": p.reason} for p in result.pruned],
         "rejected": [{"reason": r, "configurations": n} for r, n in result.rejected_reasons],
         "runs": [_run(served, run) for run in runs],
         "provenance": result.provenance,

@@ -13,7 +13,7 @@ from simserve.report.launch import launch_lines, served_model
 from simserve.report.plot import scatter
 from simserve.report.words import number
 from simserve.search.objective import KERNELS, Interval, Outcome
-from simserve.search.result import SearchResult, best_of_layouts, describe
+from simserve.search.result import SearchResult, best_of_layouts, describe, layout
 from simserve.units import format_bytes
 
 _LATENCIES = (("TTFT", "ttft_ms"), ("TPOT", "tpot_ms"), ("ITL", "itl_ms"), ("E2E", "e2e_ms"),
@@ -107,11 +107,12 @@ def _print_front(console: Console, result: SearchResult) -> None:
 
 
 def _top_cells(run: Outcome, wide: bool) -> list[str]:
-    d = run.deployment
-    router = d.router if d.replicas > 1 else "-"
-    limits = [str(d.max_num_batched_tokens), str(d.max_num_seqs), router] if wide else []
+    engines = [engine for _, engine in run.deployment.engines()]
+    routers = [engine.router if engine.replicas > 1 else "-" for engine in engines]
+    columns = ([e.max_num_batched_tokens for e in engines], [e.max_num_seqs for e in engines], routers)
+    limits = [" + ".join(dict.fromkeys(map(str, column))) for column in columns] if wide else []
     return [
-        f"{d.replicas} x {escape(d.gpu)} {d.split} {d.dtype}",
+        escape(layout(run.deployment)),
         *limits,
         number(run.tokens_per_s_per_gpu, 4),
         number(run.ttft_ms),
@@ -231,7 +232,11 @@ def _print_classes(console: Console, run: Outcome) -> None:
 
 def _print_ties(console: Console, result: SearchResult) -> None:
     if result.ties:
-        console.print(f"  {_TIES[result.objective].format(len(result.ties))}", highlight=False)
+        repeated = result.recommended.replications if result.recommended is not None else None
+        words = _TIES[result.objective].format(len(result.ties))
+        if repeated and result.objective in ("throughput", "front"):
+            words = words.replace("within 1 %", f"tied by the 90 % interval over {len(repeated.seeds)} seeds")
+        console.print(f"  {words}", highlight=False)
 
 
 def _print_rejected(console: Console, result: SearchResult) -> None:

@@ -29,11 +29,15 @@ _REJECTED = 1
 _SECONDS_PER_HOUR = 3600
 
 
-def evaluate(model: ModelSpec, deployment: DeploymentSpec, workload: RequestSet, slo: SloSpec | None) -> Outcome:
-    """Play `workload` on `deployment`; Infeasible if it cannot exist."""
+def evaluate(
+    model: ModelSpec, deployment: DeploymentSpec, workload: RequestSet, slo: SloSpec | None, *, prune: bool = False
+) -> Outcome:
+    """Play `workload` on `deployment`; Infeasible if it cannot exist, Pruned (with `prune`) if it misses its SLO."""
     from simserve.run import simulate
+    from simserve.search.prune import Watch
 
-    return reduce(simulate(model, deployment, workload, slo=slo), model, deployment, slo)
+    watch = Watch(slo, len(workload)) if prune and slo is not None else None
+    return reduce(simulate(model, deployment, workload, slo=slo, watch=watch), model, deployment, slo)
 
 
 def reduce(result: RunResult, model: ModelSpec, deployment: DeploymentSpec, slo: SloSpec | None) -> Outcome:

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A configuration that cannot exist, and why, in one line."""
+    """A configuration that cannot exist, and why, in one line; or one engine of so many that cannot."""
 
     deployment: DeploymentSpec
     reason: str
+    configurations: int = 1
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def split(model: ModelSpec, deployments: Sequence[DeploymentSpec], *, longest_to
             kept.append(deployment)
             blocks.append(count)
     if not kept:
-        raise Infeasible(_nothing_fits(rejected))
+        raise Infeasible(nothing_fits(rejected))
     return Feasible(kept, blocks, rejected)
 
 
@@ -79,7 +80,10 @@ def check(model: ModelSpec, deployment: DeploymentSpec, *, longest_tokens: int =
 
 def reasons(rejected: Sequence[Rejected]) -> list[tuple[str, int]]:
     """(reason, how many configurations), the commonest first."""
-    return Counter(r.reason for r in rejected).most_common()
+    counts: Counter[str] = Counter()
+    for r in rejected:
+        counts[r.reason] += r.configurations
+    return counts.most_common()
 
 
 @lru_cache(maxsize=65536)
@@ -97,6 +101,8 @@ def _check_replica(model: ModelSpec, deployment: DeploymentSpec) -> int | str:
     budget = deployment.max_num_batched_tokens
     if budget < deployment.max_num_seqs:
         return f"max_num_batched_tokens {budget} is below max_num_seqs {deployment.max_num_seqs}"
+    if deployment.offload is not None and deployment.gpus_per_replica != deployment.tensor_parallel_size:
+        return "offload is modelled beside tensor parallelism alone"
     try:
         check_dtype(gpu, deployment.dtype)
         layout = layout_of(deployment)
@@ -108,10 +114,12 @@ def _check_replica(model: ModelSpec, deployment: DeploymentSpec) -> int | str:
         return str(error)
 
 
-def _nothing_fits(rejected: Sequence[Rejected]) -> str:
-    if len(rejected) == 1:
-        return rejected[0].reason
+def nothing_fits(rejected: Sequence[Rejected]) -> str:
+    """The one line that says why no configuration is possible."""
     reason, count = reasons(rejected)[0]
-    if count == len(rejected):
+    whole = sum(r.configurations for r in rejected)
+    if whole == 1:
+        return reason
+    if count == whole:
         return f"none of {count} configurations is possible: {reason}"
-    return f"none of {len(rejected)} configurations is possible; {count} of them because {reason}"
+    return f"none of {whole} configurations is possible; {count} of them because {reason}"

@@ -18,7 +18,8 @@ class Load:
     """Means over the requests of a workload.
 
     rate_rps: offered rate; inf for a closed loop, whose `concurrency` is its size. arrival_cv: coefficient
-    of variation of the gaps between arrivals. longest_tokens: prompt + output of the longest request.
+    of variation of the gaps between arrivals. longest_tokens: prompt + output of the longest request. reused_tokens: of
+    a prompt that an earlier one had, in whole pieces of content.
     """
 
     requests: int
@@ -30,6 +31,7 @@ class Load:
     duration_s: float
     longest_tokens: int
     shortest_tokens: int
+    reused_tokens: float = 0.0
 
 
 def summarise(workload: RequestSet) -> Load:
@@ -48,4 +50,19 @@ def summarise(workload: RequestSet) -> Load:
         duration_s=span_s,
         longest_tokens=int(total.max()),
         shortest_tokens=int(total.min()),
+        reused_tokens=_reused(workload) / len(workload),
     )
+
+
+def _reused(workload: RequestSet) -> int:
+    """Tokens of all prompts that lie in a prefix of pieces which an earlier request began with too."""
+    seen: set[int] = set()
+    total = 0
+    for pieces in workload.content or ():
+        parent, known = 0, True
+        for piece in pieces:
+            parent = hash((parent, piece))
+            known = known and parent in seen
+            total += piece[1] if known else 0
+            seen.add(parent)
+    return total

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simserve.search.replicate import Replications, from_dict, tied_first
 from simserve.units import NS_PER_S
 
 if TYPE_CHECKING:
@@ -106,10 +107,13 @@ class Outcome:
     interval: Interval | None = None
     usage: tuple[dict[str, Any], ...] = ()
     energy: Energy | None = None
+    replications: Replications | None = None
 
     @property
     def meets_slo(self) -> bool:
-        """Every objective holds and nobody was turned away."""
+        """Every objective holds and nobody was turned away; on average over the replications, if there are any."""
+        if self.replications is not None:
+            return self.turned_away == 0 and self.replications.keeps_slo
         return self.turned_away == 0 and all(s.excess <= 0.0 for s in self.slo)
 
     @property
@@ -138,6 +142,7 @@ class Outcome:
         plain["slo"] = [asdict(s) for s in self.slo]
         plain["interval"] = None if self.interval is None else asdict(self.interval)
         plain["energy"] = None if self.energy is None else asdict(self.energy)
+        plain["replications"] = None if self.replications is None else asdict(self.replications)
         return plain
 
 
@@ -153,7 +158,7 @@ def outcome_from_dict(data: dict[str, Any]) -> Outcome:
     energy = Energy(**data["energy"]) if data.get("energy") else None
     pools, usage = (tuple(data.get(name, ())) for name in ("pools", "usage"))
     plain = {"deployment": deployment, "slo": slo, "pools": pools, "interval": interval, "usage": usage,
-             "energy": energy}  # fmt: skip
+             "energy": energy, "replications": from_dict(data.get("replications"))}  # fmt: skip
     return Outcome(**{**data, **plain})
 
 
@@ -244,12 +249,21 @@ def _tied_groups(good: list[Outcome], objective: str = "throughput") -> list[lis
     """Runs within 1 % of the best goal of the group, each by what comes next: cost, then TPOT.
 
     Of throughputs within 1 % the lower cost per million tokens wins; of equal numbers of GPUs the lower cost per hour;
-    of costs per hour within 1 % the lower cost per million tokens.
+    of costs per hour within 1 % the lower cost per million tokens. Throughputs with replications come first and tie
+    where the interval of their difference reaches zero.
     """
     groups: list[list[Outcome]] = []
-    for outcome in sorted(good, key=lambda o: (goal(o, objective), _name(o))):
-        best = goal(groups[-1][0], objective) if groups else 0.0
-        if groups and goal(outcome, objective) <= best + _TIE * abs(best):
+    by_interval = objective in ("throughput", "front")
+    repeated = [(i, o.replications) for i, o in enumerate(good) if by_interval and o.replications is not None]
+    single = [o for o in good if not by_interval or o.replications is None]
+    while repeated:
+        first = tied_first(repeated)
+        groups.append([good[index] for index in first])
+        repeated = [entry for entry in repeated if entry[0] not in first]
+    replicated = len(groups)
+    for outcome in sorted(single, key=lambda o: (goal(o, objective), _name(o))):
+        best = goal(groups[-1][0], objective) if len(groups) > replicated else 0.0
+        if len(groups) > replicated and goal(outcome, objective) <= best + _TIE * abs(best):
             groups[-1].append(outcome)
         else:
             groups.append([outcome])

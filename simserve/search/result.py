@@ -21,7 +21,8 @@ class SearchResult:
     kind: 'search' or 'simulate' (one run, nothing recommended); runs: every simulated configuration, the
     best first; failed: configurations that turned out impossible while simulated, rejected: those that never
     could run; configurations: size of the feasible space; complete: every feasible one was simulated; objective: what
-    `runs` are ranked by, one of `objective.OBJECTIVES`.
+    `runs` are ranked by, one of `objective.OBJECTIVES`; pruned: those whose simulation was given up because they were
+    sure to miss the SLO.
     """
 
     kind: Literal["search", "simulate"]
@@ -31,11 +32,12 @@ class SearchResult:
     configurations: int = 1
     provenance: dict[str, Any] = field(default_factory=dict)
     objective: str = "throughput"
+    pruned: list[Rejected] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
         """Every feasible configuration was simulated, so that the answer is exact for this workload."""
-        return len(self.runs) >= self.configurations
+        return len(self.runs) + len(self.pruned) >= self.configurations
 
     @property
     def recommended(self) -> Outcome | None:
@@ -44,7 +46,8 @@ class SearchResult:
 
     @property
     def ties(self) -> list[Outcome]:
-        """Configurations that tie with the recommended one in the objective."""
+        """Configurations that tie with the recommended one in the objective; throughputs by the intervals over
+        replications, or within 1 %."""
         return recommend(self.runs, self.objective)[1] if self.kind == "search" else []
 
     @property
@@ -69,7 +72,7 @@ def nothing_meets(result: SearchResult) -> str:
     scope = "possible configurations" if result.complete else f"of {result.configurations} configurations"
     aim = "meets the SLO" if best.slo else "serves every request"
     return (
-        f"no configuration {aim} ({len(result.runs)} {scope} simulated); "
+        f"no configuration {aim} ({len(result.runs) + len(result.pruned)} {scope} simulated); "
         f"the nearest is {describe(best)}: {missed(best)}"
     )
 
@@ -97,6 +100,12 @@ def describe_deployment(d: DeploymentSpec) -> str:
     return _replicas(d)
 
 
+def layout(d: DeploymentSpec) -> str:
+    """Number, type, split and format of the replicas, limits and router left out: '2 x h100_sxm TP1 bf16'."""
+    engines = [f"{e.replicas} x {e.gpu} {e.split} {e.dtype}" for _, e in d.engines()]
+    return " + ".join(engines)
+
+
 def _replicas(d: DeploymentSpec) -> str:
     text = (
         f"{d.replicas} x {d.gpu} {d.split} {d.dtype}, "
@@ -107,8 +116,7 @@ def _replicas(d: DeploymentSpec) -> str:
 
 def best_of_layouts(runs: Sequence[Outcome]) -> list[tuple[int, Outcome]]:
     """(place, run) of the best run per GPU type, TP, replicas and dtype: limits often change next to nothing."""
-    best: dict[tuple[object, ...], tuple[int, Outcome]] = {}
+    best: dict[str, tuple[int, Outcome]] = {}
     for place, run in enumerate(runs):
-        d = run.deployment
-        best.setdefault((d.gpu, d.split, d.replicas, d.dtype), (place, run))
+        best.setdefault(layout(run.deployment), (place, run))
     return list(best.values())

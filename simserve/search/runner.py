@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simserve.errors import Infeasible, SpecError
-from simserve.search import executors, screen
+from simserve.search import executors, replicate, samplers
 from simserve.search import storage as storages
+from simserve.search.candidates import KEPT, Candidates, candidates
 from simserve.search.evaluate import evaluate, reduce
-from simserve.search.feasible import Feasible, Rejected, split
+from simserve.search.feasible import Rejected, split
+from simserve.search.learned import Learned
 from simserve.search.load import Load, summarise
 from simserve.search.objective import Interval, Outcome, ranked, recommend
 from simserve.search.provenance import fingerprint, provenance
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from simserve.workload.requests import RequestSet
 
 DEFAULT_TRIALS = 40
+_SHOWN_MISSES = 3
 Progress = Callable[[int, int, Outcome | None], None]  # (done, of, the latest outcome)
 
 
@@ -40,6 +43,7 @@ class Inputs:
     model: ModelSpec
     workload: RequestSet
     load: Load
+    base_dir: Path | None = None
 
 
 def prepare(study: StudySpec, *, base_dir: Path | None, requests: int | None = None) -> Inputs:
@@ -63,7 +67,7 @@ def prepare(study: StudySpec, *, base_dir: Path | None, requests: int | None = N
             f"({model.max_position_embeddings} tokens); the shortest has {load.shortest_tokens}",
             key="workload",
         )
-    return Inputs(study, model, workload, load)
+    return Inputs(study, model, workload, load, base_dir)
 
 
 def play(inputs: Inputs) -> RunResult:
@@ -121,21 +125,32 @@ def run_search(
     Infeasible when no configuration is possible. A result in which nothing meets the SLO is still a result.
     """
     study = inputs.study
-    space = from_study(study)
-    possible = split(inputs.model, space.deployments(), longest_tokens=inputs.load.longest_tokens)
-    estimate = screen.estimate(inputs.model, possible.deployments, possible.num_gpu_blocks, inputs.load)
+    sampler = study.search.sampler if study.search is not None else "tpe"
+    samplers.check(sampler)
+    further = replicate.seeds(study)
     objective = study.search.objective if study.search is not None else "throughput"
-    order = [possible.deployments[i] for i in screen.order(estimate, possible.deployments, study.slo, objective)]
+    budget = study.search.trials if study.search is not None else DEFAULT_TRIALS
+    space = from_study(study)
+    possible = candidates(
+        space, inputs.model, inputs.load, study.slo, objective=objective, most=max(KEPT, budget)
+    )  # fmt: skip
     record = provenance(study, inputs.model, inputs.workload)
     place = storages.place(storage, out_dir)
-    budget = study.search.trials if study.search is not None else DEFAULT_TRIALS
+    learned = Learned(possible.deployments, possible.screen, possible.layouts, study.slo, objective)
     with storages.opened(place, fingerprint(record), resume=resume, name=study.name) as optuna_study:
-        trials = Trials(optuna_study, space, order, budget, study.seed)
-        with executors.make(_play, (inputs.model, inputs.workload, study.slo), jobs=jobs, ray=ray) as executor:
+        trials = Trials(optuna_study, space, possible.deployments, budget, study.seed, sampler, learned)
+        with _executor(inputs, jobs, ray) as executor:
             kept = storages.kind(place)
             record["execution"] = {"executor": executor.name, "workers": executor.workers, "storage": kept}
             _simulate_all(trials, inputs, executor, progress)
-    return _result(inputs, possible, trials, record)
+    result = _result(inputs, possible, trials, record, objective)
+    result = _replicated(result, inputs, further, jobs, ray) if further else result
+    return replace(result, runs=_interval_of_the_best(inputs, result.runs, objective))
+
+
+def _executor(inputs: Inputs, jobs: int, ray: str | None) -> executors.Executor:
+    prunes = inputs.study.search is not None and inputs.study.search.prune
+    return executors.make(_play, (inputs.model, inputs.workload, inputs.study.slo, prunes), jobs=jobs, ray=ray)
 
 
 def _simulate_all(trials: Trials, inputs: Inputs, executor: executors.Executor, progress: Progress | None) -> None:
@@ -146,26 +161,63 @@ def _simulate_all(trials: Trials, inputs: Inputs, executor: executors.Executor, 
     while batch := list(trials.next_batch()):
         for index, outcome in executor.run([deployment for _, deployment in batch]):
             trials.finish(*batch[index], outcome)
-            done = len(trials.outcomes) + len(trials.failed)
-            report(done, trials.budget, outcome if isinstance(outcome, Outcome) else None)
+            report(trials.done, trials.budget, outcome if isinstance(outcome, Outcome) else None)
         if limit_s is not None and time.monotonic() - start > limit_s:
             break
 
 
-def _result(inputs: Inputs, possible: Feasible, trials: Trials, record: dict[str, Any]) -> SearchResult:
+def _result(
+    inputs: Inputs, possible: Candidates, trials: Trials, record: dict[str, Any], objective: str
+) -> SearchResult:
     failed = [Rejected(deployment, reason) for deployment, reason in trials.failed]
-    if not trials.outcomes:
+    pruned = [Rejected(deployment, reason) for deployment, reason in trials.pruned]
+    runs = trials.outcomes or _nearest(inputs, pruned)
+    if not runs:
         raise Infeasible(failed[0].reason if failed else "the time limit ended before any simulation")
-    objective = inputs.study.search.objective if inputs.study.search is not None else "throughput"
     return SearchResult(
         kind="search",
         name=inputs.study.name,
-        runs=_interval_of_the_best(inputs, ranked(trials.outcomes, objective), objective),
+        runs=ranked(runs, objective),
         rejected=[*possible.rejected, *failed],
-        configurations=len(possible.deployments) - len(failed),
+        configurations=possible.configurations - len(failed),
         provenance=record,
         objective=objective,
+        pruned=[p for p in pruned if all(p.deployment != run.deployment for run in runs)],
     )
+
+
+def _replicated(
+    result: SearchResult, inputs: Inputs, seeds: Sequence[int], jobs: int, ray: str | None
+) -> SearchResult:
+    """The runs that rank first on further workload seeds, and all runs ranked again by what those say."""
+    few = result.runs[: replicate.REPLICATED]
+    asked = inputs.study.search
+    assert asked is not None
+    study = inputs.study.model_copy(update={"search": asked.model_copy(update={"prune": False})})
+    found: list[list[Outcome]] = [[run] for run in few]
+    for seed in seeds:
+        workload = replicate.redrawn(study, inputs.base_dir, seed, len(inputs.workload))
+        with _executor(replace(inputs, study=study, workload=workload), jobs, ray) as executor:
+            for index, outcome in executor.run([run.deployment for run in few]):
+                if isinstance(outcome, Outcome):
+                    found[index].append(outcome)
+    whole = (inputs.study.seed, *seeds)
+    again = [_with_replications(own, whole) for own in found]
+    return replace(result, runs=ranked([*again, *result.runs[len(few) :]], result.objective))
+
+
+def _with_replications(samples: list[Outcome], seeds: tuple[int, ...]) -> Outcome:
+    """The study's own run with what it and the further ones found; as it was if one of them failed."""
+    if len(samples) < len(seeds):
+        return samples[0]
+    numbers = ((o.tokens_per_s_per_gpu, o.worst_excess) for o in samples)
+    per_gpu, excess = zip(*numbers, strict=True)
+    return replace(samples[0], replications=replicate.Replications(seeds, per_gpu, excess))
+
+
+def _nearest(inputs: Inputs, pruned: Sequence[Rejected]) -> list[Outcome]:
+    """Where everything was given up, the most promising few played to their end: what the SLO would have to be."""
+    return [evaluate(inputs.model, p.deployment, inputs.workload, inputs.study.slo) for p in pruned[:_SHOWN_MISSES]]
 
 
 def _interval_of_the_best(inputs: Inputs, runs: list[Outcome], objective: str) -> list[Outcome]:
@@ -180,10 +232,10 @@ def _interval_of_the_best(inputs: Inputs, runs: list[Outcome], objective: str) -
     return [known if outcome is best else outcome for outcome in runs]
 
 
-def _play(inputs: tuple[ModelSpec, RequestSet, SloSpec | None], deployment: DeploymentSpec) -> Outcome | str:
-    """The outcome of a deployment, or why it proved impossible; what the workers of a search run."""
-    model, workload, slo = inputs
+def _play(inputs: tuple[ModelSpec, RequestSet, SloSpec | None, bool], deployment: DeploymentSpec) -> Outcome | str:
+    """The outcome of a deployment, or why it proved impossible or was given up; what the workers of a search run."""
+    model, workload, slo, prune = inputs
     try:
-        return evaluate(model, deployment, workload, slo)
+        return evaluate(model, deployment, workload, slo, prune=prune)
     except Infeasible as error:
         return str(error)

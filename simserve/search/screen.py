@@ -1,4 +1,4 @@
-"""An analytic estimate of every configuration, vectorised per replica type, to order the simulations.
+"""An analytic estimate of every configuration, vectorised over columns, to order the simulations.
 
 Per replica with arrival rate r, mean prompt P, mean output O: a request needs w seconds of prefill and O
 decode steps. With b requests decoding, a step takes D(b); Little's law gives b = r O t, and prefill steps
@@ -6,7 +6,9 @@ take their share of the time, so the time per output token is t = D(b) / (1 - r 
 their fixed point with b at most max_num_seqs and the KV capacity. At the largest b a request occupies the
 replica for w + O D(b) / b seconds: the reciprocal is the capacity, and rate / capacity the utilisation.
 TTFT adds to w the wait of an M/G/1 queue (Pollaczek-Khinchine, with the arrivals' own variation) and half a
-step; beyond capacity, the backlog that grows over the run. A ranking aid: what is reported is simulated.
+step; beyond capacity, the backlog that grows over the run. Of pools, the one that prefills has the first
+part of this and the one that decodes the second, at the rate of the slower one; the hand-over of the KV comes
+between the first token and the second, so it counts in TPOT. A ranking aid: what is reported is simulated.
 """
 
 from __future__ import annotations
@@ -23,101 +25,200 @@ from simserve.units import NS_PER_S
 
 if TYPE_CHECKING:
     from simserve.perf.cost import CostModel
+    from simserve.search.columns import Rows
     from simserve.spec.deployment import DeploymentSpec
     from simserve.spec.model import ModelSpec
     from simserve.spec.slo import SloSpec
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 _ROUNDS = 30
-_PROMISING_EXCESS = 0.3  # estimates within 30 % of every bound are worth a simulation before the others
+_FULL = 2  # prompts in a step that counts as full: more of them share little more
+PROMISING_EXCESS = 0.3  # estimates within 30 % of every bound are worth a simulation before the others
 
 
 @dataclass(frozen=True)
 class Screen:
-    """Estimates per configuration, arrays of one length, in the order of the deployments given."""
+    """Estimates per configuration, and what it is made of; arrays of one length."""
 
     utilisation: Floats
     tpot_ms: Floats
     ttft_ms: Floats
     tokens_per_s_per_gpu: Floats
+    gpus: Floats
+    usd_per_hour: Floats
+
+    @property
+    def columns(self) -> tuple[Floats, ...]:
+        """All of them."""
+        return tuple(getattr(self, name) for name in self.__dataclass_fields__)
+
+    def select(self, index: Ints) -> Screen:
+        """Some of the configurations."""
+        return Screen(*(column[index] for column in self.columns))
+
+    def goal(self, objective: str) -> Floats:
+        """What the objective makes as small as possible: throughput per GPU (negative), GPUs, or USD per hour."""
+        columns = {"gpus": self.gpus, "cost": self.usd_per_hour}
+        return columns.get(objective, -np.round(self.tokens_per_s_per_gpu, 3))
 
 
-def estimate(
-    model: ModelSpec, deployments: Sequence[DeploymentSpec], num_gpu_blocks: Sequence[int], load: Load
-) -> Screen:
-    """Screen all `deployments` for `load`; one compiled cost model per kind of replica."""
-    columns = np.full((4, len(deployments)), np.nan)
-    kinds: dict[tuple[object, ...], list[int]] = {}
-    for index, d in enumerate(deployments):
-        kind = (d.gpu, d.split, d.dtype, d.kv_cache_dtype)
-        kinds.setdefault(kind, []).append(index)
-    for members in kinds.values():
-        group = [deployments[i] for i in members]
-        cost = _group_cost(model, group)
-        blocks = np.array([num_gpu_blocks[i] for i in members], dtype=np.float64)
-        columns[:, members] = estimate_group(cost, group, blocks, load)
-    return Screen(*columns)
+def estimate_rows(curves: EngineCurves, rows: Rows, load: Load, role: str = "") -> Floats:
+    """The estimates of `_one_pool`, or of the pool that `role` names, for columns that `curves` know the engines of."""
+    kinds, replicas, gpus = curves.kind[rows.variant], rows.replicas.astype(np.float64), rows.gpus.astype(np.float64)
+    found = np.empty((3 if role else 4, len(rows)))
+    for index, kind in enumerate(curves.kinds):
+        mine = np.flatnonzero(kinds == index)
+        member = curves.member[rows.variant[mine]]
+        if not role:
+            found[:, mine] = _one_pool(kind, member, replicas[mine], gpus[mine], load)
+        else:
+            pool = _prefill_pool if role == "prefill" else _decode_pool
+            found[:, mine] = pool(kind, member, replicas[mine], load)
+    return found
 
 
-def order(
-    screen: Screen, deployments: Sequence[DeploymentSpec], slo: SloSpec | None, objective: str = "throughput"
-) -> list[int]:
-    """Indices of the deployments, the most promising first.
+@dataclass(frozen=True)
+class EngineCurves:
+    """The kinds of replicas among engines. kind, member: of each engine, its kind and its place among them."""
 
-    Configurations that may meet the SLO come first, and among them one of every hardware layout before the
-    second variant of any, each round by the objective; the rest follow by how far they miss.
+    kinds: list[Curves]
+    kind: Ints
+    member: Ints
+
+
+def curves_of(
+    model: ModelSpec, engines: Sequence[DeploymentSpec], num_gpu_blocks: Sequence[int], load: Load,
+    limits: tuple[int, int],
+) -> EngineCurves:  # fmt: skip
+    """One compiled cost model per kind of replica: engines that differ in limits alone share one.
+
+    limits: the largest max_num_batched_tokens and max_num_seqs of the whole space, so that its parts share them too.
     """
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for index, engine in enumerate(engines):
+        groups.setdefault(tuple(getattr(engine, name) for name in _PRICED), []).append(index)
+    kind, member = np.zeros(len(engines), dtype=np.int64), np.zeros(len(engines), dtype=np.int64)
+    kinds = []
+    for place, members in enumerate(groups.values()):
+        group = [engines[index] for index in members]
+        blocks = np.array([num_gpu_blocks[index] for index in members], dtype=np.float64)
+        kinds.append(Curves(_kind_cost(model, group[0], limits, load), group, blocks, load))
+        kind[members], member[members] = place, np.arange(len(members))
+    return EngineCurves(kinds, kind, member)
+
+
+# what a step's price depends on, limits aside
+_PRICED = (
+    "gpu", "tensor_parallel_size", "data_parallel_size", "pipeline_parallel_size", "prefill_context_parallel_size",
+    "decode_context_parallel_size", "enable_expert_parallel", "moe_tensor_parallel_size", "dtype", "moe_dtype",
+    "kv_cache_dtype", "all2all_backend", "inter_node_link", "scheduler", "engine", "engine_version", "calibrated",
+    "num_speculative_tokens", "acceptance_rate",
+)  # fmt: skip
+
+
+def places(
+    screen: Screen, layouts: Ints, slo: SloSpec | None, objective: str = "throughput",
+    tolerance: float = PROMISING_EXCESS,
+) -> Ints:  # fmt: skip
+    """Indices of configurations, the most promising first; `layouts`: a number for each hardware layout.
+
+    Configurations whose estimates are at most `tolerance` beyond the SLO come first, and among them one of every
+    hardware layout before the second variant of any, each round by the objective; the rest follow by how far they miss.
+    """
+    promising, merit, excess = merits(screen, slo, objective, tolerance)
+    by_merit = np.lexsort((excess, merit, ~promising))
+    ordered = layouts[by_merit]
+    by_layout = np.argsort(ordered, kind="stable")
+    starts = np.flatnonzero(np.diff(ordered[by_layout], prepend=ordered[by_layout[0]] - 1))
+    variant = np.empty(len(ordered), dtype=np.int64)
+    variant[by_layout] = np.arange(len(ordered)) - np.repeat(starts, np.diff(starts, append=len(ordered)))
+    hopeful = promising[by_merit]
+    return np.asarray(by_merit[np.lexsort((np.where(hopeful, variant, 0), ~hopeful))], dtype=np.int64)
+
+
+def merits(
+    screen: Screen, slo: SloSpec | None, objective: str, tolerance: float = PROMISING_EXCESS
+) -> tuple[NDArray[np.bool_], Floats, Floats]:
+    """(whether it may meet the SLO, what to sort by within either group, relative excess over the worst bound)."""
     excess = _excess(screen, slo)
-    promising = excess <= _PROMISING_EXCESS
-    merit = np.where(promising, _goal(screen, deployments, objective), excess)
-    by_merit = np.lexsort((excess, merit, ~promising)).tolist()
-    variants: dict[tuple[object, ...], int] = {}
-    places: dict[int, tuple[bool, int, int]] = {}
-    for place, index in enumerate(by_merit):
-        d = deployments[index]
-        layout = (d.gpu, d.split, d.replicas, d.dtype)
-        variant = variants[layout] = variants.get(layout, -1) + 1
-        hopeful = bool(promising[index])
-        places[index] = (not hopeful, variant if hopeful else 0, place)
-    return sorted(places, key=places.__getitem__)
-
-
-def _goal(screen: Screen, deployments: Sequence[DeploymentSpec], objective: str) -> Floats:
-    """What the objective makes as small as possible; see `objective.goal`."""
-    from simserve.spec.hardware import load_gpu
-
-    if objective == "gpus":
-        return np.array([d.num_gpus for d in deployments], dtype=np.float64)
-    if objective == "cost":
-        prices = {d.gpu: load_gpu(d.gpu).price_usd_per_hour for d in deployments}
-        return np.array([prices[d.gpu] * d.num_gpus for d in deployments], dtype=np.float64)
-    return -np.round(screen.tokens_per_s_per_gpu, 3)
+    promising = excess <= tolerance
+    return promising, np.where(promising, screen.goal(objective), excess), excess
 
 
 def estimate_group(cost: CostModel, group: Sequence[DeploymentSpec], num_gpu_blocks: Floats, load: Load) -> Floats:
     """Rows: utilisation, TPOT ms, TTFT ms, tokens/s/GPU; columns: the members of one kind of replica."""
     replicas = np.array([d.replicas for d in group], dtype=np.float64)
     gpus = np.array([d.num_gpus for d in group], dtype=np.float64)
-    tokens = load.prompt_tokens + load.output_tokens
-    slots = num_gpu_blocks * np.array([d.kv_block_tokens for d in group])
-    most = np.maximum(1.0, np.minimum([d.max_num_seqs * d.data_parallel_size for d in group], slots / tokens))
-    depth = group[0].pipeline_parallel_size
-    sizes, step_s = _decode_curve(cost, load, int(np.ceil(most.max())), depth)
-    alone_s = np.array([_prefill_s(cost, load, d.max_num_batched_tokens) for d in group])
-    prefill_s = alone_s / depth  # as many prompts at once as there are stages
-    service_s = prefill_s + load.output_tokens * np.interp(most, sizes, step_s) / most
+    return _one_pool(Curves(cost, group, num_gpu_blocks, load), np.arange(len(group)), replicas, gpus, load)
+
+
+class Curves:
+    """What the price curves of one kind of replica say of its members, which differ in their limits.
+
+    most: requests that may decode at once; alone_s: to prefill the mean prompt alone; per_prompt_s: the same in a step
+    that is full of prompts; beside_s: what a prompt takes of a replica, of which data-parallel ranks have one each at
+    once; sizes, step_s: decode batches and their step times.
+    """
+
+    def __init__(self, cost: CostModel, group: Sequence[DeploymentSpec], num_gpu_blocks: Floats, load: Load) -> None:
+        self.depth = group[0].pipeline_parallel_size
+        slots = num_gpu_blocks * np.array([d.kv_block_tokens for d in group])
+        tokens = load.prompt_tokens + load.output_tokens
+        self.most = np.maximum(1.0, np.minimum([d.max_num_seqs * d.data_parallel_size for d in group], slots / tokens))
+        self.sizes, self.step_s = _decode_curve(cost, load, int(np.ceil(self.most.max())), self.depth)
+        limits = [(d.max_num_batched_tokens, d.max_num_seqs, _past(d, load)) for d in group]
+        alone = {limit: _prefill_s(cost, load, limit[0], limit[2]) for limit in set(limits)}
+        ranks = group[0].data_parallel_size
+        full = {limit: min(alone[limit], _full_prefill_s(cost, load, *limit, ranks)) for limit in set(limits)}
+        self.alone_s = np.array([alone[limit] for limit in limits])
+        self.per_prompt_s = np.array([full[limit] for limit in limits])
+        self.beside_s = self.alone_s if ranks == 1 else self.per_prompt_s
+
+    def step(self, running: Floats) -> Floats:
+        """Seconds of a decode step."""
+        return np.interp(running, self.sizes, self.step_s)
+
+
+def _one_pool(curves: Curves, member: Ints, replicas: Floats, gpus: Floats, load: Load) -> Floats:
+    """Rows as of `estimate_group`, for columns of (member, replicas)."""
+    most, alone_s = curves.most[member], curves.alone_s[member]
+    prefill_s = curves.beside_s[member] / curves.depth  # as many prompts at once as there are stages
+    service_s = prefill_s + (load.output_tokens * curves.step(curves.most) / curves.most)[member]
     if load.concurrency is not None:
         running = np.minimum(most, np.maximum(1.0, load.concurrency / replicas))
-        cycle_s = prefill_s + load.output_tokens * np.interp(running, sizes, step_s) / running
-        rate = 1.0 / cycle_s
+        rate = 1.0 / (prefill_s + load.output_tokens * curves.step(running) / running)
     else:
         rate = load.rate_rps / replicas
     utilisation = rate * service_s
     served = np.minimum(rate, 1.0 / service_s)
-    tpot_s = _fixed_point(served, prefill_s, most, load.output_tokens, sizes, step_s)
+    tpot_s = _fixed_point(served, prefill_s, most, load.output_tokens, curves.sizes, curves.step_s)
     ttft_s = alone_s + tpot_s / 2 + _wait_s(served, prefill_s, utilisation, load)
-    per_gpu = served * replicas * tokens / gpus
+    per_gpu = served * replicas * (load.prompt_tokens + load.output_tokens) / gpus
     return np.stack([utilisation, tpot_s * 1e3, ttft_s * 1e3, per_gpu])
+
+
+def _prefill_pool(curves: Curves, member: Ints, replicas: Floats, load: Load) -> Floats:
+    """Rows: utilisation, TTFT ms, requests/s of all replicas, of instances that only prefill."""
+    alone_s, each_s = curves.alone_s[member], curves.per_prompt_s[member] / curves.depth
+    rate = np.minimum(load.rate_rps, 1e12) / replicas if load.concurrency is None else 1.0 / each_s
+    utilisation, served = rate * each_s, np.minimum(rate, 1.0 / each_s)
+    ttft_s = alone_s + _wait_s(served, alone_s / curves.depth, utilisation, load)
+    return np.stack([utilisation, ttft_s * 1e3, served * replicas])
+
+
+def _decode_pool(curves: Curves, member: Ints, replicas: Floats, load: Load) -> Floats:
+    """Rows: utilisation, TPOT ms, requests/s of all replicas, of instances that only decode."""
+    most, output = curves.most[member], load.output_tokens
+    service_s = (output * curves.step(curves.most) / curves.most)[member]
+    if load.concurrency is not None:
+        running = np.minimum(most, np.maximum(1.0, load.concurrency / replicas))
+        rate = running / (output * curves.step(running))
+    else:
+        rate = load.rate_rps / replicas
+    utilisation, served = rate * service_s, np.minimum(rate, 1.0 / service_s)
+    tpot_s = _fixed_point(served, np.zeros_like(served), most, output, curves.sizes, curves.step_s)
+    return np.stack([utilisation, tpot_s * 1e3, served * replicas])
 
 
 def _fixed_point(
@@ -149,9 +250,15 @@ def _decode_curve(cost: CostModel, load: Load, largest: int, depth: int = 1) -> 
     return np.array(sizes, dtype=np.float64), np.array(seconds)
 
 
-def _prefill_s(cost: CostModel, load: Load, max_num_batched_tokens: int) -> float:
-    """Seconds to prefill the mean prompt alone, in chunks of the token budget."""
-    prompt, done, total = max(1, round(load.prompt_tokens)), 0, 0
+def _past(engine: DeploymentSpec, load: Load) -> int:
+    """Tokens of the mean prompt that an engine finds in its prefix cache, if nothing is ever evicted."""
+    return round(load.reused_tokens) if engine.enable_prefix_caching else 0
+
+
+def _prefill_s(cost: CostModel, load: Load, max_num_batched_tokens: int, past: int) -> float:
+    """Seconds to prefill the mean prompt alone, in chunks of the token budget, from its first `past` tokens on."""
+    prompt, total = max(1, round(load.prompt_tokens)), 0
+    done = min(past, prompt - 1)
     while done < prompt:
         chunk = min(max_num_batched_tokens, prompt - done)
         total += cost.step_ns(((chunk, done),), 0, 0, int(done + chunk == prompt))
@@ -159,18 +266,26 @@ def _prefill_s(cost: CostModel, load: Load, max_num_batched_tokens: int) -> floa
     return total / NS_PER_S
 
 
-def _group_cost(model: ModelSpec, group: Sequence[DeploymentSpec]) -> CostModel:
-    """One cost model that is large enough for every member of the group."""
+def _full_prefill_s(
+    cost: CostModel, load: Load, max_num_batched_tokens: int, max_num_seqs: int, past: int, ranks: int
+) -> float:
+    """Seconds of a step full of prompts, on all data-parallel ranks, for each of them."""
+    new = max(1, round(load.prompt_tokens) - past)
+    if new > max_num_batched_tokens:
+        return float("inf")
+    count = ranks * max(1, min(max_num_batched_tokens // new, max_num_seqs, _FULL))
+    return cost.step_ns(((new, past),) * count, 0, 0, count) / NS_PER_S / count
+
+
+def _kind_cost(model: ModelSpec, engine: DeploymentSpec, limits: tuple[int, int], load: Load) -> CostModel:
+    """A cost model as large as the screen asks for: steps of a few prompts, and of all decoding requests."""
     from simserve.build import deployment_cost
     from simserve.spec.hardware import load_gpu
 
-    largest = group[0].model_copy(
-        update={
-            "max_num_batched_tokens": max(d.max_num_batched_tokens for d in group),
-            "max_num_seqs": max(d.max_num_seqs for d in group),
-        }
-    )
-    return deployment_cost(model, largest, load_gpu(largest.gpu))
+    tokens, seqs = limits
+    enough = max(seqs, min(tokens, (_FULL + 1) * round(load.prompt_tokens)))
+    update = {"max_num_batched_tokens": enough, "max_num_seqs": seqs}
+    return deployment_cost(model, engine.model_copy(update=update), load_gpu(engine.gpu))
 
 
 def _excess(screen: Screen, slo: SloSpec | None) -> Floats:
@@ -178,7 +293,7 @@ def _excess(screen: Screen, slo: SloSpec | None) -> Floats:
     excess = np.maximum(0.0, screen.utilisation - 1.0) if slo is not None else np.zeros(len(screen.tpot_ms))
     if slo is None:
         return excess
-    for bound, value in ((slo.ttft_ms, screen.ttft_ms), (slo.tpot_ms, screen.tpot_ms)):
+    for bound, value in ((slo.ttft_ms, screen.ttft_ms), (slo.tpot_ms, screen.tpot_ms)):  # E2E follows from both
         if bound is not None:
             excess = np.maximum(excess, value / bound - 1.0)
     return excess

@@ -3,36 +3,41 @@
 A trial that was accepted for simulation carries its slot (0, 1, 2, ...) and, when done, its outcome. Slots
 are asked for in batches of BATCH before any of the batch is simulated, and the sampler is seeded per slot,
 so that the same seed gives the same trials with any number of workers, and a resumed search those of one
-that was never interrupted. The first slots go to the most promising configurations of the screen; then TPE
-proposes. A proposal that is impossible or was simulated before is marked failed, and its slot goes to the
-next of the screen's order: no configuration is simulated twice.
+that was never interrupted. The first slots go to the most promising configurations of the screen; then the sampler
+proposes. A proposal that is impossible, not promising or was simulated before is marked failed, and its slot goes to
+the next of the screen's order: no configuration is simulated twice.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from simserve.search import samplers
 from simserve.search.objective import Outcome, outcome_from_dict
+from simserve.search.prune import PREFIX as PRUNED
 from simserve.search.space import SearchSpace
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial, Trial
 
+    from simserve.search.learned import Learned
     from simserve.spec.deployment import DeploymentSpec
 
 BATCH = 8
 _SCREENED_SHARE = 0.5  # of the trials that the screen chooses before TPE proposes
+_PROPOSED_SHARE, _PROPOSED_AT_LEAST = 0.5, 256  # of the order: proposals behind that are not worth a simulation
 
 
 @dataclass
 class Trials:
     """The trials of one search.
 
-    order: feasible deployments, the most promising first; budget: how many to simulate at most.
+    order: feasible deployments, the most promising first; budget: how many to simulate at most; sampler: as in
+    `SearchSpec`; learned: makes the order anew when a batch is done; pruned: (deployment, why its simulation was given
+    up).
     """
 
     study: Study
@@ -40,37 +45,56 @@ class Trials:
     order: Sequence[DeploymentSpec]
     budget: int
     seed: int
+    sampler: str = "tpe"
+    learned: Learned | None = None
     pending: list[tuple[Trial, DeploymentSpec]] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     failed: list[tuple[DeploymentSpec, str]] = field(default_factory=list)
+    pruned: list[tuple[DeploymentSpec, str]] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        """Trials that have ended."""
+        return len(self.outcomes) + len(self.failed) + len(self.pruned)
 
     def __post_init__(self) -> None:
-        self.budget = min(self.budget, len(self.order))
-        self._possible = set(self.order)
+        self.budget = min(self.budget, len(set(self.order)))
+        self._possible: set[DeploymentSpec] = set()
+        self._waiting: Iterator[DeploymentSpec] = iter(())
         self._tried: set[DeploymentSpec] = set()
         self._slots = 0
         self._screened = self.budget
         if len(self.order) > self.budget:
             self._screened = max(1, int(self.budget * _SCREENED_SHARE))
         self._restore()
+        self._reorder()
+        if self.pending and len(self.pending) == self._slots % BATCH:  # killed while it asked for a batch
+            self._fill(min(self.budget, (self._slots // BATCH + 1) * BATCH))
 
     def next_batch(self) -> list[tuple[Trial, DeploymentSpec]]:
         """The trials to simulate next, at most BATCH; empty when the budget is used up."""
         if not self.pending:
-            end = min(self.budget, (self._slots // BATCH + 1) * BATCH)
-            while self._slots < end:
-                self.pending.append(self._accept())
+            self._reorder()
+            self._fill(min(self.budget, (self._slots // BATCH + 1) * BATCH))
         return self.pending
 
+    def _fill(self, end: int) -> None:
+        while self._slots < end:
+            self.pending.append(self._accept())
+
     def finish(self, trial: Trial, deployment: DeploymentSpec, outcome: Outcome | str) -> None:
-        """Record the outcome of a pending trial; a string says why the deployment proved impossible."""
+        """Record the outcome of a pending trial; a string says why it proved impossible, or was given up."""
         from optuna.trial import TrialState
 
         self.pending = [p for p in self.pending if p[0].number != trial.number]
         if isinstance(outcome, str):
             trial.set_user_attr("reason", outcome)
-            self.study.tell(trial, state=TrialState.FAIL)
-            self.failed.append((deployment, outcome))
+            if outcome.startswith(PRUNED):
+                trial.set_constraint("pruned", 1.0)
+                self.study.tell(trial, state=TrialState.PRUNED)
+            else:
+                self.study.tell(trial, state=TrialState.FAIL)
+            self._note(deployment, outcome)
             return
         for name, value in outcome.constraints().items():
             trial.set_constraint(name, value)
@@ -78,29 +102,36 @@ class Trials:
         self.study.tell(trial, [outcome.tokens_per_s_per_gpu, outcome.tpot_order])
         self.outcomes.append(outcome)
 
+    def _reorder(self) -> None:
+        """By all that earlier batches found, so that it does not matter who finished first within one."""
+        if self.learned is not None:
+            self.order = self.learned.order(self.outcomes, self.pruned)
+        untried = [d for d in self.order if d not in self._tried]
+        self._waiting = iter(untried)
+        self._possible = set(untried[: max(_PROPOSED_AT_LEAST, int(len(untried) * _PROPOSED_SHARE))])
+
     def _accept(self) -> tuple[Trial, DeploymentSpec]:
         """Fill the next slot."""
+        self.study.sampler = samplers.make(self.sampler, self.seed, self._slots, conditional=self.space.conditional)
         trial, deployment = None, None
         if self._slots >= self._screened:
             trial, deployment = self._propose()
         if trial is None or deployment is None:
-            trial, deployment = self._enqueue(next(d for d in self.order if d not in self._tried))
+            trial, deployment = self._enqueue(next(d for d in self._waiting if d not in self._tried))
         trial.set_user_attr("slot", self._slots)
         self._slots += 1
         self._tried.add(deployment)
         return trial, deployment
 
     def _propose(self) -> tuple[Trial, DeploymentSpec] | tuple[None, None]:
-        """TPE's proposal for this slot, or nothing if that is impossible or known."""
-        from optuna.samplers import TPESampler
+        """The sampler's proposal for this slot, or nothing if that is impossible or known."""
         from optuna.trial import TrialState
 
-        self.study.sampler = TPESampler(seed=_mix(self.seed, self._slots), multivariate=True)
         trial = self.study.ask()
         deployment = self.space.deployment(self._suggest(trial))
         if deployment in self._possible and deployment not in self._tried:
             return trial, deployment
-        why = "simulated before" if deployment in self._tried else "not possible"
+        why = "simulated before" if deployment in self._tried else "not possible, or not promising"
         trial.set_user_attr("reason", why)
         self.study.tell(trial, state=TrialState.FAIL)
         return None, None
@@ -112,7 +143,7 @@ class Trials:
         return trial, deployment
 
     def _suggest(self, trial: Trial) -> dict[str, Any]:
-        return {knob: trial.suggest_categorical(knob, list(values)) for knob, values in self.space.choices.items()}
+        return self.space.suggest(lambda name, values: trial.suggest_categorical(name, list(values)))
 
     def _restore(self) -> None:
         """Take up what an earlier, interrupted search left in the journal."""
@@ -138,9 +169,7 @@ class Trials:
         if "outcome" in frozen.user_attrs:
             self.outcomes.append(outcome_from_dict(frozen.user_attrs["outcome"]))
         else:
-            self.failed.append((deployment, str(frozen.user_attrs.get("reason", "failed"))))
+            self._note(deployment, str(frozen.user_attrs.get("reason", "failed")))
 
-
-def _mix(seed: int, slot: int) -> int:
-    digest = hashlib.sha256(f"tpe:{seed}:{slot}".encode()).digest()
-    return int.from_bytes(digest[:4], "little")
+    def _note(self, deployment: DeploymentSpec, reason: str) -> None:
+        (self.pruned if reason.startswith(PRUNED) else self.failed).append((deployment, reason))

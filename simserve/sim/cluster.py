@@ -33,10 +33,12 @@ class Cluster:
 
     Build it, `add` instances, `play` a load. snapshot_interval_ns: the router reads instance views that are
     refreshed at most that often (0: always fresh). front: what requests pass before they are routed, None for nothing.
+    watch: called with each request that ends; what it raises ends the run.
     """
 
     def __init__(self, router: Router, *, snapshot_interval_ns: int = 0, leap: bool = True) -> None:
         self.front: FrontEnd | None = None
+        self.watch: Callable[[Request, Outcome], None] | None = None
         self.clock, self.spans = Clock(), Spans()
         self.router = router
         self.instances: list[Instance] = []
@@ -154,3 +156,5 @@ class Cluster:
         del self.in_flight[request.id]
         if self._source is not None and outcome is not Outcome.UNFINISHED:
             self._source.ended(request.id)
+            if self.watch is not None:
+                self.watch(request, outcome)

@@ -9,8 +9,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable
 
-import numpy as np
-
 from simserve.errors import LawBroken
 from simserve.perf.cost import CostModel
 from simserve.sim.clock import COMMIT, PLAN, Clock, Timer
@@ -260,7 +258,7 @@ class Instance:
         count = step.steps_that_fit(self.ledger.block_size, self.ledger.free) if leaps and step.left > 1 else 1
         if count > 1:
             durations = self.cost.decode_run_ns(step.decode, step.context, count)
-            step.ends = np.cumsum(durations)
+            step.ends = durations.cumsum()
             step.first_ns, step.last_ns = int(durations[0]), int(durations[-1])
             step.durations, step.duration_ns = durations, int(step.ends[-1])
         else:
@@ -286,7 +284,7 @@ class Instance:
     def _cut(self, step: Step) -> None:
         """End a leap at the first step boundary at or after now."""
         elapsed = self.clock.now_ns - step.start_ns
-        count = int(np.searchsorted(step.ends, elapsed)) + 1
+        count = int(step.ends.searchsorted(elapsed)) + 1
         step.arrival_breaks = False
         if count >= step.count:
             return

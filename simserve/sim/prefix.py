@@ -16,17 +16,22 @@ from collections.abc import Iterator, Sequence
 from simserve.sim.kv import BlockLedger
 from simserve.sim.request import Seen
 
+_AHEAD = 32  # blocks that are hashed with those that are asked for: what comes is what the request will generate
+
 
 class PrefixLedger(BlockLedger):
     """Implements `sim.plan.Blocks` with a shared, LRU-evicted prefix cache."""
 
-    __slots__ = ("_cached", "_chain", "_full", "_hash", "_held", "_queue", "_refs")
+    __slots__ = ("_blank", "_cached", "_chain", "_fresh", "_full", "_hash", "_held", "_queue", "_shared")
 
     def __init__(self, num_gpu_blocks: int, block_size: int) -> None:
         super().__init__(num_gpu_blocks, block_size)
-        self._queue: OrderedDict[int, None] = OrderedDict.fromkeys(range(1, num_gpu_blocks))
-        self._refs = [0] * num_gpu_blocks
-        self._hash: list[int | None] = [None] * num_gpu_blocks
+        # The free list from its front: freed blocks without a hash, those never used, freed ones with a hash.
+        self._blank: list[int] = []
+        self._fresh = 1
+        self._queue: OrderedDict[int, None] = OrderedDict()
+        self._shared: dict[int, int] = {}  # holders beyond the first of blocks that have several
+        self._hash: dict[int, int] = {}
         self._cached: dict[int, int | dict[int, None]] = {}  # a block, or several in order of entry
         self._held: dict[int, list[int]] = {}
         self._full: dict[int, int] = {}
@@ -47,7 +52,7 @@ class PrefixLedger(BlockLedger):
         if request.blocks:
             return self.count(tokens) - request.blocks <= self.free
         hits = self._hits(request)
-        unheld = sum(1 for block in hits if self._refs[block] == 0)
+        unheld = sum(1 for block in hits if block in self._queue)
         return self.count(tokens) - len(hits) + unheld + headroom <= self.free
 
     def attach(self, request: Seen) -> int:
@@ -56,10 +61,11 @@ class PrefixLedger(BlockLedger):
             return request.computed_tokens
         hits = self._hits(request)
         for block in hits:
-            if self._refs[block] == 0:
+            if block in self._queue:
                 del self._queue[block]
                 self.free -= 1
-            self._refs[block] += 1
+            else:
+                self._shared[block] = self._shared.get(block, 0) + 1
         self._held[request.id] = hits
         self._full[request.id] = request.blocks = len(hits)
         return len(hits) * self.block_size
@@ -79,13 +85,19 @@ class PrefixLedger(BlockLedger):
 
     def release(self, request: Seen) -> None:
         """Drop the request's references; what nobody holds becomes free, and stays cached until taken."""
-        for block in reversed(self._held.pop(request.id, [])):
-            self._refs[block] -= 1
-            if self._refs[block] == 0:
-                self._queue[block] = None
-                if self._hash[block] is None:
-                    self._queue.move_to_end(block, last=False)
-                self.free += 1
+        held, full, shared = self._held.pop(request.id, []), self._full.get(request.id, 0), self._shared
+        if not shared.keys().isdisjoint(held):
+            kept = [block for block in held[:full] if block in shared]
+            for block in kept:
+                shared[block] -= 1
+                if not shared[block]:
+                    del shared[block]
+            full -= len(kept)
+            gone = set(kept)
+            held = [block for block in held if block not in gone]
+        self.free += len(held)
+        self._blank.extend(reversed(held[full:]))
+        self._queue.update(dict.fromkeys(reversed(held[:full])))
         self._full.pop(request.id, None)
         request.blocks = 0
 
@@ -94,8 +106,15 @@ class PrefixLedger(BlockLedger):
         self._chain.pop(request.id, None)
 
     def advance(self, requests: Sequence[Seen], steps: int) -> bool:
-        """Blocks for the `steps` decode steps that a batch has taken, in the order in which single steps take them."""
+        """Blocks for the `steps` decode steps that a batch has taken, in the order in which single steps take them.
+
+        Where no cached block need be evicted and no two write the same, that order decides nothing.
+        """
         size = self.block_size
+        needed = sum(-(-request.computed_tokens // size) - request.blocks for request in requests)
+        apart = len({request.output_content for request in requests}) == len(requests)
+        if apart and needed <= len(self._blank) + self.total + 1 - self._fresh:
+            return all(self.reserve(request, request.computed_tokens) for request in requests)
         events = sorted(
             (step, index, request.computed_tokens - steps + step)
             for index, request in enumerate(requests)
@@ -105,19 +124,23 @@ class PrefixLedger(BlockLedger):
 
     def _take(self, held: list[int], count: int) -> None:
         """Append `count` blocks from the front of the queue, their hashes evicted."""
-        pop, hashes, refs, cached = self._queue.popitem, self._hash, self._refs, self._cached
-        for _ in range(count):
-            block = pop(last=False)[0]
-            old = hashes[block]
-            if old is not None:
-                if cached[old] == block:
-                    del cached[old]
-                else:
-                    self._forget_twin(old, block)
-                hashes[block] = None
-            refs[block] = 1
-            held.append(block)
+        blank, hashes, cached = self._blank, self._hash, self._cached
         self.free -= count
+        while count and blank:
+            held.append(blank.pop())
+            count -= 1
+        fresh = min(count, self.total + 1 - self._fresh)
+        if fresh > 0:
+            held.extend(range(self._fresh, self._fresh + fresh))
+            self._fresh += fresh
+        for _ in range(count - fresh):
+            block = self._queue.popitem(last=False)[0]
+            old = hashes.pop(block)
+            if cached[old] == block:
+                del cached[old]
+            else:
+                self._forget_twin(old, block)
+            held.append(block)
 
     def _forget_twin(self, value: int, block: int) -> None:
         """One of several equal blocks goes."""
@@ -133,21 +156,25 @@ class PrefixLedger(BlockLedger):
         if full <= done:
             return
         own, cached = self._hash, self._cached
-        fresh = zip(held[done:full], self.hashes(request, full)[done:], strict=True)
-        for block, value in fresh:
-            own[block] = value
-            same = cached.setdefault(value, block)
-            if same != block:
-                if isinstance(same, dict):
-                    same[block] = None
-                else:
-                    cached[value] = {same: None, block: None}
+        blocks, values = held[done:full], self._chain_to(request, full)[done:full]
+        own.update(zip(blocks, values, strict=True))
+        if cached.keys().isdisjoint(values):
+            cached.update(zip(values, blocks, strict=True))
+        else:
+            for block, value in zip(blocks, values, strict=True):
+                same = cached.setdefault(value, block)
+                if same != block:
+                    if isinstance(same, dict):
+                        same[block] = None
+                    else:
+                        cached[value] = {same: None, block: None}
         self._full[request.id] = full
 
     def _hits(self, request: Seen) -> list[int]:
         """Cached blocks of the longest prefix."""
         hits: list[int] = []
-        for value in self.hashes(request, (request.num_tokens - 1) // self.block_size):
+        most = (request.num_tokens - 1) // self.block_size
+        for value in itertools.islice(self._chain_to(request, most), most):
             found = self._cached.get(value)
             if found is None:
                 break
@@ -156,15 +183,24 @@ class PrefixLedger(BlockLedger):
 
     def hashes(self, request: Seen, count: int) -> list[int]:
         """The first `count` hashes of the request's chain, extended as needed."""
+        chain = self._chain_to(request, count)
+        return chain[:count] if len(chain) > count else chain
+
+    def _chain_to(self, request: Seen, count: int) -> list[int]:
+        """The request's chain with at least `count` hashes."""
         chain = self._chain.setdefault(request.id, [])
         if len(chain) < count:
-            _extend(chain, request, count, self.block_size)
-        return chain[:count] if len(chain) > count else chain
+            _extend(chain, request, count + _AHEAD, self.block_size)
+        return chain
 
 
 def _extend(chain: list[int], request: Seen, count: int, size: int) -> None:
-    """Append hashes up to `count` blocks: of the parent's hash and the block's (content id, offset, length) pieces."""
-    parent, start = chain[-1] if chain else 0, len(chain) * size
+    """Append hashes up to `count` blocks: of the parent's hash and the block's (content id, offset, length) pieces.
+
+    Whole blocks of one piece follow the hash of the block before the piece and the piece's id, numbered by their place
+    in it: the same for the same prefix, however much of it was hashed before.
+    """
+    start = len(chain) * size
     begins = itertools.accumulate((length for _, length in request.content), initial=0)
     pieces = zip((*request.content, (request.output_content, 1 << 62)), begins, strict=True)
     block: list[tuple[int, int, int]] = []
@@ -177,13 +213,14 @@ def _extend(chain: list[int], request: Seen, count: int, size: int) -> None:
             offset, missing = offset + taken, missing - taken
             if missing:
                 continue
-            parent = hash((parent, *block))
-            chain.append(parent)
+            chain.append(hash((chain[-1] if chain else 0, *block)))
             block, missing = [], size
-        for whole in range(offset, min(length, offset + (count - len(chain)) * size) - size + 1, size):
-            parent = hash((parent, (content, whole, size)))
-            chain.append(parent)
-            offset = whole + size
+        whole = min(count - len(chain), (length - offset) // size)
+        if whole > 0:
+            before = -(-begin // size)
+            first = hash((chain[before - 1] if before else 0, content)) + offset
+            chain.extend(range(first, first + whole * size, size))
+            offset += whole * size
         if len(chain) == count:
             return
         if offset < length:

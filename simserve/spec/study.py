@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, Field, model_validator
 
 from simserve.spec.base import Located, Spec, parse, read_yaml
-from simserve.spec.deployment import DeploymentSpec, Dtype
+from simserve.spec.deployment import DeploymentSpec, Dtype, KvCacheDtype, MoeDtype
 from simserve.spec.expect import ExpectSpec
 from simserve.spec.slo import SloSpec
 from simserve.spec.workload import WorkloadSpec
@@ -23,19 +23,32 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, list | tuple) or value is None else [value]
 
 
+def _pairs(value: Any) -> Any:
+    """A mapping in YAML; kept as sorted pairs, so that a study is hashable."""
+    return tuple(sorted(value.items())) if isinstance(value, Mapping) else value
+
+
 Choices = Annotated[tuple[T, ...], BeforeValidator(_listed), Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
 Objective = Literal["throughput", "gpus", "cost", "front"]
 Count = Annotated[int, Field(ge=1)]
 
 
-class SpaceSpec(Spec):
-    """What the search may choose from; a key that is absent stays as the study's deployment has it."""
+Mode = Literal["aggregated", "disaggregated"]
+EngineName = Literal["vllm", "sglang", "trtllm"]
+Knob = bool | int | float | str
+KnobChoices = Annotated[tuple[tuple[str, Choices[Knob]], ...], BeforeValidator(_pairs)]
+OptionChoices = Annotated[tuple[tuple[str, KnobChoices], ...], BeforeValidator(_pairs)]
+
+
+class PoolSpaceSpec(Spec):
+    """What the search may choose for one pool; a key that is absent is as for both pools."""
 
     gpu: Choices[str] | None = None
     tensor_parallel_size: Choices[Count] | None = None
     data_parallel_size: Choices[Count] | None = None
     pipeline_parallel_size: Choices[Count] | None = None
+    enable_expert_parallel: Choices[bool] | None = None
     replicas: Choices[Count] | None = None
     max_num_batched_tokens: Choices[Count] | None = None
     max_num_seqs: Choices[Count] | None = None
@@ -43,12 +56,38 @@ class SpaceSpec(Spec):
     dtype: Choices[Dtype] | None = None
 
 
+class SpaceSpec(PoolSpaceSpec):
+    """What the search may choose from; a key that is absent stays as the study's deployment has it.
+
+    mode: one pool, or one that prefills and one that decodes; prefill, decode: what those choose for themselves, else
+    they choose as one pool would; without a mode, naming either asks for disaggregated deployments. engine: scheduler,
+    engine profile and overlapped scheduling of its newest version, together; scheduler_options, router_options:
+    {scheduler or router: {knob: values}}, chosen only where that part is; offload_dram_gib: host memory per replica for
+    KV of prefixes, 0 for none, chosen only with enable_prefix_caching.
+    """
+
+    mode: Choices[Mode] | None = None
+    engine: Choices[EngineName] | None = None
+    scheduler: Choices[str] | None = None
+    kv_cache_dtype: Choices[KvCacheDtype] | None = None
+    moe_dtype: Choices[MoeDtype] | None = None
+    enable_prefix_caching: Choices[bool] | None = None
+    offload_dram_gib: Choices[Annotated[float, Field(ge=0, le=1 << 20)]] | None = None
+    num_speculative_tokens: Choices[Annotated[int, Field(ge=0, le=16)]] | None = None
+    scheduler_options: OptionChoices = ()
+    router_options: OptionChoices = ()
+    prefill: PoolSpaceSpec | None = None
+    decode: PoolSpaceSpec | None = None
+
+
 class SearchSpec(Spec):
     """The search: its space, the most GPUs a deployment may use, and how much to simulate.
 
     objective: the highest throughput per GPU, the fewest GPUs, the lowest cost per hour, or the front of throughput
     per GPU, tokens/s per user, cost and energy, each under the SLO; trials: simulated configurations at most;
-    requests: simulate only the first so many; timeout_s: stop asking for new trials after so many seconds.
+    requests: simulate only the first so many; timeout_s: stop asking for new trials after so many seconds; sampler:
+    what proposes after the screen; prune: give a configuration up as soon as its first requests have made the SLO
+    unreachable; replications: workload seeds with which the best few are played again, all with the same ones.
     """
 
     space: SpaceSpec = SpaceSpec()
@@ -57,6 +96,9 @@ class SearchSpec(Spec):
     trials: int = Field(default=40, ge=1, le=100_000)
     requests: int | None = Field(default=None, ge=1)
     timeout_s: float | None = Field(default=None, gt=0)
+    sampler: Literal["tpe", "nsga2", "gp"] = "tpe"
+    prune: bool = False
+    replications: int = Field(default=1, ge=1, le=1000)
 
 
 class StudySpec(Spec):

@@ -40,13 +40,17 @@ def test_distserve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ["prefill", "decode"] == [pool["name"] for pool in run["pools"]]
 
 
-def test_a_search_over_pools_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With what to do instead."""
+def test_a_search_over_pools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The pools of the study's deployment are what its search varies."""
     study = tmp_path / "pools.yaml"
-    study.write_text((STUDIES / "distserve.yaml").read_text() + "search: {max_gpus: 8}\n")
+    space = "{mode: disaggregated, prefill: {replicas: [1, 2]}, decode: {gpu: [h100_sxm, a100_sxm]}}"
+    study.write_text((STUDIES / "distserve.yaml").read_text() + f"search: {{max_gpus: 3, space: {space}}}\n")
 
-    assert main(["search", str(study), "-o", str(tmp_path / "out")]) == 2
-    assert "deployment.system: a search varies deployments of one pool so far" in capsys.readouterr().err
+    main(["search", str(study), "-o", str(tmp_path / "out"), "--requests", "150"])
+    found = json.loads((tmp_path / "out" / "result.json").read_text())
+
+    assert found["configurations"] == len(found["runs"]) == 4
+    assert {run["pools"][1]["gpu"] for run in found["runs"]} == {"h100_sxm", "a100_sxm"}
 
 
 def test_azure_conversation(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

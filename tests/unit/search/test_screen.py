@@ -1,10 +1,14 @@
 """The analytic screen against cases worked out by hand, and the order that it gives."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from simserve.search.load import Load, summarise
-from simserve.search.screen import Screen, estimate_group, order
+from simserve.search.screen import Screen, estimate_group, places
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.slo import SloSpec
 from simserve.testing.builders import load
@@ -56,14 +60,13 @@ def test_closed_loop_runs_at_its_concurrency() -> None:
 
 def test_order_puts_the_promising_first_then_one_of_each_layout() -> None:
     """Two variants of a good layout, another good one, and an overloaded one, which comes last."""
-    a1, a2 = DeploymentSpec(max_num_seqs=128), DeploymentSpec(max_num_seqs=256)
-    b, bad = DeploymentSpec(replicas=2), DeploymentSpec(gpu="l40s")
     screen = Screen(
         utilisation=np.array([0.5, 0.5, 0.3, 3.0]), tpot_ms=np.array([10.0, 10.0, 9.0, 90.0]),
         ttft_ms=np.array([50.0] * 4), tokens_per_s_per_gpu=np.array([100.0, 100.0, 50.0, 60.0]),
+        gpus=np.array([1.0, 1.0, 2.0, 1.0]), usd_per_hour=np.array([2.0, 2.0, 4.0, 1.0]),
     )  # fmt: skip
 
-    assert order(screen, [a1, a2, b, bad], SloSpec(tpot_ms=30)) == [0, 2, 1, 3]
+    assert places(screen, np.array([7, 7, 8, 9]), SloSpec(tpot_ms=30)).tolist() == [0, 2, 1, 3]
 
 
 def test_summary_of_a_load() -> None:
@@ -72,3 +75,34 @@ def test_summary_of_a_load() -> None:
 
     assert (found.prompt_tokens, found.output_tokens, found.longest_tokens) == (20.0, 4.0, 36)
     assert (found.rate_rps, found.duration_s, found.arrival_cv) == (1.0, 2.0, 0.5)
+
+
+@given(st.floats(0.1, 20), st.floats(1.01, 3), st.integers(1, 6), st.sampled_from([16, 64, 256]))
+def test_more_load_is_never_better(rate: float, more: float, replicas: int, seqs: int) -> None:
+    """Utilisation, TPOT and TTFT do not fall with the rate, and no throughput exceeds what arrives."""
+    one = [DeploymentSpec(replicas=replicas, max_num_seqs=seqs)]
+    cost = ToyCost(base_ns=10_000_000)
+    low, high = (estimate_group(cost, one, BLOCKS, replace(LIGHT, rate_rps=r)) for r in (rate, rate * more))
+
+    assert (high[:3, 0] >= low[:3, 0] * (1 - 1e-9)).all()
+    assert low[3, 0] <= rate * 150 / replicas * (1 + 1e-9)
+
+
+@given(st.floats(0.1, 20), st.integers(1, 6))
+def test_more_replicas_are_never_slower(rate: float, replicas: int) -> None:
+    """Each has less to do."""
+    load = replace(LIGHT, rate_rps=rate)
+    few, many = estimate_group(
+        ToyCost(base_ns=10_000_000), [DeploymentSpec(replicas=n) for n in (replicas, replicas + 1)],
+        np.array([1000.0, 1000.0]), load,
+    ).T  # fmt: skip
+
+    assert (many[:3] <= few[:3] * (1 + 1e-9)).all()
+
+
+def test_reused_tokens_are_those_of_common_pieces() -> None:
+    """Three prompts of a prefix of 10 and 5 of their own; the second and the third find the prefix."""
+    own = load([(0, 15, 2), (1, 15, 2), (2, 15, 2)])
+    shared = replace(own, content=[((0, 10), (-2 * i - 1, 5)) for i in range(3)])
+
+    assert (summarise(own).reused_tokens, summarise(shared).reused_tokens) == (0.0, 20 / 3)

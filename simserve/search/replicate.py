@@ -1,0 +1,88 @@
+"""Replications with common random numbers: the best few on further workload seeds, the same ones for each of them.
+
+One workload is one sample; what differs between two configurations on it may be the luck of its arrivals. On the same
+arrivals much of that luck cancels out of the difference, so its confidence interval (Student's t over the seeds,
+paired) is narrow, and configurations whose interval reaches zero are ties.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simserve.errors import SpecError
+
+if TYPE_CHECKING:
+    from simserve.spec.study import StudySpec
+    from simserve.workload.requests import RequestSet
+
+REPLICATED = 5  # of the configurations that rank first
+CONFIDENCE = 0.9
+
+
+@dataclass(frozen=True)
+class Replications:
+    """One configuration on every seed, the study's own first.
+
+    tokens_per_s_per_gpu, worst_excess: by seed, the latter as in `Outcome`.
+    """
+
+    seeds: tuple[int, ...]
+    tokens_per_s_per_gpu: tuple[float, ...]
+    worst_excess: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Tokens/s/GPU."""
+        return float(np.mean(self.tokens_per_s_per_gpu))
+
+    @property
+    def keeps_slo(self) -> bool:
+        """On average over the seeds, the objective that is nearest to its bound is within it."""
+        return float(np.mean(self.worst_excess)) <= 0.0
+
+    def difference(self, other: Replications) -> tuple[float, float]:
+        """The confidence interval of the mean of this throughput minus the other's."""
+        return interval(np.subtract(self.tokens_per_s_per_gpu, other.tokens_per_s_per_gpu))
+
+
+def interval(samples: Any) -> tuple[float, float]:
+    """Student's t interval of the mean of at least two samples."""
+    from scipy.special import stdtrit
+
+    values = np.asarray(samples, dtype=np.float64)
+    half = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * float(values.std(ddof=1)) / len(values) ** 0.5
+    mean = float(values.mean())
+    return mean - half, mean + half
+
+
+def from_dict(data: dict[str, Any] | None) -> Replications | None:
+    """The inverse of `dataclasses.asdict`."""
+    return None if data is None else Replications(**{name: tuple(values) for name, values in data.items()})
+
+
+def seeds(study: StudySpec) -> list[int]:
+    """Those beyond the study's own; SpecError where nothing is drawn."""
+    count = study.search.replications - 1 if study.search is not None else 0
+    if count and study.workload.trace is not None:
+        raise SpecError("a trace is one sample; replications need a workload that is drawn", key="search.replications")
+    digests = (hashlib.sha256(f"replication:{study.seed}:{index}".encode()).digest() for index in range(count))
+    return [int.from_bytes(digest[:4], "little") for digest in digests]
+
+
+def redrawn(study: StudySpec, base_dir: Any, seed: int, requests: int) -> RequestSet:
+    """The study's workload from another seed, as many requests of it as were simulated."""
+    from simserve.workload.build import build_workload
+
+    workload = build_workload(study.workload, seed=seed, base_dir=base_dir)
+    return workload.head(requests) if requests < len(workload) else workload
+
+
+def tied_first(repeated: Sequence[tuple[int, Replications]]) -> list[int]:
+    """Of (index, replications), the indices of the highest mean throughput and of all whose interval reaches it."""
+    best = max(repeated, key=lambda entry: entry[1].mean)[1]
+    return [index for index, own in repeated if own is best or own.difference(best)[1] >= 0.0]
