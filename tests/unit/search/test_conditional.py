@@ -9,7 +9,8 @@ from simserve.search.columns import aggregated, pairs
 from simserve.search.objective import Outcome, SloValue
 from simserve.search.samplers import check, make
 from simserve.search.space import SearchSpace, from_study
-from simserve.search.trials import Trials, open_study
+from simserve.search.storage import open_study
+from simserve.search.trials import Trials
 from simserve.spec.base import parse
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.study import StudySpec

@@ -195,7 +195,10 @@ def test_without_simulation_the_result_speaks_alone(result: SearchResult, tmp_pa
 
     assert {limit.kind for limit in found.limits} == {"slo"}
     assert all(buy.capacity is None and buy.source == "result" for buy in found.buys)
-    assert found.numbers["half_width"] is None
+    best = result.recommended
+    assert best is not None
+    assert best.interval is not None
+    assert found.numbers["half_width"] == best.interval.half_width
 
 
 def test_a_trace_that_is_gone_is_a_note(result: SearchResult, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from simserve.search.objective import Energy, Outcome, SloValue, outcome_from_di
 from simserve.search.pareto import AXES, front
 from simserve.search.result import SearchResult
 from simserve.search.runner import prepare, run_search
-from simserve.search.screen import Screen, order
+from simserve.search.screen import Screen, places
 from simserve.spec.base import parse
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.study import StudySpec
@@ -96,11 +96,11 @@ def test_energy_survives_json_and_may_be_absent() -> None:
 
 
 def test_the_screen_tries_the_cheap_or_the_few_first() -> None:
-    """Three promising layouts: the order follows the objective."""
-    deployments = [DeploymentSpec(gpu="h200_sxm"), DeploymentSpec(gpu="l40s", replicas=2), DeploymentSpec(replicas=3)]
+    """Three promising layouts of 1, 2 and 3 GPUs at 4, 2 and 9 USD/h: the order follows the objective."""
     flat = np.ones(3)
-    screen = Screen(0.5 * flat, flat, flat, np.array([1.0, 2.0, 3.0]))
-    found = {name: order(screen, deployments, None, name) for name in ("throughput", "gpus", "cost")}
+    counts = np.array([1.0, 2.0, 3.0])
+    screen = Screen(0.5 * flat, flat, flat, counts, counts, np.array([4.0, 2.0, 9.0]))
+    found = {name: places(screen, np.arange(3), None, name).tolist() for name in ("throughput", "gpus", "cost")}
 
     assert found == {"throughput": [2, 1, 0], "gpus": [0, 1, 2], "cost": [1, 0, 2]}
 
