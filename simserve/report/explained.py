@@ -61,6 +61,8 @@ def _print_limits(console: Console, found: Explanation) -> None:
     near = [limit.name for limit in found.limits if limit.name in found.binds and limit.nearness >= NEAR]
     nearest = f"; nearest is {escape(found.binds[0])}" if found.binds else ""
     console.print(f"Binding: {escape(', '.join(near))}." if near else f"Nothing binds{nearest}.", highlight=False)
+    for sentence in found.why:
+        console.print(escape(sentence), highlight=False)
     if found.waiting_for:
         parts = ", ".join(f"{100 * share:.0f} % {escape(name)}" for name, share in found.waiting_for.items())
         console.print(f"While requests wait, what they wait for: {parts}.", highlight=False)

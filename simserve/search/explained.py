@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from simserve.errors import Infeasible, MissingData, SimserveError
+from simserve.search.limits import limits as told_limits
 from simserve.search.objective import Outcome, SloValue, goal, recommend
 from simserve.search.pressure import RESOURCE, Limit, limits, slo_limits, waiting_for
 from simserve.search.result import describe
@@ -81,6 +82,12 @@ class Explanation:
     numbers: dict[str, Any]
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def why(self) -> list[str]:
+        """What limits the chosen run, in sentences: those of the HTML report."""
+        told = told_limits(self.saved.outcome)
+        return [told.summary, *(f"{limit.text}." for limit in told.found)]
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe."""
         chosen = self.saved.outcome
@@ -88,8 +95,8 @@ class Explanation:
             "result": self.saved.path.name, "objective": self.saved.objective, "chosen": self.saved.chosen,
             "configuration": describe(chosen), "meets_slo": chosen.meets_slo, "runner_up": self.runner_up,
             "missed": self.missed, "rejected": self.saved.document.get("rejected", []),
-            "limits": [{**asdict(limit), "nearness": limit.nearness} for limit in self.limits], "binds": self.binds,
-            "waiting_for": self.waiting_for, "buys": [buy.to_dict() for buy in self.buys], "numbers": self.numbers,
+            "why": self.why, "limits": [{**asdict(limit), "nearness": limit.nearness} for limit in self.limits],
+            "binds": self.binds, "waiting_for": self.waiting_for, "buys": [buy.to_dict() for buy in self.buys], "numbers": self.numbers,
             "notes": self.notes,
         }  # fmt: skip
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simserve.errors import SpecError
+from simserve.search.intervals import paired
 
 if TYPE_CHECKING:
     from simserve.spec.study import StudySpec
@@ -47,17 +48,8 @@ class Replications:
 
     def difference(self, other: Replications) -> tuple[float, float]:
         """The confidence interval of the mean of this throughput minus the other's."""
-        return interval(np.subtract(self.tokens_per_s_per_gpu, other.tokens_per_s_per_gpu))
-
-
-def interval(samples: Any) -> tuple[float, float]:
-    """Student's t interval of the mean of at least two samples."""
-    from scipy.special import stdtrit
-
-    values = np.asarray(samples, dtype=np.float64)
-    half = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * float(values.std(ddof=1)) / len(values) ** 0.5
-    mean = float(values.mean())
-    return mean - half, mean + half
+        found = paired(self.tokens_per_s_per_gpu, other.tokens_per_s_per_gpu, CONFIDENCE)
+        return found.value if found.low is None else found.low, found.value if found.high is None else found.high
 
 
 def from_dict(data: dict[str, Any] | None) -> Replications | None:

@@ -194,6 +194,8 @@ def test_without_simulation_the_result_speaks_alone(result: SearchResult, tmp_pa
     found = explain(read_saved(tmp_path), simulate=False)
 
     assert {limit.kind for limit in found.limits} == {"slo"}
+    assert found.why[0].startswith("P90 TPOT has the least room: ")
+    assert found.to_dict()["why"] == found.why
     assert all(buy.capacity is None and buy.source == "result" for buy in found.buys)
     best = result.recommended
     assert best is not None
