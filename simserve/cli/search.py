@@ -75,7 +75,7 @@ def search(
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(help="Processes (default 1; 0 for one per CPU, as with --ray).", min=0, rich_help_panel=_RUN),
+        typer.Option(help="Processes (default: one per CPU, at most 8; 0: all).", min=0, rich_help_panel=_RUN),
     ] = None,
     ray: Annotated[
         str | None,
@@ -277,10 +277,12 @@ def _again() -> str:
 
 
 def _jobs(jobs: int | None, ray: str | None) -> int:
-    """Without --jobs one process, or all of a cluster (0)."""
+    """Without --jobs one process for each CPU, as many as a batch can use, or all of a cluster (0)."""
+    from simserve.search.trials import BATCH
+
     if ray is not None:
         return jobs or 0
-    return 1 if jobs is None else jobs or cpus()
+    return min(cpus(), BATCH) if jobs is None else jobs or cpus()
 
 
 def cpus() -> int:

@@ -16,6 +16,7 @@ than the kernels' errors: `residuals`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,17 +41,23 @@ def family_of(price: Priced) -> str:
 
 def half_width(price: Priced, profile: EngineProfile, gpu: GpuSpec) -> float:
     """Relative half-width of the 90 % interval of one price on `gpu`."""
-    device, _, family = price.table.rpartition("/")
-    if device == "engines":
+    if price.table.startswith("engines/"):
         return NORMAL_90 * profile.host_ns_stderr / price.ns if price.ns else 0.0
+    return _kernel_width(price.table, price.source, gpu, os.environ.get("SIMSERVE_DATA", ""))
+
+
+@lru_cache(maxsize=1024)
+def _kernel_width(table: str, source: str, gpu: GpuSpec, data: str) -> float:
+    """Of what a table, or a model in its place, says; `data`: where tables are looked for, a part of the key."""
+    device, _, family = table.rpartition("/")
     left_out: Mapping[str, Any] = store.provenance(device, family).get("left_out_error", {})
-    if price.source == "measured":
+    if source == "measured":
         return float(left_out.get("median", UNKNOWN))
     own = float(left_out.get("p90", 0.0))
-    if price.source == "interpolated" or (price.source == "transferred" and same_silicon(device, gpu)):
+    if source == "interpolated" or (source == "transferred" and same_silicon(device, gpu)):
         return own or UNKNOWN
-    known = _without_table(price.source)
-    if price.source == "modelled" and device != "roofline":
+    known = _without_table(source)
+    if source == "modelled" and device != "roofline":
         known = {**known, **_without_table("continued")}
     return max(own, known.get(family, UNKNOWN))
 

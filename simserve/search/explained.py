@@ -96,7 +96,8 @@ class Explanation:
             "configuration": describe(chosen), "meets_slo": chosen.meets_slo, "runner_up": self.runner_up,
             "missed": self.missed, "rejected": self.saved.document.get("rejected", []),
             "why": self.why, "limits": [{**asdict(limit), "nearness": limit.nearness} for limit in self.limits],
-            "binds": self.binds, "waiting_for": self.waiting_for, "buys": [buy.to_dict() for buy in self.buys], "numbers": self.numbers,
+            "binds": self.binds,
+            "waiting_for": self.waiting_for, "buys": [buy.to_dict() for buy in self.buys], "numbers": self.numbers,
             "notes": self.notes,
         }  # fmt: skip
 

@@ -72,6 +72,9 @@ class PrefixLedger(BlockLedger):
 
     def reserve(self, request: Seen, tokens: int, *, delay_cache: bool = False) -> bool:
         """As the plain ledger's; full blocks enter the cache at once, unless their content is yet to come."""
+        full = min(tokens, request.num_tokens) // self.block_size
+        if tokens <= request.blocks * self.block_size and (delay_cache or full <= self._full.get(request.id, 0)):
+            return True
         held = self._held.setdefault(request.id, [])
         more = self.count(tokens) - len(held)
         if more > self.free:
@@ -80,7 +83,7 @@ class PrefixLedger(BlockLedger):
             self._take(held, more)
             request.blocks = len(held)
         if not delay_cache:
-            self._enter(request, held, min(tokens, request.num_tokens) // self.block_size)
+            self._enter(request, held, full)
         return True
 
     def release(self, request: Seen) -> None:
