@@ -68,7 +68,11 @@ class Searches:
         (folder / "driver.py").write_text(DRIVER.replace("PAUSE_S", str(PAUSE_S)))
 
     def start(self, name: str, *options: str, slow: tuple[int, ...] = ()) -> subprocess.Popen[str]:
-        """`simserve search tiny.yaml -o NAME --json NAME.json OPTIONS` in the background; `slow`: numbers of plays."""
+        """`simserve search tiny.yaml -o NAME --json NAME.json OPTIONS` in the background; `slow`: numbers of plays.
+
+        One process where the options do not say how many.
+        """
+        options = options if {"--jobs", "--ray"} & set(options) else (*options, "--jobs", "1")
         command = [sys.executable, "driver.py", str(self.log), ",".join(map(str, slow)), "tiny.yaml", "-o", name,
                    "--json", f"{name}.json", *options]  # fmt: skip
         path = os.pathsep.join(p for p in sys.path if p)
