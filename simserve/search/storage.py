@@ -100,7 +100,6 @@ def open_study(where: Place, fingerprint: str, *, resume: bool, name: str = _STU
     known = study.user_attrs.get("fingerprint")
     if known is None:
         study.set_user_attr("fingerprint", fingerprint)
-        study.set_metric_names(["tokens_per_s_per_gpu", "tpot_ms"])
     elif known != fingerprint:
         raise SpecError(_OTHER.format("the journal"), file=str(where))
     return study

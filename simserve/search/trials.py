@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from simserve.search import samplers
-from simserve.search.objective import Outcome, outcome_from_dict
+from simserve.search.objective import Outcome, goal, outcome_from_dict
 from simserve.search.prune import PREFIX as PRUNED
 from simserve.search.space import SearchSpace
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from simserve.spec.deployment import DeploymentSpec
 
 BATCH = 8
+_METRICS = {"gpus": "minus_gpus", "cost": "minus_usd_per_hour"}
 _SCREENED_SHARE = 0.5  # of the trials that the screen chooses before TPE proposes
 _PROPOSED_SHARE, _PROPOSED_AT_LEAST = 0.5, 256  # of the order: proposals behind that are not worth a simulation
 
@@ -36,8 +37,8 @@ class Trials:
     """The trials of one search.
 
     order: feasible deployments, the most promising first; budget: how many to simulate at most; sampler: as in
-    `SearchSpec`; learned: makes the order anew when a batch is done; pruned: (deployment, why its simulation was given
-    up).
+    `SearchSpec`; learned: makes the order anew when a batch is done; objective: what the sampler is told, as large as
+    possible, beside TPOT; pruned: (deployment, why its simulation was given up).
     """
 
     study: Study
@@ -47,6 +48,7 @@ class Trials:
     seed: int
     sampler: str = "tpe"
     learned: Learned | None = None
+    objective: str = "throughput"
     pending: list[tuple[Trial, DeploymentSpec]] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     failed: list[tuple[DeploymentSpec, str]] = field(default_factory=list)
@@ -66,6 +68,7 @@ class Trials:
         self._screened = self.budget
         if len(self.order) > self.budget:
             self._screened = max(1, int(self.budget * _SCREENED_SHARE))
+        self.study.set_metric_names([_METRICS.get(self.objective, "tokens_per_s_per_gpu"), "tpot_ms"])
         self._restore()
         self._reorder()
         if self.pending and len(self.pending) == self._slots % BATCH:  # killed while it asked for a batch
@@ -99,7 +102,7 @@ class Trials:
         for name, value in outcome.constraints().items():
             trial.set_constraint(name, value)
         trial.set_user_attr("outcome", outcome.to_dict())
-        self.study.tell(trial, [outcome.tokens_per_s_per_gpu, outcome.tpot_order])
+        self.study.tell(trial, [-goal(outcome, self.objective), outcome.tpot_order])
         self.outcomes.append(outcome)
 
     def _reorder(self) -> None:

@@ -197,3 +197,18 @@ def test_constraints_are_optunas(tmp_path: Path) -> None:
     trials.finish(trial, deployment, replace(fake(deployment), turned_away=3))
 
     assert trials.study.trials[0].constraints == {"tpot": 1.0, "turned_away": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("objective", "name", "value"),
+    [("throughput", "tokens_per_s_per_gpu", 500.0), ("front", "tokens_per_s_per_gpu", 500.0),
+     ("gpus", "minus_gpus", -2.0), ("cost", "minus_usd_per_hour", -4.0)],
+)  # fmt: skip
+def test_the_sampler_is_told_the_objective(tmp_path: Path, objective: str, name: str, value: float) -> None:
+    """The larger the better, whatever is asked for."""
+    found = Trials(open_study(tmp_path / "j", "a", resume=False), SPACE, ORDER, 1, 0, objective=objective)
+    trial, deployment = found.next_batch()[0]
+    found.finish(trial, deployment, replace(fake(deployment), num_gpus=2, tokens_per_s_per_gpu=500.0,
+                                            usd_per_hour=4.0))  # fmt: skip
+    assert found.study.metric_names == [name, "tpot_ms"]
+    assert found.study.trials[trial.number].values[0] == value
