@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simserve.errors import SpecError
+from simserve.search.intervals import paired
 
 if TYPE_CHECKING:
     from simserve.spec.study import StudySpec
@@ -45,19 +46,10 @@ class Replications:
         """On average over the seeds, the objective that is nearest to its bound is within it."""
         return float(np.mean(self.worst_excess)) <= 0.0
 
-    def difference(self, other: Replications) -> tuple[float, float]:
-        """The confidence interval of the mean of this throughput minus the other's."""
-        return interval(np.subtract(self.tokens_per_s_per_gpu, other.tokens_per_s_per_gpu))
-
-
-def interval(samples: Any) -> tuple[float, float]:
-    """Student's t interval of the mean of at least two samples."""
-    from scipy.special import stdtrit
-
-    values = np.asarray(samples, dtype=np.float64)
-    half = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * float(values.std(ddof=1)) / len(values) ** 0.5
-    mean = float(values.mean())
-    return mean - half, mean + half
+    def reaches(self, other: Replications) -> bool:
+        """Whether the interval of the difference, this throughput minus the other, ends at zero or above."""
+        high = paired(self.tokens_per_s_per_gpu, other.tokens_per_s_per_gpu, CONFIDENCE).high
+        return high is not None and high >= 0.0
 
 
 def from_dict(data: dict[str, Any] | None) -> Replications | None:
@@ -85,4 +77,4 @@ def redrawn(study: StudySpec, base_dir: Any, seed: int, requests: int) -> Reques
 def tied_first(repeated: Sequence[tuple[int, Replications]]) -> list[int]:
     """Of (index, replications), the indices of the highest mean throughput and of all whose interval reaches it."""
     best = max(repeated, key=lambda entry: entry[1].mean)[1]
-    return [index for index, own in repeated if own is best or own.difference(best)[1] >= 0.0]
+    return [index for index, own in repeated if own is best or own.reaches(best)]

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from simserve.errors import SpecError
+from simserve.search.intervals import paired
 from simserve.search.objective import Outcome, SloValue, outcome_from_dict, recommend
-from simserve.search.replicate import Replications, interval
+from simserve.search.replicate import CONFIDENCE, Replications
 from simserve.search.runner import prepare, run_search
 from simserve.spec.base import parse
 from simserve.spec.deployment import DeploymentSpec
@@ -44,7 +45,9 @@ def repeated(per_gpu: tuple[float, ...], excess: tuple[float, ...] = (-0.1, -0.1
 
 def test_the_interval_is_students() -> None:
     """Of 1, 2, 3 at 90 %: mean 2, standard error 1 / sqrt(3), t of two degrees of freedom 2.91999."""
-    assert interval([1.0, 2.0, 3.0]) == pytest.approx((2 - 2.91999 / 3**0.5, 2 + 2.91999 / 3**0.5), rel=1e-5)
+    found = paired([3.0, 5.0, 7.0], [2.0, 3.0, 4.0], CONFIDENCE)
+
+    assert (found.low, found.high) == pytest.approx((2 - 2.91999 / 3**0.5, 2 + 2.91999 / 3**0.5), rel=1e-5)
 
 
 def test_common_luck_cancels() -> None:
