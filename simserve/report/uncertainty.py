@@ -38,7 +38,7 @@ def uncertainty_html(result: SearchResult, shown: Sequence[Series]) -> str:
                  "rows that were measured, interpolated between them, transferred from another device, or modelled.</p>"
                  + table(heads, rows, sortable=False))  # fmt: skip
     if ties := ties_line(result):
-        parts.append(f"<p>Tied with the recommended one, {escape(ties)}.</p>")
+        parts.append(f"<p>Ties with the recommended one: {escape(ties)}.</p>")
     return "\n".join(parts)
 
 

@@ -1,15 +1,16 @@
 """Replications: intervals by hand, ties by them, the same seeds for all, and the same answer with any workers."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from simserve.errors import SpecError
 from simserve.search.intervals import paired
 from simserve.search.objective import Outcome, SloValue, outcome_from_dict, recommend
-from simserve.search.replicate import CONFIDENCE, Replications
+from simserve.search.repeats import repeats
+from simserve.search.replicate import CONFIDENCE, Replications, further
 from simserve.search.runner import prepare, run_search
 from simserve.spec.base import parse
 from simserve.spec.deployment import DeploymentSpec
@@ -89,10 +90,14 @@ def test_workers_change_nothing() -> None:
     assert np.ptp([s.mean for s in samples]) > 0
 
 
-def test_a_trace_has_no_replications() -> None:
-    """It is one sample: said before anything is simulated."""
-    asked = {**STUDY, "workload": {"trace": {"path": "t.csv"}}}
-    study = parse(StudySpec, asked)
-    inputs = prepare(parse(StudySpec, STUDY), base_dir=None)
-    with pytest.raises(SpecError, match=r"search\.replications: a trace is one sample"):
-        run_search(replace(inputs, study=study))
+def test_replications_are_the_repeats_that_compare_plays(tmp_path: Path) -> None:
+    """The seeds after the study's own; a trace begins elsewhere."""
+    drawn = parse(StudySpec, {**STUDY, "seed": 7})
+    (tmp_path / "t.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
+        f"2023-11-16 18:15:{i:02d}.5,{100 + i},20\n" for i in range(20)))  # fmt: skip
+    trace = parse(StudySpec, {**STUDY, "workload": {"trace": {"path": "t.csv"}}})
+    first, second = further(drawn, None, 50)
+
+    assert (first.seed, second.seed, len(first.workload)) == (8, 9, 50)
+    assert first.workload.arrival_ns.tolist() == repeats(drawn, 2, base_dir=None)[1].workload.arrival_ns[:50].tolist()
+    assert {"begins_with_request"} <= set(further(trace, tmp_path, 20)[0].workload.provenance)
