@@ -199,6 +199,8 @@ def _sections(space_flags: dict[str, Any], trials: int | None, model: str | None
     gpu = opt.words(space_flags["--gpu"])
     if not gpu:
         raise SpecError("give at least one GPU type", file=opt.COMMAND_LINE, key="--gpu")
+    if space_flags["--engine"] and space_flags["--scheduler"]:
+        raise SpecError("--engine has a scheduler of its own; leave one out", file=opt.COMMAND_LINE, key="--scheduler")
     most = space_flags["--gpus"] if space_flags["--gpus"] is not None else 8
     dtype, moe_dtype = opt.weights_formats(model)
     space = {

@@ -23,7 +23,10 @@
                        error" or "calibration residuals of ..."; factors {ttft, tpot}: of the latter, the ends are the
                        prediction over and times it; half_width of the step times for errors of kernels and host
       pools            of a system: [{name, gpu, num_gpus, num_gpu_blocks, memory_bytes}]; [] for one pool
-      meets_slo        true if every objective holds and no request was turned away
+      meets_slo        true if every objective holds (with replications: on average over them) and no request was
+                       turned away
+      replications     of the best few where asked for, else null: seeds, and by seed tokens_per_s_per_gpu and
+                       worst_excess (the largest value / bound - 1)
       slo              [{name: ttft|tpot|e2e, percentile, value_ms, bound_ms}]; value_ms 1e12 means never,
                        null that no request has such a value (TPOT of 1-token outputs), and meets the bound
       turned_away      requests rejected by this deployment that the model's context would hold

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from simserve.report.words import number
+from simserve.report.words import number, rests_on
 from simserve.search.explained import AS_IS, NEAR, Explanation, Purchase
+from simserve.search.objective import KERNELS
 from simserve.search.pressure import RESOURCE, SLO, Limit
 from simserve.search.result import describe
 from simserve.search.values import value
@@ -110,13 +111,20 @@ def _print_numbers(console: Console, numbers: dict[str, Any]) -> None:
                          f"(+-{100 * f['half_width']:.0f} %)" for name, f in families)  # fmt: skip
         console.print(f"Where the time goes, and how sure each is: {sure}.", highlight=False)
     if numbers["half_width"] is not None:
-        names = ("ttft_ms.p90", "tpot_ms.p90", "e2e_ms.p90")
-        known = [f"{n.partition('_')[0].upper()} P90 {number(r[0])} to {number(r[1])} ms"
-                 for n in names if (r := numbers["ranges"].get(n))]  # fmt: skip
-        console.print(f"90 % interval, step times +-{100 * numbers['half_width']:.1f} %: {', '.join(known)}.",
-                      highlight=False)  # fmt: skip
+        _print_ranges(console, numbers)
     if numbers["energy"] is not None:
         e = numbers["energy"]
         console.print(f"Power is modelled: {e['watts_per_gpu']:.0f} W per GPU +-{100 * e['error']:.0f} %.",
                       highlight=False)  # fmt: skip
 
+
+def _print_ranges(console: Console, numbers: dict[str, Any]) -> None:
+    """The intervals, a line for each thing that they rest on."""
+    by_source: dict[str, list[str]] = {}
+    for metric, name in (("ttft", "ttft_ms.p90"), ("tpot", "tpot_ms.p90"), ("tpot", "e2e_ms.p90")):
+        if ends := numbers["ranges"].get(name):
+            source = rests_on(numbers["rests_on"].get(metric, KERNELS), numbers["half_width"])
+            title = name.partition("_")[0].upper()
+            by_source.setdefault(source, []).append(f"{title} P90 {number(ends[0])} to {number(ends[1])} ms")
+    for source, parts in by_source.items():
+        console.print(f"90 % interval by {escape(source)}: {', '.join(parts)}.", highlight=False)

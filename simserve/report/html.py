@@ -21,7 +21,7 @@ from simserve.report.page import figure, fill, table, tiles
 from simserve.report.provenance import provenance_html
 from simserve.report.series import Series
 from simserve.report.uncertainty import uncertainty_html
-from simserve.report.words import in_ms, number, verdict
+from simserve.report.words import in_ms, number, scope_line, ties_line, verdict
 from simserve.search.limits import limits
 from simserve.search.objective import NEVER_MS, Outcome
 from simserve.search.result import SearchResult, describe, nothing_meets
@@ -87,9 +87,7 @@ def _answer(result: SearchResult, shown: Sequence[Series]) -> str:
     numbers = f"<div class='tiles'>{tiles(_tiles(best))}</div>"
     parts = [f"<p class='lead'>{title}<strong>{escape(describe(best))}</strong></p>", numbers]
     if result.kind == "search":
-        ties = len(result.ties)
-        more = f"{ties} more within 1 % of its throughput per GPU, at higher cost or TPOT" if ties else "no ties"
-        scope = f"{len(result.runs):,} of {result.configurations:,} possible configurations simulated; {more}."
+        scope = f"{scope_line(result)}; {ties_line(result) or 'no ties'}."
         parts.append(f"<p>{escape(scope)}</p>")
     lines = launch_lines(served_model(result.provenance), best)
     parts.append(f"<details><summary>Launch</summary><pre class='wrap'>{escape(chr(10).join(lines))}</pre></details>")
@@ -114,10 +112,13 @@ def _pareto(result: SearchResult) -> str:
     if drawn is None:
         return rejected
     left = drawn["left_out"]
+    weighs = "throughput per GPU against TPOT"
+    if result.objective == "front":
+        weighs = "what no other run beats in throughput per GPU, tokens/s per user, cost per token and energy"
     aside = f" {left} that no latency is known of are left out." if left else ""
     return (
-        "<h2>Pareto front</h2>\n<p>Every simulated configuration; the front is throughput per GPU against TPOT among "
-        f"those that meet the SLO. Dotted: the SLO.{aside} Point at a mark for its numbers, click a name to "
+        f"<h2>Pareto front</h2>\n<p>Every simulated configuration; the front is {weighs} among those "
+        f"that meet the SLO. Dotted: the SLO.{aside} Point at a mark for its numbers, click a name to "
         "hide it.</p>\n"
         + figure("pareto", drawn, label="throughput per GPU against TPOT") + rejected
     )  # fmt: skip

@@ -31,8 +31,9 @@ MORE = (
 )  # fmt: skip
 DESCRIBED = {
     "rank": "1 is the best",
-    "meets_slo": "every objective holds and no request was turned away",
-    "pareto": "on the front of tokens_per_s_per_gpu and tpot_ms among those that meet the SLO",
+    "meets_slo": "every objective holds, on average over replications if there are any, and no request was turned away",
+    "pareto": "on the front, among those that meet the SLO: tokens_per_s_per_gpu and tpot_ms; for the objective front "
+              "cost and energy too",
     "gpu": "GPU type; of the base where pools differ",
     "num_gpus": "GPUs of all replicas of all pools",
     "tensor_parallel_size": "ranks that split every layer",

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from simserve.report.launch import launch_lines, served_model
 from simserve.report.plot import scatter
-from simserve.report.words import number
-from simserve.search.objective import KERNELS, Interval, Outcome
+from simserve.report.words import missed_names, number, rests_on, scope_line, ties_line
+from simserve.search.objective import KERNELS, Outcome
 from simserve.search.result import SearchResult, best_of_layouts, describe, layout
 from simserve.units import format_bytes
 
@@ -26,12 +26,6 @@ _RANGED = (("ttft", "TTFT mean", "ttft_ms.mean", "ms"), ("ttft", "P90", "ttft_ms
            ("tpot", "", "output_tokens_per_s", "output tokens/s"))  # fmt: skip
 _LIMITS = ("tokens /step", "seqs", "router")
 _WIDE = 110  # columns of a terminal that has room for the limits of every row
-_TIES = {
-    "throughput": "within 1 % of its throughput per GPU: {} more, at higher cost or TPOT",
-    "front": "within 1 % of its throughput per GPU: {} more, at higher cost or TPOT",
-    "gpus": "as few GPUs: {} more, at higher cost or TPOT",
-    "cost": "within 1 % of its cost per hour: {} more, at higher cost per token or TPOT",
-}
 _SOURCES = ("measured", "interpolated", "transferred", "modelled")
 
 
@@ -48,7 +42,8 @@ def print_search(console: Console, result: SearchResult, *, top: int = 10) -> No
         return
     console.print()
     console.print(f"[bold green]Recommended[/]: {escape(describe(chosen))}")
-    _print_ties(console, result)
+    if ties := ties_line(result):
+        console.print(f"  {ties}", highlight=False)
     console.print(_metrics_table(chosen))
     _print_interval(console, chosen)
     _print_classes(console, chosen)
@@ -75,7 +70,7 @@ def print_launch(console: Console, result: SearchResult, run: Outcome) -> None:
 
 
 def _top_table(console: Console, result: SearchResult, top: int) -> Table:
-    title = f"{result.name}: {len(result.runs)} of {result.configurations} possible configurations simulated"
+    title = f"{result.name}: {scope_line(result)}"
     percentile = result.runs[0].slo[0].percentile if result.runs[0].slo else 90.0
     caption = "the best run of each layout; * on the Pareto front; all runs in runs.csv"
     wide = console.width >= _WIDE
@@ -118,15 +113,8 @@ def _top_cells(run: Outcome, wide: bool) -> list[str]:
         number(run.ttft_ms),
         number(run.tpot_ms),
         number(run.usd_per_million_tokens),
-        "[green]met[/]" if run.meets_slo else _missed(run),
+        "[green]met[/]" if run.meets_slo else f"[red]{', '.join(missed_names(run))}[/]",
     ]
-
-
-def _missed(run: Outcome) -> str:
-    names = [s.name.upper() for s in run.slo if s.excess > 0.0]
-    if run.turned_away:
-        names.append(f"{run.turned_away} turned away")
-    return f"[red]{', '.join(names)}[/]"
 
 
 def _metrics_table(run: Outcome) -> Table:
@@ -201,16 +189,10 @@ def _print_interval(console: Console, run: Outcome) -> None:
     for metric, title, name, unit in _RANGED:
         low, high = run.interval.ranges.get(name, (None, None))
         if low is not None:
-            source = _source(run.interval, metric)
+            source = rests_on(run.interval.sources.get(metric, KERNELS), run.interval.half_width)
             by_source.setdefault(source, []).append(f"{title} {number(low)} to {number(high)} {unit}".strip())
     for source, parts in by_source.items():
         console.print(f"90 % interval by {escape(source)}: {', '.join(parts)}", highlight=False)
-
-
-def _source(interval: Interval, metric: str) -> str:
-    """What the interval of a metric rests on; kernel errors with the half-width of the step times."""
-    source = interval.sources.get(metric, KERNELS)
-    return f"{KERNELS}, step times +-{100 * interval.half_width:.1f} %" if source == KERNELS else source
 
 
 def _print_classes(console: Console, run: Outcome) -> None:
@@ -228,15 +210,6 @@ def _print_classes(console: Console, run: Outcome) -> None:
         met = None if m["slo_attainment"] is None else 100 * m["slo_attainment"]
         table.add_row(escape(name), f"{m['requests']:,}", *cells, number(m["goodput_rps"]), number(met))
     console.print(table)
-
-
-def _print_ties(console: Console, result: SearchResult) -> None:
-    if result.ties:
-        repeated = result.recommended.replications if result.recommended is not None else None
-        words = _TIES[result.objective].format(len(result.ties))
-        if repeated and result.objective in ("throughput", "front"):
-            words = words.replace("within 1 %", f"tied by the 90 % interval over {len(repeated.seeds)} seeds")
-        console.print(f"  {words}", highlight=False)
 
 
 def _print_rejected(console: Console, result: SearchResult) -> None:

@@ -8,8 +8,8 @@ from html import escape
 from simserve.perf.priced import SOURCES
 from simserve.report.page import table
 from simserve.report.series import Series
-from simserve.report.words import number
-from simserve.search.objective import Interval, Outcome
+from simserve.report.words import number, rests_on, ties_line
+from simserve.search.objective import KERNELS, Interval, Outcome
 from simserve.search.result import SearchResult, describe
 
 _RANGED = (
@@ -28,9 +28,8 @@ def uncertainty_html(result: SearchResult, shown: Sequence[Series]) -> str:
     if first.interval is not None:
         whose = f" of {describe(first)}" if len(shown) > 1 else ""
         parts.append(
-            f"<p>90 % interval{escape(whose)}, for errors of the kernel prices and of the host time: the same requests "
-            f"played with every step {100 * first.interval.half_width:.1f} % faster and slower. Other arrivals, other "
-            "lengths and what is not modelled come on top.</p>" + _interval(first, first.interval)
+            f"<p>90 % interval{escape(whose)}, {escape(_sources(first.interval))}. Other arrivals, other lengths and "
+            "what is not modelled come on top.</p>" + _interval(first, first.interval)
         )
     heads = ("configuration", "step times, ± %", *(f"{source}, %" for source in SOURCES))
     rows = [(describe(s.outcome), f"{100 * s.half_width:.1f}",
@@ -38,9 +37,15 @@ def uncertainty_html(result: SearchResult, shown: Sequence[Series]) -> str:
     parts.append("<p>Half-width of the 90 % interval of the step times, and what share of the busy time is priced from "
                  "rows that were measured, interpolated between them, transferred from another device, or modelled.</p>"
                  + table(heads, rows, sortable=False))  # fmt: skip
-    if result.kind == "search":
-        parts.append("<p>Throughputs within 1 % count as a tie: runs of a workload differ by more than that.</p>")
+    if ties := ties_line(result):
+        parts.append(f"<p>Ties with the recommended one: {escape(ties)}.</p>")
     return "\n".join(parts)
+
+
+def _sources(interval: Interval) -> str:
+    """What the intervals rest on: TTFT, and all else."""
+    ttft, rest = (rests_on(interval.sources.get(name, KERNELS), interval.half_width) for name in ("ttft", "tpot"))
+    return f"by {ttft}" if ttft == rest else f"of TTFT by {ttft}; of all else by {rest}"
 
 
 def _interval(run: Outcome, interval: Interval) -> str:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from simserve.search.objective import NEVER_MS, Outcome
+from simserve.search.objective import KERNELS, NEVER_MS, Outcome
+from simserve.search.result import SearchResult
+
+_TIES = {
+    "throughput": "within 1 % of its throughput per GPU: {} more, at higher cost or TPOT",
+    "front": "within 1 % of its throughput per GPU: {} more, at higher cost or TPOT",
+    "gpus": "as few GPUs: {} more, at higher cost or TPOT",
+    "cost": "within 1 % of its cost per hour: {} more, at higher cost per token or TPOT",
+}
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -24,6 +32,36 @@ def in_ms(value: float | None) -> str:
 
 def verdict(run: Outcome) -> str:
     """'met', or what of the SLO a run misses; '' without an SLO that it could miss."""
-    names = [f"{s.name.upper()} P{s.percentile:g}" for s in run.slo if s.excess > 0.0]
+    if run.meets_slo:
+        return "met" if run.slo else ""
+    return f"misses {', '.join(missed_names(run, with_percentile=True))}"
+
+
+def missed_names(run: Outcome, *, with_percentile: bool = False) -> list[str]:
+    """What a run misses: 'TTFT', '3 turned away', or that it does so on average over its replications."""
+    names = [f"{s.name.upper()} P{s.percentile:g}" if with_percentile else s.name.upper()
+             for s in run.slo if s.excess > 0.0]  # fmt: skip
     names += [f"{run.turned_away:,} turned away"] if run.turned_away else []
-    return f"misses {', '.join(names)}" if names else "met" if run.slo else ""
+    return [*names, "on average over seeds"] if run.misses_on_average else names
+
+
+def ties_line(result: SearchResult) -> str:
+    """How many tie with the recommended run, and in what; '' for none."""
+    best = result.recommended
+    if best is None or not result.ties:
+        return ""
+    words = _TIES[result.objective].format(len(result.ties))
+    if best.replications is not None and result.objective in ("throughput", "front"):
+        return words.replace("within 1 %", f"tied by the 90 % interval over {len(best.replications.seeds)} seeds")
+    return words
+
+
+def scope_line(result: SearchResult) -> str:
+    """How much of the space was simulated, and how much of that was given up on the way."""
+    given_up = f", {len(result.pruned):,} more given up as sure to miss the SLO" if result.pruned else ""
+    return f"{len(result.runs):,} of {result.configurations:,} possible configurations simulated{given_up}"
+
+
+def rests_on(source: str, half_width: float) -> str:
+    """What an interval rests on; kernel errors with the half-width of the step times."""
+    return f"{KERNELS}, step times +-{100 * half_width:.1f} %" if source == KERNELS else source

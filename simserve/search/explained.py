@@ -5,7 +5,8 @@ Schema "simserve.explanation/1":
     chosen        index of the run in `runs` of the result;  configuration: in words;  meets_slo
     runner_up     {place, configuration, decided_by, chosen, other}: the next one that meets the SLO, and the first
                   thing in which the two differ by the rules of the ranking; null if there is none
-    missed        {what: runs} that were simulated and failed: the bound that each missed most, or what else
+    missed        {what: runs} that were simulated and failed: the bound that each missed most, or what else; those
+                  given up on the way too
     rejected      [{reason, configurations}] that cannot exist
     limits        [{name, kind, reached, bound, nearness, time_at}]: SLO bounds, nearest first, then resources and
                   shares of time
@@ -14,7 +15,8 @@ Schema "simserve.explanation/1":
                   (what: 'as it is'), one more replica, each bound of the SLO LOOSER; source: 'result' (a run in it),
                   'simulated' (now); capacity: the highest load within the SLO as a multiple of the study's, always
                   simulated, with the study's seed
-    numbers       share of the time by source, half_width of the step times, ranges {metric: [low, high]}, families
+    numbers       share of the time by source, half_width of the step times, ranges {metric: [low, high]}, rests_on
+                  {ttft, tpot: what the interval of TTFT, of all else rests on}, families
                   {family: {share, half_width}}, energy
     notes         what could not be found out, and why
 """
@@ -28,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from simserve.errors import Infeasible, MissingData, SimserveError
 from simserve.search.limits import limits as told_limits
-from simserve.search.objective import Outcome, SloValue, goal, recommend
+from simserve.search.objective import Outcome, SloValue, coarse, goal, recommend
 from simserve.search.pressure import RESOURCE, Limit, limits, slo_limits, waiting_for
 from simserve.search.result import describe
 from simserve.search.saved import Saved, inputs_of
@@ -118,8 +120,9 @@ def explain(saved: Saved, *, simulate: bool = True) -> Explanation:
         except (MissingData, Infeasible) as error:
             notes.append(str(error))
     found = [*slo_limits(chosen), *(limits(run) if run is not None else [])]
+    given_up = len(saved.document.get("pruned", []))
     return Explanation(
-        saved, runner_up(saved), missed(saved.runs), found, binding(found, run is not None),
+        saved, runner_up(saved), missed(saved.runs, given_up), found, binding(found, run is not None),
         waiting_for(run) if run is not None else {},
         [*_as_is(saved, inputs), *_replicas(saved, inputs), *_looser(saved, inputs)],
         _numbers(chosen, inputs, run), notes,
@@ -140,11 +143,15 @@ def runner_up(saved: Saved) -> dict[str, Any] | None:
 def decided_by(best: Outcome, other: Outcome, objective: str) -> tuple[str, float | None, float | None]:
     """(what, of the better one, of the other): the first criterion of the ranking in which they differ."""
     if other not in recommend([best, other], objective)[1]:
+        if objective in ("throughput", "front") and best.replications is not None:
+            if other.replications is None:
+                return "having been played under other seeds too", None, None
+            return "mean tokens/s/GPU over the seeds", best.replications.mean, other.replications.mean
         sign = -1.0 if objective in ("throughput", "front") else 1.0
         return _GOALS[objective], sign * goal(best, objective), sign * goal(other, objective)
     if objective == "gpus" and best.usd_per_hour != other.usd_per_hour:
         return "USD per hour", best.usd_per_hour, other.usd_per_hour
-    costs = [float(f"{o.usd_per_million_tokens:.2g}") for o in (best, other)]
+    costs = [coarse(o.usd_per_million_tokens) for o in (best, other)]
     if costs[0] != costs[1]:
         return "USD per million tokens", best.usd_per_million_tokens, other.usd_per_million_tokens
     if best.tpot_order != other.tpot_order:
@@ -152,12 +159,14 @@ def decided_by(best: Outcome, other: Outcome, objective: str) -> tuple[str, floa
     return "nothing that is measured; the order is by name", None, None
 
 
-def missed(runs: Sequence[Outcome]) -> dict[str, int]:
+def missed(runs: Sequence[Outcome], given_up: int = 0) -> dict[str, int]:
     """How many simulated runs failed for what: the bound that each missed most, or requests that it turned away."""
-    found: Counter[str] = Counter()
+    found = Counter({"given up, sure to miss the SLO": given_up} if given_up else {})
     for run in runs:
         if run.turned_away:
             found["turned requests away"] += 1
+        elif run.misses_on_average:
+            found["the SLO, on average over seeds"] += 1
         elif not run.meets_slo:
             worst = max(run.slo, key=lambda s: s.excess)
             found[f"{worst.name.upper()} P{worst.percentile:g} above {worst.bound_ms:g} ms"] += 1
@@ -221,9 +230,11 @@ def _looser(saved: Saved, inputs: Inputs | None) -> list[Purchase]:
     found = []
     for bound in saved.outcome.slo:
         runs = [loosened(run, bound.name, LOOSER) for run in saved.runs]
-        best = recommend(runs, saved.objective)[0] if saved.document.get("kind") == "search" else None
-        place = saved.chosen if best is None else next(i for i, run in enumerate(runs) if run is best)
+        now = _winner([loosened(run, bound.name, 1.0) for run in saved.runs], saved)
+        best = _winner(runs, saved)
+        place = saved.chosen if best in (None, now) else best
         note = "the same one wins" if place == saved.chosen else f"run {place + 1} wins"
+        note += " of those played to the end" if saved.document.get("pruned") else ""
         capacity = None
         if inputs is not None and inputs.study.slo is not None:
             slo = inputs.study.slo.model_copy(update={f"{bound.name}_ms": bound.bound_ms * LOOSER})
@@ -233,11 +244,17 @@ def _looser(saved: Saved, inputs: Inputs | None) -> list[Purchase]:
     return found
 
 
+def _winner(runs: Sequence[Outcome], saved: Saved) -> int | None:
+    """The index of the one that a search would recommend; None for a simulation, and if none meets the SLO."""
+    best = recommend(list(runs), saved.objective)[0] if saved.document.get("kind") == "search" else None
+    return next((i for i, run in enumerate(runs) if run is best), None)
+
+
 def loosened(run: Outcome, name: str, factor: float) -> Outcome:
-    """A run judged by another bound on one latency."""
+    """A run judged by another bound on one latency; its own seed alone, as replications keep no latencies."""
     slo = tuple(SloValue(s.name, s.percentile, s.value_ms, s.bound_ms * factor) if s.name == name else s
                 for s in run.slo)  # fmt: skip
-    return replace(run, slo=slo)
+    return replace(run, slo=slo, replications=None)
 
 
 def _played(inputs: Inputs, deployment: DeploymentSpec) -> RunResult:
@@ -281,6 +298,7 @@ def _numbers(chosen: Outcome, inputs: Inputs | None, run: RunResult | None) -> d
     return {
         "sources": dict(chosen.sources), "half_width": None if interval is None else interval.half_width,
         "ranges": {} if interval is None else {name: list(ends) for name, ends in interval.ranges.items()},
+        "rests_on": {} if interval is None else dict(interval.sources),
         "families": {name: {"share": share, "half_width": width} for name, (share, width) in known.items()},
         "energy": None if chosen.energy is None else asdict(chosen.energy),
     }  # fmt: skip

@@ -1,7 +1,7 @@
 """What limits a run, and which objective binds, told from the numbers of its Outcome alone.
 
 `limits(run)` needs no trace and no cost model: an Outcome that was read back from a `result.json` or from the journal
-of a search is enough. The HTML report and `simserve explain` share it.
+of a search is enough. The HTML report shows it; `simserve explain` plays the run again and measures it (`pressure`).
 
 Where the time of a step goes is `run.usage`; what a latency is made of follows from means over the requests: of TTFT
 the part before the first step is queueing, of TPOT the part above the median gap between tokens is what steps with

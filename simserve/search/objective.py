@@ -117,6 +117,11 @@ class Outcome:
         return self.turned_away == 0 and all(s.excess <= 0.0 for s in self.slo)
 
     @property
+    def misses_on_average(self) -> bool:
+        """Its own run keeps the SLO, the mean over its replications does not."""
+        return self.replications is not None and self.worst_excess <= 0.0 and not self.replications.keeps_slo
+
+    @property
     def tpot_order(self) -> float:
         """TPOT for comparisons: 0 where no request has one."""
         return 0.0 if self.tpot_ms is None else self.tpot_ms
@@ -270,11 +275,12 @@ def _tied_groups(good: list[Outcome], objective: str = "throughput") -> list[lis
     # Costs that differ by less than the throughput does are no reason to prefer one.
     hourly = (lambda o: o.usd_per_hour) if objective == "gpus" else (lambda o: 0.0)
     return [
-        sorted(g, key=lambda o: (hourly(o), _coarse(o.usd_per_million_tokens), o.tpot_order, _name(o))) for g in groups
+        sorted(g, key=lambda o: (hourly(o), coarse(o.usd_per_million_tokens), o.tpot_order, _name(o))) for g in groups
     ]
 
 
-def _coarse(cost: float) -> float:
+def coarse(cost: float) -> float:
+    """A cost to two significant figures, as costs are ranked by."""
     return float(f"{cost:.2g}")
 
 

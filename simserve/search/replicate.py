@@ -7,19 +7,19 @@ paired) is narrow, and configurations whose interval reaches zero are ties.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simserve.errors import SpecError
 from simserve.search.intervals import paired
+from simserve.search.repeats import Repeat, repeats
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from simserve.spec.study import StudySpec
-    from simserve.workload.requests import RequestSet
 
 REPLICATED = 5  # of the configurations that rank first
 CONFIDENCE = 0.9
@@ -46,10 +46,10 @@ class Replications:
         """On average over the seeds, the objective that is nearest to its bound is within it."""
         return float(np.mean(self.worst_excess)) <= 0.0
 
-    def difference(self, other: Replications) -> tuple[float, float]:
-        """The confidence interval of the mean of this throughput minus the other's."""
-        found = paired(self.tokens_per_s_per_gpu, other.tokens_per_s_per_gpu, CONFIDENCE)
-        return found.value if found.low is None else found.low, found.value if found.high is None else found.high
+    def reaches(self, other: Replications) -> bool:
+        """Whether the interval of the difference, this throughput minus the other, ends at zero or above."""
+        high = paired(self.tokens_per_s_per_gpu, other.tokens_per_s_per_gpu, CONFIDENCE).high
+        return high is not None and high >= 0.0
 
 
 def from_dict(data: dict[str, Any] | None) -> Replications | None:
@@ -57,24 +57,13 @@ def from_dict(data: dict[str, Any] | None) -> Replications | None:
     return None if data is None else Replications(**{name: tuple(values) for name, values in data.items()})
 
 
-def seeds(study: StudySpec) -> list[int]:
-    """Those beyond the study's own; SpecError where nothing is drawn."""
-    count = study.search.replications - 1 if study.search is not None else 0
-    if count and study.workload.trace is not None:
-        raise SpecError("a trace is one sample; replications need a workload that is drawn", key="search.replications")
-    digests = (hashlib.sha256(f"replication:{study.seed}:{index}".encode()).digest() for index in range(count))
-    return [int.from_bytes(digest[:4], "little") for digest in digests]
-
-
-def redrawn(study: StudySpec, base_dir: Any, seed: int, requests: int) -> RequestSet:
-    """The study's workload from another seed, as many requests of it as were simulated."""
-    from simserve.workload.build import build_workload
-
-    workload = build_workload(study.workload, seed=seed, base_dir=base_dir)
-    return workload.head(requests) if requests < len(workload) else workload
+def further(study: StudySpec, base_dir: Path | None, requests: int) -> list[Repeat]:
+    """The repeats beyond the study's own requests, those that `simserve compare` plays; as many requests of each."""
+    count = study.search.replications if study.search is not None else 1
+    return repeats(study, count, base_dir=base_dir, requests=requests)[1:] if count > 1 else []
 
 
 def tied_first(repeated: Sequence[tuple[int, Replications]]) -> list[int]:
     """Of (index, replications), the indices of the highest mean throughput and of all whose interval reaches it."""
     best = max(repeated, key=lambda entry: entry[1].mean)[1]
-    return [index for index, own in repeated if own is best or own.difference(best)[1] >= 0.0]
+    return [index for index, own in repeated if own is best or own.reaches(best)]

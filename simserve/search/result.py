@@ -19,8 +19,8 @@ class SearchResult:
     """The answer to a study.
 
     kind: 'search' or 'simulate' (one run, nothing recommended); runs: every simulated configuration, the
-    best first; failed: configurations that turned out impossible while simulated, rejected: those that never
-    could run; configurations: size of the feasible space; complete: every feasible one was simulated; objective: what
+    best first; rejected: configurations that cannot exist, some of which only their simulation showed to be impossible;
+    configurations: size of the feasible space; complete: every feasible one was simulated; objective: what
     `runs` are ranked by, one of `objective.OBJECTIVES`; pruned: those whose simulation was given up because they were
     sure to miss the SLO.
     """
@@ -79,6 +79,8 @@ def nothing_meets(result: SearchResult) -> str:
 
 def missed(best: Outcome) -> str:
     """What a run that does not meet the SLO misses most, in words."""
+    if best.misses_on_average and best.replications is not None:
+        return f"it keeps the SLO under its own seed, not on average over {len(best.replications.seeds)} seeds"
     worst = max(best.slo, key=lambda s: s.excess, default=None)
     if worst is None or worst.value_ms is None or worst.excess <= 0.0:
         limit = best.deployment.max_model_len
@@ -115,7 +117,7 @@ def _replicas(d: DeploymentSpec) -> str:
 
 
 def best_of_layouts(runs: Sequence[Outcome]) -> list[tuple[int, Outcome]]:
-    """(place, run) of the best run per GPU type, TP, replicas and dtype: limits often change next to nothing."""
+    """(place, run) of the best run per `layout`: limits often change next to nothing."""
     best: dict[str, tuple[int, Outcome]] = {}
     for place, run in enumerate(runs):
         best.setdefault(layout(run.deployment), (place, run))

@@ -24,6 +24,7 @@ from simserve.search.trials import Trials
 
 if TYPE_CHECKING:
     from simserve.run import RunResult
+    from simserve.search.repeats import Repeat
     from simserve.spec.deployment import DeploymentSpec
     from simserve.spec.model import ModelSpec
     from simserve.spec.slo import SloSpec
@@ -127,7 +128,7 @@ def run_search(
     study = inputs.study
     sampler = study.search.sampler if study.search is not None else "tpe"
     samplers.check(sampler)
-    further = replicate.seeds(study)
+    further = replicate.further(study, inputs.base_dir, len(inputs.workload))
     objective = study.search.objective if study.search is not None else "throughput"
     budget = study.search.trials if study.search is not None else DEFAULT_TRIALS
     space = from_study(study)
@@ -187,7 +188,7 @@ def _result(
 
 
 def _replicated(
-    result: SearchResult, inputs: Inputs, seeds: Sequence[int], jobs: int, ray: str | None
+    result: SearchResult, inputs: Inputs, further: Sequence[Repeat], jobs: int, ray: str | None
 ) -> SearchResult:
     """The runs that rank first on further workload seeds, and all runs ranked again by what those say."""
     few = result.runs[: replicate.REPLICATED]
@@ -195,13 +196,12 @@ def _replicated(
     assert asked is not None
     study = inputs.study.model_copy(update={"search": asked.model_copy(update={"prune": False})})
     found: list[list[Outcome]] = [[run] for run in few]
-    for seed in seeds:
-        workload = replicate.redrawn(study, inputs.base_dir, seed, len(inputs.workload))
-        with _executor(replace(inputs, study=study, workload=workload), jobs, ray) as executor:
+    for repeat in further:
+        with _executor(replace(inputs, study=study, workload=repeat.workload), jobs, ray) as executor:
             for index, outcome in executor.run([run.deployment for run in few]):
                 if isinstance(outcome, Outcome):
                     found[index].append(outcome)
-    whole = (inputs.study.seed, *seeds)
+    whole = (inputs.study.seed, *(repeat.seed for repeat in further))
     again = [_with_replications(own, whole) for own in found]
     return replace(result, runs=ranked([*again, *result.runs[len(few) :]], result.objective))
 

@@ -153,6 +153,7 @@ def test_simulate_from_flags_closed_loop(capsys: pytest.CaptureFixture[str]) -> 
         (["simulate", *FLAGS, "--gpu", "l4", "-o", "/dev/null/o"], "/dev/null/o: cannot create the output folder"),
         (["search", *FLAGS, "--gpu", "l4", "--concurrency", "4"], "--rate: give either --rate or --concurrency"),
         (["search", *FLAGS, "--gpu", "l4", "--trace", "x.csv"], "--rate: a trace has its own"),
+        (["search", *FLAGS, "--gpu", "l4", "--engine", "vllm", "--scheduler", "sglang"], "--scheduler: --engine has a"),
         (["search", "--jobs", "-1"], "--jobs"),
         (["search", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["search", "quickstrat"], "unknown study 'quickstrat'; did you mean 'quickstart'?"),

@@ -275,8 +275,9 @@ def test_requests_that_cannot_be_made_again_are_missed(searched: Path, tmp_path:
         (["nowhere.json"], "nowhere.json: no such file"),
         (["OUT", "--rank", "99"], "--rank: there are 4 runs (got 99)"),
         (["OUT", "--framework", "tgi"], "unknown framework 'tgi'"),
-        (["BROKEN"], "cannot be read as a result"),
-        (["OTHER"], "is no result of `simserve search` or `simserve simulate`"),
+        (["BROKEN"], "is no JSON"),
+        (["OTHER"], "is no result of simserve"),
+        (["PART"], "is no complete result"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -285,7 +286,9 @@ def test_bad_input_is_one_line(
     """Exit code 2."""
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "other.json").write_text("[]")
-    places = {"OUT": str(searched), "BROKEN": str(tmp_path / "broken.json"), "OTHER": str(tmp_path / "other.json")}
+    (tmp_path / "part.json").write_text('{"schema": "simserve.result/1"}')
+    files = {name.upper(): str(tmp_path / f"{name}.json") for name in ("broken", "other", "part")}
+    places = {"OUT": str(searched), **files}
 
     assert main(["launch", *(places.get(word, word) for word in arguments)]) == 2
     (line,) = capsys.readouterr().err.splitlines()

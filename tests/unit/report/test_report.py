@@ -15,9 +15,10 @@ from simserve.report import plot, tables
 from simserve.report.document import SCHEMA, document, json_safe
 from simserve.report.save import save, write_atomic
 from simserve.report.terminal import print_search, print_simulation
-from simserve.report.words import number
+from simserve.report.words import number, ties_line, verdict
 from simserve.search.feasible import Rejected
 from simserve.search.objective import NEVER_MS, Outcome, SloValue
+from simserve.search.replicate import Replications
 from simserve.search.result import SearchResult, nothing_meets
 from simserve.spec.deployment import DeploymentSpec
 
@@ -254,3 +255,33 @@ def test_terminal_shows_the_kv_cache() -> None:
 def test_line_when_requests_were_turned_away() -> None:
     """Every bound holds, and yet requests were refused."""
     assert "turned away 3 requests" in nothing_meets(result(replace(outcome(40.0, 10.0), turned_away=3)))
+
+
+def test_ties_are_worded_by_the_objective() -> None:
+    """Two with as many GPUs; with replications the interval decided, and only of throughputs."""
+    by_gpus = replace(result(outcome(40.0, 10.0), outcome(10.0, 10.0)), objective="gpus")
+    repeats = Replications((0, 1), (40.0, 40.0), (-0.1, -0.1))
+    repeated = result(*(replace(outcome(40.0, tpot), replications=repeats) for tpot in (10.0, 11.0)))
+
+    assert ties_line(by_gpus) == "as few GPUs: 1 more, at higher cost or TPOT"
+    assert ties_line(repeated).startswith("tied by the 90 % interval over 2 seeds of its throughput")
+    assert "tied by" not in ties_line(replace(repeated, objective="cost"))
+    assert ties_line(result(outcome(40.0, 10.0), outcome(10.0, 10.0))) == ""
+
+
+def test_what_was_given_up_is_counted() -> None:
+    """One played to its end, one given up: both are said."""
+    given_up = Rejected(DeploymentSpec(), "pruned: 9 of 60 requests")
+    text = shown(120, replace(result(outcome(40.0, 10.0)), pruned=[given_up], configurations=3))
+
+    assert "1 of 3 possible configurations simulated, 1 more given up as sure to miss the SLO" in text
+
+
+def test_a_run_that_misses_on_average_says_so() -> None:
+    """Its own seed keeps the SLO; one that its own seed alone misses has met it."""
+    unlucky = replace(outcome(40.0, 10.0), replications=Replications((0, 1), (40.0, 40.0), (-0.1, 0.3)))
+    lucky = replace(outcome(40.0, 30.0), replications=Replications((0, 1), (40.0, 40.0), (0.5, -0.9)))
+
+    assert verdict(unlucky) == "misses on average over seeds"
+    assert verdict(lucky) == "met"
+    assert nothing_meets(result(unlucky)).endswith("under its own seed, not on average over 2 seeds")

@@ -23,6 +23,7 @@ from simserve.search.explained import (
 )
 from simserve.search.objective import Outcome, SloValue
 from simserve.search.pressure import Limit, limits, slo_limits, waiting_for
+from simserve.search.replicate import Replications
 from simserve.search.result import SearchResult
 from simserve.search.runner import play, prepare, run_search
 from simserve.search.saved import Saved, inputs_of, read_saved
@@ -83,6 +84,28 @@ def test_those_that_are_out_are_counted_by_what_they_missed_most() -> None:
     assert missed(runs) == {"TPOT P90 above 20 ms": 2, "turned requests away": 1}
 
 
+def test_those_given_up_and_out_on_average_are_counted() -> None:
+    """Its own seed keeps the SLO, two of three do not."""
+    unlucky = replace(BASE, replications=Replications((0, 1, 2), (1.0, 1.0, 1.0), (-0.1, 0.2, 0.2)))
+
+    assert missed([BASE, unlucky], 3) == {"given up, sure to miss the SLO": 3, "the SLO, on average over seeds": 1}
+
+
+def test_replications_decide_by_their_means() -> None:
+    """Ahead by 5 on each seed, though behind on the study's own numbers."""
+    best = replace(BASE, tokens_per_s_per_gpu=90.0, replications=repeated(100.0))
+    other = replace(BASE, tokens_per_s_per_gpu=99.0, replications=repeated(95.0))
+    lone = replace(BASE, tokens_per_s_per_gpu=99.0)
+
+    assert decided_by(best, other, "throughput") == ("mean tokens/s/GPU over the seeds", 100.0, 95.0)
+    assert decided_by(best, lone, "throughput") == ("having been played under other seeds too", None, None)
+
+
+def repeated(per_gpu: float) -> Replications:
+    """The same on three seeds."""
+    return Replications((0, 1, 2), (per_gpu,) * 3, (-0.1,) * 3)
+
+
 def test_what_binds() -> None:
     """Bounds within 10 %, else the nearest one; resources that are full for a tenth of the time."""
     near = [Limit("TPOT", "slo", 19.0, 20.0), Limit("TTFT", "slo", 100.0, 400.0)]
@@ -101,6 +124,13 @@ def test_a_looser_bound_lets_another_one_win() -> None:
     assert not with_tpot(22.0).meets_slo
     assert found.meets_slo
     assert [s.bound_ms for s in found.slo] == [400.0, 24.0]
+
+
+def test_a_looser_bound_judges_a_run_by_its_latencies() -> None:
+    """Replications that missed the old bound do not stand against the new one."""
+    missed_before = replace(with_tpot(22.0), replications=Replications((0, 1), (1.0, 1.0), (0.1, 0.1)))
+
+    assert loosened(missed_before, "tpot", LOOSER).meets_slo
 
 
 def test_one_more_replica_of_each_pool() -> None:

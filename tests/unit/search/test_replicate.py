@@ -1,14 +1,16 @@
 """Replications: intervals by hand, ties by them, the same seeds for all, and the same answer with any workers."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from simserve.errors import SpecError
+from simserve.search.intervals import paired
 from simserve.search.objective import Outcome, SloValue, outcome_from_dict, recommend
-from simserve.search.replicate import Replications
+from simserve.search.repeats import repeats
+from simserve.search.replicate import CONFIDENCE, Replications, further
 from simserve.search.runner import prepare, run_search
 from simserve.spec.base import parse
 from simserve.spec.deployment import DeploymentSpec
@@ -44,8 +46,9 @@ def repeated(per_gpu: tuple[float, ...], excess: tuple[float, ...] = (-0.1, -0.1
 
 def test_the_interval_is_students() -> None:
     """Of 1, 2, 3 at 90 %: mean 2, standard error 1 / sqrt(3), t of two degrees of freedom 2.91999."""
-    one, other = (Replications((0, 1, 2), rates, (0.0,) * 3) for rates in ((11.0, 12.0, 13.0), (10.0, 10.0, 10.0)))
-    assert one.difference(other) == pytest.approx((2 - 2.91999 / 3**0.5, 2 + 2.91999 / 3**0.5), rel=1e-5)
+    found = paired([3.0, 5.0, 7.0], [2.0, 3.0, 4.0], CONFIDENCE)
+
+    assert (found.low, found.high) == pytest.approx((2 - 2.91999 / 3**0.5, 2 + 2.91999 / 3**0.5), rel=1e-5)
 
 
 def test_common_luck_cancels() -> None:
@@ -87,10 +90,14 @@ def test_workers_change_nothing() -> None:
     assert np.ptp([s.mean for s in samples]) > 0
 
 
-def test_a_trace_has_no_replications() -> None:
-    """It is one sample: said before anything is simulated."""
-    asked = {**STUDY, "workload": {"trace": {"path": "t.csv"}}}
-    study = parse(StudySpec, asked)
-    inputs = prepare(parse(StudySpec, STUDY), base_dir=None)
-    with pytest.raises(SpecError, match=r"search\.replications: a trace is one sample"):
-        run_search(replace(inputs, study=study))
+def test_replications_are_the_repeats_that_compare_plays(tmp_path: Path) -> None:
+    """The seeds after the study's own; a trace begins elsewhere."""
+    drawn = parse(StudySpec, {**STUDY, "seed": 7})
+    (tmp_path / "t.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
+        f"2023-11-16 18:15:{i:02d}.5,{100 + i},20\n" for i in range(20)))  # fmt: skip
+    trace = parse(StudySpec, {**STUDY, "workload": {"trace": {"path": "t.csv"}}})
+    first, second = further(drawn, None, 50)
+
+    assert (first.seed, second.seed, len(first.workload)) == (8, 9, 50)
+    assert first.workload.arrival_ns.tolist() == repeats(drawn, 2, base_dir=None)[1].workload.arrival_ns[:50].tolist()
+    assert {"begins_with_request"} <= set(further(trace, tmp_path, 20)[0].workload.provenance)
