@@ -171,8 +171,6 @@ class DeploymentSpec(Spec):
             raise ValueError("pools need a system, e.g. system: distserve")
         if self.system is not None and not self.pools:
             raise ValueError(f"system {self.system} needs pools: one entry for each, which may be empty")
-        if self.kv_link is not None and self.system is None:
-            raise ValueError("kv_link is for a system with pools")
         return self
 
     def engines(self) -> list[tuple[str, DeploymentSpec]]:

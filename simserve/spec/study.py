@@ -128,6 +128,14 @@ class StudySpec(Spec):
         plain = base.model_dump(exclude_unset=True) if isinstance(base, DeploymentSpec) else base or {}
         return {**data, "deployments": {name: _over(plain, own) for name, own in data["deployments"].items()}}
 
+    @model_validator(mode="after")
+    def _a_link_has_pools_at_its_ends(self) -> StudySpec:
+        searched = self.search is not None and "disaggregated" in (self.search.space.mode or ())
+        for deployment in (self.deployment, *(self.deployments or {}).values()):
+            if deployment.kv_link is not None and deployment.system is None and not searched:
+                raise ValueError("deployment.kv_link is for a system with pools, or a search with mode: disaggregated")
+        return self
+
 
 def _over(base: Any, own: Any) -> Any:
     """A mapping over another; what is no mapping is left for the validation to refuse."""

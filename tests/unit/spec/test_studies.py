@@ -105,3 +105,21 @@ def test_the_schema_knows_every_section() -> None:
     sections = {"model", "workload", "slo", "deployment", "deployments", "search", "name", "seed", "expect"}
     assert sections == set(schema["properties"])
     assert schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("deployment", "mode", "fits"),
+    [("{kv_link: ib_400g}", "", False), ("{kv_link: ib_400g}", "mode: aggregated", False),
+     ("{kv_link: ib_400g}", "mode: [aggregated, disaggregated]", True), ("{}", "", True)],
+)  # fmt: skip
+def test_a_link_between_pools_needs_pools(tmp_path: Path, deployment: str, mode: str, fits: bool) -> None:
+    """Those of a system, or those that the search may choose."""
+    path = tmp_path / "x.yaml"
+    lines = ["model: m", "workload: {trace: {path: t.csv}}", f"deployment: {deployment}",
+             f"search: {{space: {{replicas: 1, {mode}}}}}"]  # fmt: skip
+    path.write_text("\n".join(lines) + "\n")
+    if fits:
+        assert load_study(path).search is not None
+    else:
+        with pytest.raises(SpecError, match="kv_link is for a system with pools, or a search with mode: disaggregated"):
+            load_study(path)
