@@ -163,9 +163,10 @@ def _search(
         print(f"simserve: interrupted; resume with: {_again()}", file=sys.stderr)
         raise typer.Exit(130) from None
     console = make_console()
+    where = store(result, folder, json_out, inputs.workload)
     if json_out != "-":
         print_search(console, result, top=top)
-    store(console, result, folder, json_out, inputs.workload)
+        say_where(console, where)
     if page is not None:
         write_page(console, result, top_series(inputs, result), page, quiet=json_out == "-")
     if result.recommended is None:
@@ -173,25 +174,30 @@ def _search(
 
 
 def store(
-    console: Console,
-    result: SearchResult,
-    folder: Path | None,
-    json_out: str | None,
-    workload: RequestSet | None = None,
-) -> None:
-    """Save to the folder, and the JSON document to where it was asked for."""
+    result: SearchResult, folder: Path | None, json_out: str | None, workload: RequestSet | None = None
+) -> str:  # fmt: skip
+    """Save to the folder, and the JSON document to where it was asked for; what lies where, in words.
+
+    Before anything is printed: a terminal that goes away, or `| head`, takes nothing with it.
+    """
     from simserve.report.document import document
     from simserve.report.save import save, to_json, write_atomic
 
-    if folder is not None:
-        saved = save(result, folder, workload=workload)
-        names = ", ".join(dict.fromkeys(path.relative_to(folder).parts[0] for path in saved))
-        if json_out != "-":
-            console.print(f"\nsaved in {folder}: {names}", soft_wrap=True, highlight=False, markup=False)
+    saved = save(result, folder, workload=workload) if folder is not None else []
     if json_out == "-":
         typer.echo(to_json(document(result)), nl=False)
     elif json_out is not None:
         write_atomic(Path(json_out), to_json(document(result)))
+    if folder is None:
+        return ""
+    names = ", ".join(dict.fromkeys(path.relative_to(folder).parts[0] for path in saved))
+    return f"saved in {folder}: {names}"
+
+
+def say_where(console: Console, where: str) -> None:
+    """What `store` returned, if anything."""
+    if where:
+        console.print(f"\n{where}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _sections(space_flags: dict[str, Any], trials: int | None, model: str | None) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def _simulate(
     trace_out: Path | None, timeline: Path | None, page: Path | None, *, interval: bool,
 ) -> None:  # fmt: skip
 
-    from simserve.cli.search import store
+    from simserve.cli.search import say_where, store
     from simserve.report.save import check_targets
     from simserve.report.series import series
     from simserve.report.terminal import print_simulation
@@ -124,9 +124,10 @@ def _simulate(
         run = play(inputs)
     result = simulated(inputs, run, with_interval(inputs, run) if interval else None)
     console = make_console()
+    where = store(result, out, json_out, inputs.workload)
     if json_out != "-":
         print_simulation(console, result)
-    store(console, result, out, json_out, inputs.workload)
+        say_where(console, where)
     if page is not None:
         write_page(console, result, [series(run, result.runs[0])], page, quiet=json_out == "-")
     _draw(run.trace, result, trace_out, timeline)

@@ -299,3 +299,17 @@ def test_help_starts_fast() -> None:
         best = min(best, time.monotonic() - start)
 
     assert best < 0.8
+
+
+@pytest.mark.parametrize(("command", "printer"), [("search", "print_search"), ("simulate", "print_simulation")])
+def test_results_are_saved_before_they_are_printed(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, printer: str
+) -> None:
+    """A terminal that goes away in the middle of the table takes no result with it."""
+
+    def gone(*args: object, **options: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(f"simserve.report.terminal.{printer}", gone)
+    assert main([command, str(study), "-o", str(tmp_path / "out"), "--no-html"]) != 0
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["kind"] == command
