@@ -246,7 +246,7 @@ def _sizes(space_flags: dict[str, Any], model: str | None, most: int) -> dict[st
     if not _has_experts(model):
         return {"tensor_parallel_size": tp, "data_parallel_size": dp or None}
     groups = [size for size in (1, 2, 4, 8, 16, 32) if size <= most]
-    return {"tensor_parallel_size": tp, "data_parallel_size": dp or groups, "enable_expert_parallel": [True]}
+    return {"tensor_parallel_size": tp, "data_parallel_size": dp or groups, "enable_expert_parallel": [False, True]}
 
 
 def _has_experts(model: str | None) -> bool:

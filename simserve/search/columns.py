@@ -144,10 +144,17 @@ def _rows(space: SearchSpace, prefix: str, fixed: Point, axes: Axes) -> Rows:
     routers: list[Point] = list(axes.get("router", [{}]))
     router = digits.get("router", np.zeros(size, dtype=np.int64))
     rows = Rows(space, prefix, engines, routers, variant, replicas, np.asarray(router, dtype=np.int64))
-    keep = (rows.replicas > 1) | (rows.router == 0)
+    keep = ((rows.replicas > 1) | (rows.router == 0)) & ~_same_alone(engines, axes)[variant]
     if space.max_gpus is not None:
         keep &= rows.gpus <= space.max_gpus
     return rows.select(keep)
+
+
+def _same_alone(engines: list[DeploymentSpec], axes: Axes) -> NDArray[np.bool_]:
+    """Engines of one GPU a stage with expert parallelism, where the space has them without as well: the same."""
+    both = {point["enable_expert_parallel"] for point in axes.get("enable_expert_parallel", [])} == {False, True}
+    alone = (e.enable_expert_parallel and e.gpus_per_replica == e.pipeline_parallel_size for e in engines)
+    return np.fromiter((both and same for same in alone), dtype=np.bool_, count=len(engines))
 
 
 def _own_counts(engines: list[DeploymentSpec], variant: Ints) -> Ints:

@@ -175,3 +175,13 @@ def test_a_gaussian_process_needs_torch() -> None:
             check("gp")
     else:
         assert type(make("gp", 0, 0, conditional=False)).__name__ == "GPSampler"
+
+
+def test_one_gpu_has_no_experts_to_spread() -> None:
+    """Where both are in the space, expert parallelism on one GPU is left out; alone it stays."""
+    sizes = {"tensor_parallel_size": [1, 2], "replicas": 1}
+    both, only = (aggregated(space_of({**sizes, "enable_expert_parallel": ep})) for ep in ([False, True], [True]))
+    assert both is not None
+    assert only is not None
+    splits = [[rows.deployment(row).split for row in range(len(rows))] for rows in (both, only)]
+    assert splits == [["TP1", "TP2", "TP2 EP"], ["TP1", "TP2 EP"]]
