@@ -68,6 +68,8 @@ class Server:
         import psycopg
 
         with psycopg.connect(self.url) as connection:
+            if connection.execute("SELECT to_regclass('studies')").fetchone() == (None,):
+                return set()  # the first test on this server
             return {name for (name,) in connection.execute("SELECT study_name FROM studies")}
 
     def start(self) -> None:
