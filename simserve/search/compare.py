@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from simserve.search.intervals import DEFAULT_CONFIDENCE, Mean, mean, paired
-from simserve.search.objective import Outcome
+from simserve.search.objective import TIE, Outcome
 from simserve.search.repeats import Repeat, mapped
 from simserve.search.values import LARGER_IS_BETTER, value
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 METRICS = ("tokens_per_s_per_gpu", "ttft_ms", "tpot_ms", "e2e_ms.p90", "usd_per_hour", "usd_per_million_tokens",
            "joules_per_token")  # fmt: skip
-TIE = 0.01
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ DEFAULT_PERCENTILE = 90.0
 NEVER_MS = 1e12  # stands for "never" where a finite number is needed (JSON, Optuna)
 KERNELS = "kernel error"  # what an interval rests on where nothing was calibrated
 OBJECTIVES = ("throughput", "gpus", "cost", "front")
-_TIE = 0.01  # throughputs within 1 % are a tie: run-to-run differences of a workload are larger
+TIE = 0.01  # throughputs within 1 % are a tie: run-to-run differences of a workload are larger
 _FINISHED = 0
 _STEADY_REQUESTS, _EDGE = 100, 0.05
 
@@ -268,7 +268,7 @@ def _tied_groups(good: list[Outcome], objective: str = "throughput") -> list[lis
     replicated = len(groups)
     for outcome in sorted(single, key=lambda o: (goal(o, objective), _name(o))):
         best = goal(groups[-1][0], objective) if len(groups) > replicated else 0.0
-        if len(groups) > replicated and goal(outcome, objective) <= best + _TIE * abs(best):
+        if len(groups) > replicated and goal(outcome, objective) <= best + TIE * abs(best):
             groups[-1].append(outcome)
         else:
             groups.append([outcome])
