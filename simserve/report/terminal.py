@@ -35,6 +35,8 @@ def print_search(console: Console, result: SearchResult, *, top: int = 10) -> No
     for line in scatter(result):
         console.print(escape(line), highlight=False)
     _print_rejected(console, result)
+    if stopped := result.provenance.get("execution", {}).get("stopped"):
+        console.print(f"stopped {stopped}; --resume with a longer one goes on", highlight=False)
     if result.objective == "front":
         _print_front(console, result)
     chosen = result.recommended

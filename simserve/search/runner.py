@@ -143,7 +143,9 @@ def run_search(
         with _executor(inputs, jobs, ray) as executor:
             kept = storages.kind(place)
             record["execution"] = {"executor": executor.name, "workers": executor.workers, "storage": kept}
-            _simulate_all(trials, inputs, executor, progress)
+            if not _simulate_all(trials, inputs, executor, progress):
+                assert study.search is not None
+                record["execution"]["stopped"] = f"after the time limit of {study.search.timeout_s:g} s"
     result = _result(inputs, possible, trials, record, objective)
     result = _replicated(result, inputs, further, jobs, ray) if further else result
     return replace(result, runs=_interval_of_the_best(inputs, result.runs, objective))
@@ -154,7 +156,8 @@ def _executor(inputs: Inputs, jobs: int, ray: str | None) -> executors.Executor:
     return executors.make(_play, (inputs.model, inputs.workload, inputs.study.slo, prunes), jobs=jobs, ray=ray)
 
 
-def _simulate_all(trials: Trials, inputs: Inputs, executor: executors.Executor, progress: Progress | None) -> None:
+def _simulate_all(trials: Trials, inputs: Inputs, executor: executors.Executor, progress: Progress | None) -> bool:
+    """Play trials until the budget or the time is used up; False if it was the time."""
     limit_s = inputs.study.search.timeout_s if inputs.study.search is not None else None
     start = time.monotonic()
     report = progress or (lambda done, total, outcome: None)
@@ -163,8 +166,9 @@ def _simulate_all(trials: Trials, inputs: Inputs, executor: executors.Executor, 
         for index, outcome in executor.run([deployment for _, deployment in batch]):
             trials.finish(*batch[index], outcome)
             report(trials.done, trials.budget, outcome if isinstance(outcome, Outcome) else None)
-        if limit_s is not None and time.monotonic() - start > limit_s:
-            break
+        if limit_s is not None and time.monotonic() - start > limit_s and trials.done < trials.budget:
+            return False
+    return True
 
 
 def _result(

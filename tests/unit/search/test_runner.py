@@ -62,10 +62,14 @@ def test_simulation_of_one_deployment() -> None:
 
 
 def test_a_time_limit_ends_the_search_between_batches() -> None:
-    """After the limit no further batch is asked for."""
+    """After the limit no further batch is asked for, and the result says so."""
     study = parse(StudySpec, {**STUDY, "search": {**STUDY["search"], "timeout_s": 1e-6}})
+    result = run_search(prepare(study, base_dir=None))
 
-    assert len(run_search(prepare(study, base_dir=None)).runs) == 8
+    assert len(result.runs) == 8
+    assert result.provenance["execution"]["stopped"] == "after the time limit of 1e-06 s"
+    whole = run_search(prepare(parse(StudySpec, STUDY), base_dir=None))
+    assert "stopped" not in whole.provenance["execution"]
 
 
 def test_requests_beyond_the_context_are_an_error_only_if_all_are() -> None:
