@@ -48,6 +48,15 @@ E2e = Annotated[str | None, typer.Option(help="Bound in ms.", rich_help_panel=_S
 Percentile = Annotated[
     float | None, typer.Option(help="Percentile that the bounds hold for (default 90).", rich_help_panel=_SLO)
 ]
+Gpu = Annotated[str | None, typer.Option(help="GPU type.", rich_help_panel=_DEPLOY)]
+Tp = Annotated[int | None, typer.Option(help="Tensor-parallel size.", rich_help_panel=_DEPLOY)]
+Replicas = Annotated[int | None, typer.Option(help="Number of replicas.", rich_help_panel=_DEPLOY)]
+Dtype = Annotated[
+    str | None, typer.Option(help="Of the weights: bf16, fp16, fp8, fp8_block, nvfp4.", rich_help_panel=_DEPLOY)
+]
+Tokens = Annotated[int | None, typer.Option(help="Tokens per step.", rich_help_panel=_DEPLOY)]
+Seqs = Annotated[int | None, typer.Option(help="Running requests.", rich_help_panel=_DEPLOY)]
+Router = Annotated[str | None, typer.Option(help="Router.", rich_help_panel=_DEPLOY)]
 Scheduler = Annotated[str | None, typer.Option(help="Scheduler; see `simserve explain`.", rich_help_panel=_DEPLOY)]
 KvCacheDtype = Annotated[str | None, typer.Option(help="auto or fp8.", rich_help_panel=_DEPLOY)]
 Seed = Annotated[int | None, typer.Option(help="Seed of all random streams (default 0).", min=0)]

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from simserve.sim.trace import Trace
     from simserve.spec.study import StudySpec
 
-_DEPLOY = "Deployment"
 TraceOut = Annotated[
     Path | None,
     typer.Option(
@@ -35,17 +34,13 @@ Timeline = Annotated[
 def simulate(
     study: opt.Study = None,
     model: opt.Model = None,
-    gpu: Annotated[str | None, typer.Option(help="GPU type.", rich_help_panel=_DEPLOY)] = None,
-    tp: Annotated[int | None, typer.Option(help="Tensor-parallel size.", rich_help_panel=_DEPLOY)] = None,
-    replicas: Annotated[int | None, typer.Option(help="Number of replicas.", rich_help_panel=_DEPLOY)] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="bf16, fp16, fp8, fp8_block, nvfp4.", rich_help_panel=_DEPLOY)
-    ] = None,
-    max_num_batched_tokens: Annotated[
-        int | None, typer.Option(help="Tokens per step.", rich_help_panel=_DEPLOY)
-    ] = None,
-    max_num_seqs: Annotated[int | None, typer.Option(help="Running requests.", rich_help_panel=_DEPLOY)] = None,
-    router: Annotated[str | None, typer.Option(help="Router.", rich_help_panel=_DEPLOY)] = None,
+    gpu: opt.Gpu = None,
+    tp: opt.Tp = None,
+    replicas: opt.Replicas = None,
+    dtype: opt.Dtype = None,
+    max_num_batched_tokens: opt.Tokens = None,
+    max_num_seqs: opt.Seqs = None,
+    router: opt.Router = None,
     scheduler: opt.Scheduler = None,
     kv_cache_dtype: opt.KvCacheDtype = None,
     trace: opt.Trace = None,

@@ -64,9 +64,6 @@ def _print_limits(console: Console, found: Explanation) -> None:
     console.print(f"Binding: {escape(', '.join(near))}." if near else f"Nothing binds{nearest}.", highlight=False)
     for sentence in found.why:
         console.print(escape(sentence), highlight=False)
-    if found.waiting_for:
-        parts = ", ".join(f"{100 * share:.0f} % {escape(name)}" for name, share in found.waiting_for.items())
-        console.print(f"While requests wait, what they wait for: {parts}.", highlight=False)
 
 
 def _limit_cells(limit: Limit) -> tuple[str, ...]:

@@ -111,17 +111,6 @@ def _promising(screen: Screen, layouts: Ints, slo: SloSpec | None, objective: st
     return np.asarray(both[np.sort(first)], dtype=np.int64)
 
 
-def screened(
-    space: SearchSpace, model: ModelSpec, load: Load
-) -> list[tuple[DeploymentSpec, tuple[float, float, float]]]:
-    """Every possible deployment of a small space with its estimates: TPOT ms, TTFT ms, tokens/s/GPU."""
-    found = []
-    for part, _ in _screened(space, model, load, []):
-        numbers = zip(*(c.tolist() for c in part.screen.columns[1:4]), strict=True)
-        found += [(part.deployment(index), own) for index, own in enumerate(numbers)]
-    return found
-
-
 def _screened(
     space: SearchSpace, model: ModelSpec, load: Load, rejected: list[Rejected]
 ) -> Iterator[tuple[_Part, int]]:

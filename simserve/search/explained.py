@@ -10,7 +10,7 @@ Schema "simserve.explanation/1":
     rejected      [{reason, configurations}] that cannot exist
     limits        [{name, kind, reached, bound, nearness, time_at}]: SLO bounds, nearest first, then resources and
                   shares of time
-    binds         names of what is at its limit or nearest to it;  waiting_for: {what is full: share of the waiting}
+    binds         names of what is at its limit or nearest to it;  why: what limits the run, in sentences
     buys          [{what, source, configuration, place, values {metric: value}, capacity, note}]: the chosen one itself
                   (what: 'as it is'), one more replica, each bound of the SLO LOOSER; source: 'result' (a run in it),
                   'simulated' (now); capacity: the highest load within the SLO as a multiple of the study's, always
@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from simserve.errors import Infeasible, MissingData, SimserveError
 from simserve.search.limits import limits as told_limits
 from simserve.search.objective import Outcome, SloValue, coarse, goal, recommend
-from simserve.search.pressure import RESOURCE, Limit, limits, slo_limits, waiting_for
+from simserve.search.pressure import RESOURCE, Limit, limits, slo_limits
 from simserve.search.result import describe
 from simserve.search.saved import Saved, inputs_of
 from simserve.search.values import value
@@ -79,7 +79,6 @@ class Explanation:
     missed: dict[str, int]
     limits: list[Limit]
     binds: list[str]
-    waiting_for: dict[str, float]
     buys: list[Purchase]
     numbers: dict[str, Any]
     notes: list[str] = field(default_factory=list)
@@ -99,7 +98,7 @@ class Explanation:
             "missed": self.missed, "rejected": self.saved.document.get("rejected", []),
             "why": self.why, "limits": [{**asdict(limit), "nearness": limit.nearness} for limit in self.limits],
             "binds": self.binds,
-            "waiting_for": self.waiting_for, "buys": [buy.to_dict() for buy in self.buys], "numbers": self.numbers,
+            "buys": [buy.to_dict() for buy in self.buys], "numbers": self.numbers,
             "notes": self.notes,
         }  # fmt: skip
 
@@ -123,7 +122,6 @@ def explain(saved: Saved, *, simulate: bool = True) -> Explanation:
     given_up = len(saved.document.get("pruned", []))
     return Explanation(
         saved, runner_up(saved), missed(saved.runs, given_up), found, binding(found, run is not None),
-        waiting_for(run) if run is not None else {},
         [*_as_is(saved, inputs), *_replicas(saved, inputs), *_looser(saved, inputs)],
         _numbers(chosen, inputs, run), notes,
     )  # fmt: skip

@@ -51,21 +51,6 @@ def limits(run: RunResult) -> list[Limit]:
     return [limit for engine in run.engines for limit in _of_engine(run, engine)]
 
 
-def waiting_for(run: RunResult) -> dict[str, float]:
-    """While requests wait, what is full: 'KV blocks', 'max_num_seqs', 'token budget', or 'the step': shares of 1."""
-    found: dict[str, float] = {}
-    for engine in run.engines:
-        s = _steps(run, engine)
-        queued = s["waiting"] > 0
-        full = _full(run, engine, s)
-        names = np.select([full["KV blocks"], full["max_num_seqs"], full["token budget"]],
-                          ["KV blocks", "max_num_seqs", "token budget"], "the step")  # fmt: skip
-        for name in np.unique(names[queued]):
-            found[str(name)] = found.get(str(name), 0.0) + float(s["ns"][queued & (names == name)].sum())
-    whole = sum(found.values())
-    return {name: part / whole for name, part in sorted(found.items(), key=lambda item: -item[1])} if whole else {}
-
-
 def _of_engine(run: RunResult, engine: Engine) -> list[Limit]:
     s, d = _steps(run, engine), engine.deployment
     at = f" of {engine.name}" if engine.name else ""

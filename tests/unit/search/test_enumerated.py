@@ -71,12 +71,11 @@ def test_half_the_trials_find_the_best_of_two_pools() -> None:
 @pytest.mark.parametrize("space", [ONE, TWO])
 def test_the_screen_ranks_as_the_simulation_does(space: dict[str, Any]) -> None:
     """Rank correlation of TPOT and of TTFT over the whole space, and the same order of throughput per GPU."""
-    from simserve.search.candidates import screened
-
     inputs = inputs_of(space)
-    found = screened(from_study(inputs.study), inputs.model, inputs.load)
-    played = [evaluate(inputs.model, d, inputs.workload, inputs.study.slo) for d, _ in found]
-    estimated = np.array([numbers for _, numbers in found])
+    found = candidates(from_study(inputs.study), inputs.model, inputs.load, inputs.study.slo)
+    assert len(found.deployments) == found.configurations
+    played = [evaluate(inputs.model, d, inputs.workload, inputs.study.slo) for d in found.deployments]
+    estimated = np.stack([found.screen.tpot_ms, found.screen.ttft_ms, found.screen.tokens_per_s_per_gpu], axis=1)
     measured = np.array([(o.metrics["tpot_ms"]["mean"], o.metrics["ttft_ms"]["mean"], o.tokens_per_s_per_gpu)
                          for o in played])  # fmt: skip
 
