@@ -42,6 +42,9 @@ def validate(
     mode: Annotated[
         str | None, typer.Option(help="agg, disagg or all points of the silicon sample (default: agg).")
     ] = None,
+    clients: Annotated[
+        int | None, typer.Option(min=1, help="Leave out closed loops of more clients (silicon sample).")
+    ] = None,
     part: Annotated[
         str, typer.Option("--split", help="calibration or held-out scenarios (70/30), or a split of the file.")
     ] = "",
@@ -74,7 +77,8 @@ def validate(
     check_targets(None, json_out, csv_out, html_out)
     check_plotly(html_out)
     if records is not None:
-        refuse("is for the silicon sample, not --records", package_dir=package_dir, flags=flags, mode=mode)
+        refuse("is for the silicon sample, not --records", package_dir=package_dir, flags=flags, mode=mode,
+               clients=clients)  # fmt: skip
     described = None if records is None else records_file(records)
     if described is not None:
         asked = Asked(data, gpu, part, sample, seed, jobs, calibrated)
@@ -82,6 +86,9 @@ def validate(
     else:
         refuse("is for a records file (YAML)", data=data, gpu=gpu)
         points, left_out = _points(records, package_dir, flags, mode or "agg")
+        if clients is not None:
+            few = [point for point in points if point.concurrency <= clients]
+            points, left_out = few, {**left_out, f"more than {clients} clients": len(points) - len(few)}
         content = _played(points, left_out, Asked(None, None, part, sample, seed, jobs, calibrated))
     pairs = content.pop("compared", [])
     if html_out is not None:

@@ -285,6 +285,7 @@ def test_the_command_judges_requests(tmp_path: Path, capsys: pytest.CaptureFixtu
     [
         ("points.csv", ["--mode", "disagg"], "--mode: is for the silicon sample, not --records (got 'disagg')"),
         ("points.csv", ["--flags", "f.csv"], "--flags: is for the silicon sample, not --records (got 'f.csv')"),
+        ("points.csv", ["--clients", "8"], "--clients: is for the silicon sample, not --records (got '8')"),
         ("mine.yaml", ["--package-dir", "aic"], "--package-dir: is for the silicon sample, not --records (got 'aic')"),
         ("points.csv", ["--data", "d"], "--data: is for a records file (YAML) (got 'd')"),
         ("mine.yaml", ["--html", "page.html"], "--html: is for points, not for stages"),
