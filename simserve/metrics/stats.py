@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,13 +36,14 @@ def weighted_stats(values: NDArray[np.float64], weights: NDArray[np.int64]) -> S
     if len(values) == 0:
         return Stats(None, None, None, None, None)
     mean = float((values * weights).sum() / weights.sum())
-    return Stats(mean, *(weighted_percentile(values, weights, p) for p in PERCENTILES))
+    return Stats(mean, *weighted_percentiles(values, weights, PERCENTILES))
 
 
-def weighted_percentile(values: NDArray[np.float64], weights: NDArray[np.int64], percentile: float) -> float:
-    """The smallest value that at least `percentile` % of the weight does not exceed."""
+def weighted_percentiles(
+    values: NDArray[np.float64], weights: NDArray[np.int64], percentiles: Sequence[float]
+) -> list[float]:
+    """For each percentile the smallest value that at least so many % of the weight do not exceed."""
     order = np.argsort(values)
     reached = np.cumsum(weights[order])
-    target = percentile / 100 * reached[-1]
-    index = int(np.searchsorted(reached, target * (1 - 1e-12)))
-    return float(values[order[index]])
+    targets = np.asarray(percentiles) / 100 * reached[-1]
+    return [float(value) for value in values[order[np.searchsorted(reached, targets * (1 - 1e-12))]]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -64,7 +65,12 @@ class TokenOp:
 
     def price(self, m: int) -> Priced:
         """The price at m tokens."""
-        return priced(float(self.ns[m]), self.source_at(m), self.table, self.note)
+        source = self.source_at(m)
+        return Priced(float(self.ns[m]), source, self.table, self.note, self._error if source == "interpolated" else None)
+
+    @cached_property
+    def _error(self) -> float | None:
+        return _left_out_error(self.table)
 
 
 @dataclass(frozen=True)
@@ -231,9 +237,12 @@ class Tables:
 
 def priced(ns: float, source: Source, table: str, note: str) -> Priced:
     """A price with the left-out error of its table, where the table was measured and interpolated."""
+    return Priced(ns, source, table, note, _left_out_error(table) if source == "interpolated" else None)
+
+
+def _left_out_error(table: str) -> float | None:
     device, _, family = table.rpartition("/")
-    error = store.provenance(device, family).get("left_out_error", {}) if source == "interpolated" else {}
-    return Priced(ns, source, table, note, error.get("median"))
+    return store.left_out_error(device, family)
 
 
 def token_ops(ops: StepOps, tables: Tables) -> list[TokenOp]:

@@ -126,7 +126,6 @@ class TableCost:
         self._intercepts[0], self._slopes[0] = 0.0, 0.0
         self._a: list[list[float]] = self._intercepts.tolist()
         self._c: list[list[float]] = self._slopes.tolist()
-        self._counts = np.arange(1024, dtype=np.float64)
         self._launch = float(whole[min(1, seqs), 0])
         self._lone = self.attentions[0] if len(self.attentions) == 1 else None
 
@@ -150,12 +149,13 @@ class TableCost:
         """See `simserve.perf.cost.CostModel`. OutOfRange beyond the limits the model was compiled for."""
         try:
             j = decode_context_tokens.bit_length()
-            attention = self._a[decode_seqs][j] + self._c[decode_seqs][j] * decode_context_tokens
+            grows = self._c[decode_seqs][j] * decode_context_tokens
             if not prefill:
                 fixed = self._alone[decode_seqs]
                 if sampled != decode_seqs:
                     fixed += self._head[sampled] - self._head[decode_seqs]
-                return int(fixed + attention + 0.5)
+                return int(grows + (fixed + self._a[decode_seqs][j] + 0.5))
+            attention = self._a[decode_seqs][j] + grows
             return self._mixed_ns(prefill, decode_seqs, decode_context_tokens, attention, sampled)
         except IndexError:
             raise self._out_of_range(prefill, decode_seqs, sampled) from None
@@ -166,22 +166,17 @@ class TableCost:
             fixed = self._alone[decode_seqs]
         except IndexError:
             raise self._out_of_range((), decode_seqs, decode_seqs) from None
-        first, last = decode_context_tokens, decode_context_tokens + decode_seqs * (steps - 1)
-        if steps > len(self._counts):
-            self._counts = np.arange(2 * steps, dtype=np.float64)
-        ns = self._counts[:steps] * decode_seqs
-        ns += first
-        if first.bit_length() == last.bit_length():
-            j = first.bit_length()
+        first, end = decode_context_tokens, decode_context_tokens + decode_seqs * steps
+        ns = np.arange(first, end, decode_seqs, dtype=np.float64)
+        # the sums of `step_ns` in the same order, in place, so that they round alike
+        j = first.bit_length()
+        if j == (end - decode_seqs).bit_length():
             ns *= self._c[decode_seqs][j]
-            ns += self._a[decode_seqs][j]
+            ns += fixed + self._a[decode_seqs][j] + 0.5
         else:
             each = np.frexp(ns)[1]
             ns *= self._slopes[decode_seqs][each]
-            ns += self._intercepts[decode_seqs][each]
-        # the sums of `step_ns` in the same order, in place, so that they round alike
-        ns += fixed
-        ns += 0.5
+            ns += fixed + self._intercepts[decode_seqs][each] + 0.5
         return ns.astype(np.int64)
 
     def _mixed_ns(

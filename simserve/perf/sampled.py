@@ -22,7 +22,7 @@ class SampledCost:
     The sample is the same for the same run: no randomness.
     """
 
-    def __init__(self, inner: PricedCost, keep: int = 256) -> None:
+    def __init__(self, inner: PricedCost, keep: int = 128) -> None:
         self.inner, self._keep = inner, keep
         self._stride, self._count = 1, 0
         self._calls: list[tuple[Call, int]] = []

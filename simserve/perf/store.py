@@ -209,6 +209,14 @@ def provenance(device: str, family: str) -> dict[str, Any]:
     return {**shared, **whole.get("tables", {}).get(family, {})}
 
 
+def left_out_error(device: str, family: str) -> float | None:
+    """The median relative error of a table where each of its points was left out in turn; None if unknown."""
+    path = table_path(device, family)
+    tables = _provenance(path.parent / "provenance.json").get("tables", {}) if path is not None else {}
+    median: float | None = tables.get(family, {}).get("left_out_error", {}).get("median")
+    return median
+
+
 def devices() -> list[str]:
     """Devices with at least one table; `h100_sxm/vidur`: another source of the same device."""
     found = {

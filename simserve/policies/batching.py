@@ -19,9 +19,8 @@ def in_prompt(request: Seen) -> bool:
 
 def hold(blocks: Blocks, request: Seen, tokens: int) -> bool:
     """Slots for the first `tokens` tokens; for one more token it asks the ledger only if a block is new or full."""
-    one = tokens - request.computed_tokens == 1
-    enough = one and tokens <= request.blocks * blocks.block_size and not blocks.caches(tokens)
-    return enough or blocks.reserve(request, tokens)
+    size, one = blocks.block_size, tokens - request.computed_tokens == 1
+    return (one and tokens <= request.blocks * size and tokens % size > 0) or blocks.reserve(request, tokens)
 
 
 def kept_blocks(blocks: Blocks, prompts: Iterable[Seen]) -> int:

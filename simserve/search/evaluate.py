@@ -42,14 +42,11 @@ def evaluate(
 
 def reduce(result: RunResult, model: ModelSpec, deployment: DeploymentSpec, slo: SloSpec | None) -> Outcome:
     """The numbers of a run that the search compares and the report shows."""
-    from simserve.spec.hardware import load_gpu
-
     metrics = result.metrics.to_dict()
     percentile = float(slo.percentile) if slo is not None else DEFAULT_PERCENTILE
     measured = latencies_ms(result.trace)
     tokens_per_s = steady_tokens_per_s(result.trace) or float(metrics["total_tokens_per_s"])
-    parts = [e.deployment for e in result.engines]
-    usd_per_hour = sum(load_gpu(part.gpu).price_usd_per_hour * part.num_gpus for part in parts)
+    usd_per_hour = sum(e.cost.inner.gpu.price_usd_per_hour * e.deployment.num_gpus for e in result.engines)
     million_per_hour = tokens_per_s * _SECONDS_PER_HOUR / 1e6
     return Outcome(
         deployment=deployment,
@@ -74,17 +71,14 @@ def reduce(result: RunResult, model: ModelSpec, deployment: DeploymentSpec, slo:
 def _energy(result: RunResult, tokens_per_s: float) -> Energy | None:
     """Modelled board power over the same window as the throughput; None for a run without a token."""
     from simserve.metrics.energy import ERROR, mean_watts
-    from simserve.spec.hardware import load_gpu
-
     if tokens_per_s <= 0:
         return None
     window = steady_window_ns(result.trace) or (int(result.trace.requests["arrival_ns"].min()), result.trace.end_ns)
     watts = sum(
-        part.num_gpus
-        * mean_watts(result.trace, load_gpu(part.gpu), engine.instances, window,
-                     data_parallel_size=part.data_parallel_size)
+        engine.deployment.num_gpus
+        * mean_watts(result.trace, engine.cost.inner.gpu, engine.instances, window,
+                     data_parallel_size=engine.deployment.data_parallel_size)
         for engine in result.engines
-        for part in [engine.deployment]
     )  # fmt: skip
     return Energy(watts / result.num_gpus, watts / tokens_per_s, ERROR)
 

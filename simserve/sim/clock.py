@@ -12,54 +12,65 @@ At equal times events run in this order, then in the order in which they were sc
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any, cast
 
 import simpy
-from simpy.events import EventPriority
 
 ARRIVAL = 0
 COMMIT = 1
 PLAN = 1 << 30
 
 
-class Timer(simpy.Event):
-    """One scheduled call; the only place that touches SimPy's private event state."""
+def _nothing() -> None:
+    """What a cancelled timer calls."""
 
-    def __init__(
-        self, env: simpy.Environment, call: Callable[[], None], delay_ns: int, priority: int
-    ) -> None:
-        self.env = env
-        self._ok = True
-        self._value = None
-        self.callbacks = [lambda _: call()]
-        env.schedule(self, EventPriority(priority), delay_ns)
+
+class Timer:
+    """One scheduled call: an entry of SimPy's heap that needs no list of callbacks. `Clock` alone handles it."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call = call
 
     def cancel(self) -> None:
         """The call will not be made. Cancelling after the call is harmless."""
-        if self.callbacks is not None:
-            self.callbacks = []
+        self.call = _nothing
 
 
 class Clock:
-    """Calls functions at integer nanoseconds."""
+    """Calls functions at integer nanoseconds, in the order above; the only place that touches SimPy's private state."""
 
     def __init__(self) -> None:
         self.env = simpy.Environment(initial_time=0)
+        self._queue = cast("list[tuple[int, int, int, Any]]", self.env._queue)
         self.events = 0
 
     @property
     def now_ns(self) -> int:
         """The time of the event being handled."""
-        return int(self.env.now)
+        return cast(int, self.env._now)
 
     def call_at(self, time_ns: int, call: Callable[[], None], priority: int) -> Timer:
         """Call `call` at `time_ns` (not before now); see the tie order above. `events` counts these entries."""
         self.events += 1
-        return Timer(self.env, call, time_ns - int(self.env.now), priority)
+        timer = Timer(call)
+        heappush(self._queue, (time_ns, priority, next(self.env._eid), timer))
+        return timer
 
     def later(self) -> bool:
         """Whether nothing else is to happen at this instant."""
-        return self.env.peek() > self.env.now
+        return not self._queue or self._queue[0][0] > self.env._now
 
     def run(self, until_ns: int | None = None) -> None:
-        """Handle all events, or those before `until_ns`."""
-        self.env.run(until=until_ns)
+        """Handle all events, or those before `until_ns`; SimPy's own loop, but a timer is called without detours."""
+        env, queue = self.env, self._queue
+        while queue and (until_ns is None or queue[0][0] < until_ns):
+            if type(queue[0][3]) is Timer:
+                env._now, _, _, timer = heappop(queue)
+                timer.call()
+            else:
+                env.step()
+        if until_ns is not None:
+            env._now = max(until_ns, env._now)

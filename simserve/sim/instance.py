@@ -219,7 +219,7 @@ class Instance:
         running, size, start = self.running, self.ledger.block_size, step.start_ns
         prefill: list[tuple[int, int]] = []
         batch: list[Request] = []
-        decode = context = sampled = regular = total = 0
+        context = sampled = regular = total = 0
         most_left = 1 << 62
         for seen, tokens in step.plan.tokens.items():
             request = running.get(seen.id)
@@ -233,12 +233,11 @@ class Instance:
                 raise LawBroken("tokens", f"{tokens} tokens do not fit {request}", time_ns=start,
                                 request=seen.id)  # fmt: skip
             if tokens == 1:
-                decode += 1
                 context += after
             else:
                 prefill.append((tokens, before))
+                total += tokens
             request.computed_tokens = after
-            total += tokens
             if after == request.num_tokens:
                 sampled += 1
                 left = request.final_tokens - after
@@ -246,6 +245,8 @@ class Instance:
                     most_left = left
                 if request.last_token_ns == start:
                     regular += 1
+        decode = len(batch) - len(prefill)
+        total += decode
         if total > self.scheduler.max_num_batched_tokens:
             raise LawBroken("budget", f"{total} tokens in one step", time_ns=start)
         step.prefill, step.decode, step.context, step.sampled = prefill, decode, context, sampled
@@ -259,8 +260,8 @@ class Instance:
         if count > 1:
             durations = self.cost.decode_run_ns(step.decode, step.context, count)
             step.ends = durations.cumsum()
-            step.first_ns, step.last_ns = int(durations[0]), int(durations[-1])
-            step.durations, step.duration_ns = durations, int(step.ends[-1])
+            step.first_ns, step.last_ns = durations.item(0), durations.item(-1)
+            step.durations, step.duration_ns = durations, step.ends.item(-1)
         else:
             step.duration_ns = self._step_ns(step)
             step.first_ns = step.last_ns = step.duration_ns
@@ -291,7 +292,7 @@ class Instance:
         if self._timer is not None:
             self._timer.cancel()
         step.count = count
-        step.duration_ns, step.last_ns = int(step.ends[count - 1]), int(step.durations[count - 1])
+        step.duration_ns, step.last_ns = step.ends.item(count - 1), step.durations.item(count - 1)
         self._timer = self.clock.call_at(step.start_ns + step.duration_ns, self._finish, self._commit)
 
     def _observe(self, step: Step) -> None:

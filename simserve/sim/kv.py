@@ -43,10 +43,6 @@ class BlockLedger:
             request.blocks += more
         return True
 
-    def caches(self, tokens: int) -> bool:
-        """Whether a block enters the cache with this number of tokens; never without prefix caching."""
-        return False
-
     def cached_tokens(self, request: Seen) -> int:
         """Tokens that need not be computed: what was fetched into blocks that the request holds."""
         return request.computed_tokens if request.blocks else 0

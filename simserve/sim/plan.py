@@ -144,10 +144,6 @@ class Blocks(Protocol):
         """Blocks that hold `tokens` tokens."""
         ...
 
-    def caches(self, tokens: int) -> bool:
-        """Whether a block becomes full, and so enters the prefix cache, with this number of tokens."""
-        ...
-
     def cached_tokens(self, request: Seen) -> int:
         """Tokens of a waiting request that need not be computed: its longest cached prefix, in whole blocks, at most
         all tokens but one; of one that holds blocks, what was fetched into them."""

@@ -37,10 +37,6 @@ class PrefixLedger(BlockLedger):
         self._full: dict[int, int] = {}
         self._chain: dict[int, list[int]] = {}
 
-    def caches(self, tokens: int) -> bool:
-        """Whether a block becomes full, and so enters the cache, with this number of tokens."""
-        return tokens % self.block_size == 0
-
     def cached_tokens(self, request: Seen) -> int:
         """Tokens of the longest cached prefix: whole blocks, at most all tokens but one; or what was fetched."""
         if request.blocks:

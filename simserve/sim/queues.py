@@ -40,10 +40,11 @@ class Queues:
 
     def admit_late(self) -> bool:
         """Let those wait who arrived after a plan was made; whether there were any."""
-        found = bool(self.late)
+        if not self.late:
+            return False
         self.waiting.update(self.late)
         self.late.clear()
-        return found
+        return True
 
     def move(self, plan: Plan, now_ns: int) -> list[Request]:
         """Apply a plan; returns the requests whose KV is to be fetched now."""
@@ -61,7 +62,7 @@ class Queues:
             request.computed_tokens = plan.cached.get(seen, 0)
         for seen in plan.admitted:
             self._admit(seen, plan, now_ns)
-        return [self.loading[seen.id] for seen in plan.fetched]
+        return [self.loading[seen.id] for seen in plan.fetched] if plan.fetched else []
 
     def _preempt(self, victim: Seen, now_ns: int) -> None:
         request = self.running.pop(victim.id, None)
@@ -81,7 +82,7 @@ class Queues:
         self.running[request.id] = request
 
     def _take(self, seen: Seen, places: Collection[dict[int, Request]], now_ns: int) -> Request:
-        held = next((place for place in places if seen.id in place), None)
-        if held is None:
-            raise LawBroken("admit", "request is not waiting", time_ns=now_ns, request=seen.id)
-        return held.pop(seen.id)
+        for place in places:
+            if seen.id in place:
+                return place.pop(seen.id)
+        raise LawBroken("admit", "request is not waiting", time_ns=now_ns, request=seen.id)

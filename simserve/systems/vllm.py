@@ -45,38 +45,50 @@ class Vllm:
         steady = (
             not plan.preempted and scheduled == len(view.running) and self.max_num_batched_tokens - left == scheduled
         )
-        if not plan.preempted:
+        waiting = len(view.waiting) + len(view.preempted) + len(view.loaded)
+        if waiting and not plan.preempted:
             self._admit_waiting(view, plan, left)
         plan.repeats = steady and not plan.admitted
-        waiting = len(view.waiting) + len(view.preempted) + len(view.loaded)
         plan.arrival_breaks = self.policy != "fcfs" or waiting == len(plan.fetched)
         return plan
 
     def _schedule_running(self, view: View, plan: Plan) -> int:
         """Step 1 of the rules; returns the budget that is left."""
         order = list(view.running.values())
-        tokens, reserve, size, caches = (
-            plan.tokens, view.blocks.reserve, view.blocks.block_size, view.blocks.caches
-        )  # fmt: skip
-        budget, index = self.max_num_batched_tokens, 0
-        threshold = self._threshold(view)
+        tokens, reserve, size = plan.tokens, view.blocks.reserve, view.blocks.block_size
+        budget, threshold = self.max_num_batched_tokens, self._threshold(view)
+        for index, request in enumerate(order):
+            target = request.num_tokens
+            new = target - request.computed_tokens
+            if new != 1:
+                new = self._capped(new, budget, threshold)
+                target = request.computed_tokens + new
+                if not new:
+                    continue
+            # The ledger hears of a new block, and of one that becomes full, which enters the prefix cache.
+            if (new != 1 or target > request.blocks * size or not target % size) and not reserve(request, target):
+                return self._on_shortage(view, plan, order, index, budget)
+            tokens[request] = new
+            budget -= new
+            if not budget:
+                break
+        return budget
+
+    def _on_shortage(self, view: View, plan: Plan, order: list[Seen], index: int, budget: int) -> int:
+        """Go on from the request at `index`, for which there are no blocks; returns the budget that is left."""
+        tokens, threshold = plan.tokens, self._threshold(view)
         while index < len(order) and budget > 0:
             request = order[index]
             index += 1
-            computed = request.computed_tokens
-            new = request.num_tokens - computed
-            if new > budget:
-                new = budget
-            if threshold and new > threshold:
-                new = threshold
-            if new == 0:
+            new = self._capped(request.num_tokens - request.computed_tokens, budget, threshold)
+            target = request.computed_tokens + new
+            if not new:
                 continue
-            target = computed + new
-            if (new > 1 or target > request.blocks * size or caches(target)) and not reserve(request, target):
+            if not view.blocks.reserve(request, target):
                 scheduled = len(tokens)
                 budget += self._preempt_until_fits(view, plan, order, request, target)
                 index -= scheduled - len(tokens)
-                if request.blocks * size < target:
+                if request.blocks * view.blocks.block_size < target:
                     if self.policy == "fcfs":
                         break
                     index -= 1
@@ -84,6 +96,11 @@ class Vllm:
             tokens[request] = new
             budget -= new
         return budget
+
+    @staticmethod
+    def _capped(new: int, budget: int, threshold: int) -> int:
+        """Tokens of a request's `new` that one step takes."""
+        return min(new, budget, threshold) if threshold else min(new, budget)
 
     def _preempt_until_fits(self, view: View, plan: Plan, order: list[Seen], request: Seen, target: int) -> int:
         """Preempt victims until `request` has its blocks or is its own victim; returns budget given back."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from simserve.errors import SpecError
 from simserve.metrics import Stats, compute
-from simserve.metrics.stats import stats, weighted_percentile, weighted_stats
+from simserve.metrics.stats import stats, weighted_percentiles, weighted_stats
 from simserve.policies.routers import RoundRobin
 from simserve.sim.trace import Trace
 from simserve.spec.slo import SloSpec
@@ -129,7 +129,7 @@ def test_weighted_percentile_is_that_of_the_repeated_values(
     values, weights = (np.array(column) for column in zip(*pairs, strict=True))
     expected = np.percentile(np.repeat(values, weights), percentile, method="inverted_cdf")
 
-    assert expected == weighted_percentile(values.astype(float), weights, percentile)
+    assert [expected] == weighted_percentiles(values.astype(float), weights, [percentile])
 
 
 def test_plain_stats_are_numpys() -> None:
