@@ -19,6 +19,7 @@ from simserve.errors import Infeasible, SpecError, UnknownName
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from simserve.report.series import Series
     from simserve.search.result import SearchResult
     from simserve.search.runner import Inputs
     from simserve.workload.requests import RequestSet
@@ -151,24 +152,32 @@ def _search(
     from simserve.report.series import top_series
     from simserve.report.terminal import print_search
     from simserve.search.result import nothing_meets
-    from simserve.search.runner import run_search
+    from simserve.search.runner import executor_for, run_search
 
     check_targets(folder, json_out, page)
+    drawn: list[Series] = []
     try:
-        with located(study), progress_bar() as progress:
-            result = run_search(inputs, out_dir=folder, progress=progress, **how)
+        with located(study), executor_for(inputs, how["jobs"], how["ray"]) as executor:
+            with progress_bar() as progress:
+                result = run_search(
+                    inputs, out_dir=folder, progress=progress, executor=executor, interval=page is None, **how
+                )
+            if page is not None:
+                drawn = top_series(inputs, result, executor)
     except (KeyboardInterrupt, Exception) as error:
         if not interrupted(error):
             raise
         print(f"simserve: interrupted; resume with: {_again()}", file=sys.stderr)
         raise typer.Exit(130) from None
+    if result.recommended is not None and drawn and drawn[0].outcome.interval is not None:
+        result = result.with_interval(drawn[0].outcome.interval)
     console = make_console()
     where = store(result, folder, json_out, inputs.workload)
     if json_out != "-":
         print_search(console, result, top=top)
         say_where(console, where)
     if page is not None:
-        write_page(console, result, top_series(inputs, result), page, quiet=json_out == "-")
+        write_page(console, result, drawn, page, quiet=json_out == "-")
     if result.recommended is None:
         raise Infeasible(nothing_meets(result))
 

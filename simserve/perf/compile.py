@@ -66,7 +66,8 @@ class TokenOp:
     def price(self, m: int) -> Priced:
         """The price at m tokens."""
         source = self.source_at(m)
-        return Priced(float(self.ns[m]), source, self.table, self.note, self._error if source == "interpolated" else None)
+        error = self._error if source == "interpolated" else None
+        return Priced(float(self.ns[m]), source, self.table, self.note, error)
 
     @cached_property
     def _error(self) -> float | None:

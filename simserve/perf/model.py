@@ -127,6 +127,7 @@ class TableCost:
         self._a: list[list[float]] = self._intercepts.tolist()
         self._c: list[list[float]] = self._slopes.tolist()
         self._launch = float(whole[min(1, seqs), 0])
+        self._told: dict[int, list[tuple[str, Priced]]] = {}
         self._lone = self.attentions[0] if len(self.attentions) == 1 else None
 
     def _speculate(self, host: Floats) -> float:
@@ -220,7 +221,7 @@ class TableCost:
         """Every operation of a step with its price; the prices add up to `step_ns` within 1 ns."""
         self.step_ns(prefill, decode_seqs, decode_context_tokens, sampled)
         prompts = sum(chunk for chunk, _ in prefill)
-        rows = [(op.name, op.price(self._padded[decode_seqs + prompts])) for op in self.token_ops]
+        rows = list(self._token_rows(self._padded[decode_seqs + prompts]))
         if prefill:
             rows += [(op.name, op.price(prompts)) for op in self.prompt_ops]
             rows += self._explain_prefill(prefill)
@@ -238,6 +239,12 @@ class TableCost:
             share = whole / sum(price.ns for _, price in rows)
             rows = [(name, replace(price, ns=price.ns * share, source="modelled")) for name, price in rows]
         return rows
+
+    def _token_rows(self, tokens: int) -> list[tuple[str, Priced]]:
+        """What depends on the tokens of a step alone; sampled steps ask for the same few again and again."""
+        if tokens not in self._told:
+            self._told[tokens] = [(op.name, op.price(tokens)) for op in self.token_ops]
+        return self._told[tokens]
 
     def _explain_prefill(self, prefill: Sequence[tuple[int, int]]) -> list[tuple[str, Priced]]:
         """One price per kind of layer; what the floor of `_prefill_ns` adds is the first one's."""

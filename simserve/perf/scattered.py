@@ -26,7 +26,7 @@ _GRID_SHARE = 0.75
 def is_scattered(columns: Columns) -> bool:
     """Whether the measured (n, k) are far from filling the grid of their n and k."""
     n, k = columns["n"].astype(np.int64), columns["k"].astype(np.int64)
-    shapes = len(np.unique(np.stack([n, k]), axis=1).T)
+    shapes = len(np.unique(n * (k.max(initial=0) + 1) + k))
     return shapes < _GRID_SHARE * len(np.unique(n)) * len(np.unique(k))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.metrics import token_gaps_ms
+from simserve.search.executors import InProcess
 from simserve.search.objective import Outcome, latencies_ms
 from simserve.search.result import SearchResult, best_of_layouts
 from simserve.sim.request import Outcome as Ending
@@ -17,6 +18,7 @@ from simserve.units import NS_PER_S
 
 if TYPE_CHECKING:
     from simserve.run import Engine, RunResult
+    from simserve.search.executors import Executor
     from simserve.search.runner import Inputs
     from simserve.sim.trace import Trace
 
@@ -61,17 +63,26 @@ class Series:
     tables: dict[str, Any]
 
 
-def top_series(inputs: Inputs, result: SearchResult) -> list[Series]:
-    """The best run of each of the best layouts, played once more; the first one with its prediction interval."""
+def top_series(inputs: Inputs, result: SearchResult, executor: Executor | None = None) -> list[Series]:
+    """The best run of each of the best layouts, played once more; the first one with its prediction interval.
+
+    executor: who plays them (`runner.executor_for`), None for this process.
+    """
+    shown = [outcome for _, outcome in best_of_layouts(result.runs)[:SHOWN]]
+    tasks = [(outcome, place == 0 and outcome.interval is None) for place, outcome in enumerate(shown)]
+    found = dict((executor or InProcess(_drawn, inputs)).run(tasks, _drawn))
+    return [found[place] for place in range(len(shown)) if isinstance(found[place], Series)]
+
+
+def _drawn(inputs: Inputs, task: tuple[Outcome, bool]) -> Series:
+    """A run played once more, with its interval if asked for."""
     from simserve.search.runner import replay, with_interval
 
-    found = []
-    for place, (_, outcome) in enumerate(best_of_layouts(result.runs)[:SHOWN]):
-        run = replay(inputs, outcome)
-        if place == 0 and outcome.interval is None:
-            outcome = replace(outcome, interval=with_interval(inputs, run, outcome.deployment))
-        found.append(series(run, outcome))
-    return found
+    outcome, asked = task
+    run = replay(inputs, outcome)
+    if asked:
+        outcome = replace(outcome, interval=with_interval(inputs, run, outcome.deployment))
+    return series(run, outcome)
 
 
 def series(run: RunResult, outcome: Outcome) -> Series:

@@ -6,14 +6,11 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from simserve import __version__
 from simserve.errors import MissingData, SpecError
 from simserve.search.executors import Mortal, Work, WorkerDied
-
-if TYPE_CHECKING:
-    from simserve.search.objective import Outcome
 
 _FLAG = "--ray"
 _HERE = ("auto", "local")
@@ -54,17 +51,17 @@ class RayCluster(Mortal):
         if self._ours:
             _import_ray().shutdown()
 
-    def _start(self, task: Any) -> Any:
-        return self._remote.remote(self._work, [self._inputs], task, __version__)
+    def _start(self, work: Work, task: Any) -> Any:
+        return self._remote.remote(work, [self._inputs], task, __version__)
 
     def _finished(self, handles: list[Any]) -> list[Any]:
         done, _ = _import_ray().wait(handles, num_returns=1)
         return list(done)
 
-    def _fetch(self, handle: Any) -> Outcome | str:
+    def _fetch(self, handle: Any) -> Any:
         ray = _import_ray()
         try:
-            result: Outcome | str = ray.get(handle)
+            result = ray.get(handle)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, MemoryError):
                 raise WorkerDied("out of memory") from None
@@ -147,7 +144,7 @@ def _cause(error: BaseException) -> str:
     return "".join(f" {c.lower()}" if c.isupper() else c for c in name).strip()
 
 
-def _play(work: Work, inputs: list[Any], task: Any, version: str) -> Outcome | str:
+def _play(work: Work, inputs: list[Any], task: Any, version: str) -> Any:
     """Runs on a worker; the inputs are fetched once per process. A list, lest Ray fetches them for every task."""
     import ray
 

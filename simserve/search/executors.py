@@ -1,12 +1,13 @@
 """Where the simulations of a search are played: in this process, in processes of joblib, on a Ray cluster.
 
-All of them take `work(shared, task)`, a function of a module, and yield its results as they come. `shared` reaches
-each worker once. A task whose worker dies (kill -9, out of memory, a lost node) is given to another; when ATTEMPTS
+All of them take `work(shared, task)`, a function of a module (`run` may be given another), and yield its results as
+they come. `shared` reaches each worker once. A task whose worker dies (kill -9, out of memory, a lost node) is given to another; when ATTEMPTS
 workers died under it, its result is the reason. An error that `work` raises ends the run, as it does in-process.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import signal
@@ -15,16 +16,13 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 from simserve.search import sharing
 
-if TYPE_CHECKING:
-    from simserve.search.objective import Outcome
-
 ATTEMPTS = 3  # workers that may die under one task [guessed]
 _POLL_PARENT_S = 1.0
-Work = Callable[[Any, Any], "Outcome | str"]
+Work = Callable[[Any, Any], Any]
 _shared: Any = None  # what this worker process was sent when it started
 
 
@@ -38,8 +36,8 @@ class Executor(Protocol):
 
     def __exit__(self, *error: object) -> None: ...
 
-    def run(self, tasks: Sequence[Any]) -> Iterator[tuple[int, Outcome | str]]:
-        """(index of the task, its outcome or why it has none) in order of completion."""
+    def run(self, tasks: Sequence[Any], work: Work | None = None) -> Iterator[tuple[int, Any]]:
+        """(index of the task, its result or in a string why it has none) in order of completion."""
         ...
 
 
@@ -69,10 +67,10 @@ class InProcess:
     def __exit__(self, *error: object) -> None:
         """Nothing to end."""
 
-    def run(self, tasks: Sequence[Any]) -> Iterator[tuple[int, Outcome | str]]:
+    def run(self, tasks: Sequence[Any], work: Work | None = None) -> Iterator[tuple[int, Any]]:
         """In the order given."""
         for index, task in enumerate(tasks):
-            yield index, self._work(self._shared, task)
+            yield index, (work or self._work)(self._shared, task)
 
 
 class WorkerDied(Exception):
@@ -84,8 +82,9 @@ class Mortal(ABC):
 
     name: str
     workers: int
+    _work: Work
 
-    def run(self, tasks: Sequence[Any]) -> Iterator[tuple[int, Outcome | str]]:
+    def run(self, tasks: Sequence[Any], work: Work | None = None) -> Iterator[tuple[int, Any]]:
         """At most `workers` tasks are under way; one whose worker died waits for those that were not tried yet."""
         waiting, deaths = deque(range(len(tasks))), Counter[int]()
         running: dict[Any, int] = {}
@@ -93,7 +92,7 @@ class Mortal(ABC):
             while waiting or running:
                 while waiting and len(running) < self.workers:
                     index = waiting.popleft()
-                    running[self._start(tasks[index])] = index
+                    running[self._start(work or self._work, tasks[index])] = index
                 for handle in self._finished(list(running)):
                     index = running.pop(handle)
                     try:
@@ -108,7 +107,7 @@ class Mortal(ABC):
             self._give_up(list(running))
 
     @abstractmethod
-    def _start(self, task: Any) -> Any:
+    def _start(self, work: Work, task: Any) -> Any:
         """A handle of the task, which a worker has now."""
 
     @abstractmethod
@@ -116,7 +115,7 @@ class Mortal(ABC):
         """Wait until at least one has ended, in one way or another."""
 
     @abstractmethod
-    def _fetch(self, handle: Any) -> Outcome | str:
+    def _fetch(self, handle: Any) -> Any:
         """The result of one that has ended; raises WorkerDied, or what `work` raised."""
 
     @abstractmethod
@@ -125,7 +124,10 @@ class Mortal(ABC):
 
 
 class Processes(Mortal):
-    """Processes of joblib (its loky), each a pool of its own: the death of one touches no task but its own."""
+    """Processes of joblib (its loky), each a pool of its own: the death of one touches no task but its own.
+
+    They start at once and import the simulator, while the driver still finds out what to play.
+    """
 
     name = "joblib"
 
@@ -151,11 +153,19 @@ class Processes(Mortal):
 
         # Threads of the numerical libraries would compete for the CPUs that the processes have.
         threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
-        return ProcessPoolExecutor(1, initializer=_settle, initargs=(self._inputs, os.getpid()), env=threads)
+        pool = ProcessPoolExecutor(1, initializer=_settle, initargs=(self._inputs, os.getpid()), env=threads)
+        pool.submit(importlib.import_module, "simserve.run")
+        return pool
 
-    def _start(self, task: Any) -> Any:
+    def _start(self, work: Work, task: Any) -> Any:
+        from joblib.externals.loky import BrokenProcessPool
+
         pool = self._free.pop()
-        handle = pool.submit(_play, self._work, task)
+        try:
+            handle = pool.submit(_play, work, task)
+        except BrokenProcessPool:  # its process died before it had a task
+            pool = self._anew(pool)
+            handle = pool.submit(_play, work, task)
         self._busy[handle] = pool
         return handle
 
@@ -165,23 +175,25 @@ class Processes(Mortal):
         done = wait(handles, return_when=FIRST_COMPLETED).done
         return [handle for handle in handles if handle in done]
 
-    def _fetch(self, handle: Any) -> Outcome | str:
+    def _fetch(self, handle: Any) -> Any:
         from joblib.externals.loky import BrokenProcessPool
 
         pool = self._busy.pop(handle)
         try:
-            result: Outcome | str = handle.result()
+            result = handle.result()
         except (BrokenProcessPool, MemoryError) as error:
-            pool.shutdown(wait=True, kill_workers=True)
-            self._free.append(self._pool())
+            self._free.append(self._anew(pool))
             raise WorkerDied(_cause(error)) from None
         self._free.append(pool)
         return result
 
     def _give_up(self, handles: list[Any]) -> None:
         for handle in handles:
-            self._busy.pop(handle).shutdown(wait=True, kill_workers=True)
-            self._free.append(self._pool())
+            self._free.append(self._anew(self._busy.pop(handle)))
+
+    def _anew(self, pool: Any) -> Any:
+        pool.shutdown(wait=True, kill_workers=True)
+        return self._pool()
 
 
 def _cause(error: BaseException) -> str:
@@ -208,5 +220,5 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _play(work: Work, task: Any) -> Outcome | str:
+def _play(work: Work, task: Any) -> Any:
     return work(_shared, task)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from simserve.search.feasible import Rejected, reasons
@@ -11,6 +11,7 @@ from simserve.search.objective import NEVER_MS, Outcome, ranked, recommend
 from simserve.search.pareto import AXES, TWO, front
 
 if TYPE_CHECKING:
+    from simserve.search.objective import Interval
     from simserve.spec.deployment import DeploymentSpec
 
 
@@ -43,6 +44,11 @@ class SearchResult:
     def recommended(self) -> Outcome | None:
         """The configuration to run; None when none meets the SLO."""
         return recommend(self.runs, self.objective)[0] if self.kind == "search" else None
+
+    def with_interval(self, interval: Interval) -> SearchResult:
+        """The same, the recommended configuration with its prediction interval."""
+        best = self.recommended
+        return replace(self, runs=[replace(run, interval=interval) if run is best else run for run in self.runs])
 
     @property
     def ties(self) -> list[Outcome]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from simserve.search.evaluate import evaluate, reduce
 from simserve.search.feasible import Rejected, split
 from simserve.search.learned import Learned
 from simserve.search.load import Load, summarise
-from simserve.search.objective import Interval, Outcome, ranked, recommend
+from simserve.search.objective import Interval, Outcome, ranked
 from simserve.search.provenance import fingerprint, provenance
 from simserve.search.result import SearchResult
 from simserve.search.space import from_study
@@ -118,42 +119,56 @@ def run_search(
     progress: Progress | None = None,
     ray: str | None = None,
     storage: str | None = None,
+    executor: executors.Executor | None = None,
+    interval: bool = True,
 ) -> SearchResult:
     """Search the study's space; the result is the same for any `jobs`, on a cluster, and for a resumed search.
 
     out_dir: where the journal lies that `resume` takes up; None keeps the trials in memory. storage: another place
-    for them, `journal:PATH` or `postgresql://...`. ray: the address of a Ray cluster (`executors.make`). Raises
-    Infeasible when no configuration is possible. A result in which nothing meets the SLO is still a result.
+    for them, `journal:PATH` or `postgresql://...`. ray: the address of a Ray cluster (`executors.make`). executor: one
+    of `executor_for` that is open, instead of `jobs` and `ray`. interval: play the recommended run for its prediction
+    interval. Raises Infeasible when no configuration is possible. A result in which nothing meets the SLO is still a
+    result.
     """
-    study = inputs.study
-    sampler = study.search.sampler if study.search is not None else "tpe"
-    samplers.check(sampler)
-    further = replicate.further(study, inputs.base_dir, len(inputs.workload))
-    objective = study.search.objective if study.search is not None else "throughput"
-    budget = study.search.trials if study.search is not None else DEFAULT_TRIALS
+    samplers.check(_sampler(inputs.study))
+    further = replicate.further(inputs.study, inputs.base_dir, len(inputs.workload))
+    with executor_for(inputs, jobs, ray) if executor is None else nullcontext(executor) as players:
+        result = _searched(inputs, players, storages.place(storage, out_dir), resume, progress)
+        result = _replicated(result, inputs, further, jobs, ray) if further else result
+        return _with_interval(result, inputs, players) if interval else result
+
+
+def executor_for(inputs: Inputs, jobs: int, ray: str | None) -> executors.Executor:
+    """What plays the trials of a search, a context manager; its tasks' functions are called with `inputs`."""
+    return executors.make(_play, inputs, jobs=jobs, ray=ray)
+
+
+def _sampler(study: StudySpec) -> str:
+    return study.search.sampler if study.search is not None else "tpe"
+
+
+def _searched(
+    inputs: Inputs, executor: executors.Executor, place: storages.Place, resume: bool, progress: Progress | None
+) -> SearchResult:
+    """The trials played and ranked."""
+    study, asked = inputs.study, inputs.study.search
+    objective, budget = (asked.objective, asked.trials) if asked is not None else ("throughput", DEFAULT_TRIALS)
     space = from_study(study)
     possible = candidates(
         space, inputs.model, inputs.load, study.slo, objective=objective, most=max(KEPT, budget)
     )  # fmt: skip
     record = provenance(study, inputs.model, inputs.workload)
-    place = storages.place(storage, out_dir)
     learned = Learned(possible.deployments, possible.screen, possible.layouts, study.slo, objective)
+    kept = storages.kind(place)
     with storages.opened(place, fingerprint(record), resume=resume, name=study.name) as optuna_study:
-        trials = Trials(optuna_study, space, possible.deployments, budget, study.seed, sampler, learned, objective)
-        with _executor(inputs, jobs, ray) as executor:
-            kept = storages.kind(place)
-            record["execution"] = {"executor": executor.name, "workers": executor.workers, "storage": kept}
-            if not _simulate_all(trials, inputs, executor, progress):
-                assert study.search is not None
-                record["execution"]["stopped"] = f"after the time limit of {study.search.timeout_s:g} s"
-    result = _result(inputs, possible, trials, record, objective)
-    result = _replicated(result, inputs, further, jobs, ray) if further else result
-    return replace(result, runs=_interval_of_the_best(inputs, result.runs, objective))
-
-
-def _executor(inputs: Inputs, jobs: int, ray: str | None) -> executors.Executor:
-    prunes = inputs.study.search is not None and inputs.study.search.prune
-    return executors.make(_play, (inputs.model, inputs.workload, inputs.study.slo, prunes), jobs=jobs, ray=ray)
+        trials = Trials(
+            optuna_study, space, possible.deployments, budget, study.seed, _sampler(study), learned, objective
+        )  # fmt: skip
+        record["execution"] = {"executor": executor.name, "workers": executor.workers, "storage": kept}
+        if not _simulate_all(trials, inputs, executor, progress):
+            assert asked is not None
+            record["execution"]["stopped"] = f"after the time limit of {asked.timeout_s:g} s"
+    return _result(inputs, possible, trials, record, objective)
 
 
 def _simulate_all(trials: Trials, inputs: Inputs, executor: executors.Executor, progress: Progress | None) -> bool:
@@ -201,7 +216,7 @@ def _replicated(
     study = inputs.study.model_copy(update={"search": asked.model_copy(update={"prune": False})})
     found: list[list[Outcome]] = [[run] for run in few]
     for repeat in further:
-        with _executor(replace(inputs, study=study, workload=repeat.workload), jobs, ray) as executor:
+        with executor_for(replace(inputs, study=study, workload=repeat.workload), jobs, ray) as executor:
             for index, outcome in executor.run([run.deployment for run in few]):
                 if isinstance(outcome, Outcome):
                     found[index].append(outcome)
@@ -224,22 +239,28 @@ def _nearest(inputs: Inputs, pruned: Sequence[Rejected]) -> list[Outcome]:
     return [evaluate(inputs.model, p.deployment, inputs.workload, inputs.study.slo) for p in pruned[:_SHOWN_MISSES]]
 
 
-def _interval_of_the_best(inputs: Inputs, runs: list[Outcome], objective: str) -> list[Outcome]:
-    """The runs, the recommended one with its interval: played again, faster and slower."""
+def _with_interval(result: SearchResult, inputs: Inputs, executor: executors.Executor) -> SearchResult:
+    """The result, its recommended run with an interval: played again, faster and slower."""
+    best = result.recommended
+    if best is None:
+        return result
+    found = dict(executor.run([best.deployment], _interval_of))[0]
+    return result.with_interval(found) if isinstance(found, Interval) else result
+
+
+def _interval_of(inputs: Inputs, deployment: DeploymentSpec) -> Interval:
+    """The prediction interval of a deployment; what the workers of a search run at its end."""
     from simserve.run import simulate
 
-    best, _ = recommend(runs, objective)
-    if best is None:
-        return runs
-    run = simulate(inputs.model, best.deployment, inputs.workload, slo=inputs.study.slo)
-    known = replace(best, interval=with_interval(inputs, run, best.deployment))
-    return [known if outcome is best else outcome for outcome in runs]
+    run = simulate(inputs.model, deployment, inputs.workload, slo=inputs.study.slo)
+    return with_interval(inputs, run, deployment)
 
 
-def _play(inputs: tuple[ModelSpec, RequestSet, SloSpec | None, bool], deployment: DeploymentSpec) -> Outcome | str:
+def _play(inputs: Inputs, deployment: DeploymentSpec) -> Outcome | str:
     """The outcome of a deployment, or why it proved impossible or was given up; what the workers of a search run."""
-    model, workload, slo, prune = inputs
+    study = inputs.study
+    prune = study.search is not None and study.search.prune
     try:
-        return evaluate(model, deployment, workload, slo, prune=prune)
+        return evaluate(inputs.model, deployment, inputs.workload, study.slo, prune=prune)
     except Infeasible as error:
         return str(error)

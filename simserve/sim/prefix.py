@@ -5,12 +5,15 @@ Full blocks enter the cache when slots are allocated. The free list is a queue: 
 evicts the hash of a cached block on the way; a hit takes a block out wherever it is. Freed blocks of a
 request are handled tail first: without a hash to the front, with one to the end. Two equal blocks may exist;
 the first one found serves.
+
+Blocks of what a request generates are entered late: when it releases them, or when another asks for their content.
+Until then nobody could have found them, so nothing else changes.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 from simserve.sim.kv import BlockLedger
@@ -22,20 +25,29 @@ _AHEAD = 32  # blocks that are hashed with those that are asked for: what comes 
 class PrefixLedger(BlockLedger):
     """Implements `sim.plan.Blocks` with a shared, LRU-evicted prefix cache."""
 
-    __slots__ = ("_blank", "_cached", "_chain", "_fresh", "_full", "_hash", "_held", "_queue", "_shared")
+    __slots__ = (
+        "_blank", "_cached", "_chain", "_found", "_fresh", "_full", "_gone", "_hash", "_held", "_late", "_queue",
+        "_queued", "_several", "_shared", "_writers",
+    )  # fmt: skip
 
     def __init__(self, num_gpu_blocks: int, block_size: int) -> None:
         super().__init__(num_gpu_blocks, block_size)
         # The free list from its front: freed blocks without a hash, those never used, freed ones with a hash.
         self._blank: list[int] = []
         self._fresh = 1
-        self._queue: OrderedDict[int, None] = OrderedDict()
+        self._queue: deque[int] = deque()
+        self._queued: set[int] = set()
+        self._gone: dict[int, int] = {}  # how many of a block's places in the queue no longer count: its first ones
         self._shared: dict[int, int] = {}  # holders beyond the first of blocks that have several
         self._hash: dict[int, int] = {}
         self._cached: dict[int, int | dict[int, None]] = {}  # a block, or several in order of entry
         self._held: dict[int, list[int]] = {}
         self._full: dict[int, int] = {}
+        self._late: dict[int, int] = {}  # of the full blocks, how many have entered, where it is not all
+        self._writers: dict[int, Seen] = {}  # by the content that it generates, the one request with late blocks
+        self._several: set[int] = set()  # contents that several requests generate: their blocks enter at once
         self._chain: dict[int, list[int]] = {}
+        self._found: tuple[int, int, list[int]] | None = None  # request, blocks asked for and found by `_hits` last
 
     def cached_tokens(self, request: Seen) -> int:
         """Tokens of the longest cached prefix: whole blocks, at most all tokens but one; or what was fetched."""
@@ -48,7 +60,7 @@ class PrefixLedger(BlockLedger):
         if request.blocks:
             return self.count(tokens) - request.blocks <= self.free
         hits = self._hits(request)
-        unheld = sum(1 for block in hits if block in self._queue)
+        unheld = sum(1 for block in hits if block in self._queued)
         return self.count(tokens) - len(hits) + unheld + headroom <= self.free
 
     def attach(self, request: Seen) -> int:
@@ -57,11 +69,13 @@ class PrefixLedger(BlockLedger):
             return request.computed_tokens
         hits = self._hits(request)
         for block in hits:
-            if block in self._queue:
-                del self._queue[block]
+            if block in self._queued:
+                self._queued.remove(block)
+                self._gone[block] = self._gone.get(block, 0) + 1
                 self.free -= 1
             else:
                 self._shared[block] = self._shared.get(block, 0) + 1
+        self._found = None
         self._held[request.id] = hits
         self._full[request.id] = request.blocks = len(hits)
         return len(hits) * self.block_size
@@ -84,6 +98,7 @@ class PrefixLedger(BlockLedger):
 
     def release(self, request: Seen) -> None:
         """Drop the request's references; what nobody holds becomes free, and stays cached until taken."""
+        self._catch_up(request)
         held, full, shared = self._held.pop(request.id, []), self._full.get(request.id, 0), self._shared
         if not shared.keys().isdisjoint(held):
             kept = [block for block in held[:full] if block in shared]
@@ -96,7 +111,8 @@ class PrefixLedger(BlockLedger):
             held = [block for block in held if block not in gone]
         self.free += len(held)
         self._blank.extend(reversed(held[full:]))
-        self._queue.update(dict.fromkeys(reversed(held[:full])))
+        self._queue.extend(reversed(held[:full]))
+        self._queued.update(held[:full])
         self._full.pop(request.id, None)
         request.blocks = 0
 
@@ -113,7 +129,13 @@ class PrefixLedger(BlockLedger):
         needed = sum(-(-request.computed_tokens // size) - request.blocks for request in requests)
         apart = len({request.output_content for request in requests}) == len(requests)
         if apart and needed <= len(self._blank) + self.total + 1 - self._fresh:
-            return all(self.reserve(request, request.computed_tokens) for request in requests)
+            full = self._full
+            return all(
+                self.reserve(request, request.computed_tokens)
+                for request in requests
+                if request.computed_tokens // size > full.get(request.id, 0)
+                or request.computed_tokens > request.blocks * size
+            )
         events = sorted(
             (step, index, request.computed_tokens - steps + step)
             for index, request in enumerate(requests)
@@ -132,14 +154,27 @@ class PrefixLedger(BlockLedger):
         if fresh > 0:
             held.extend(range(self._fresh, self._fresh + fresh))
             self._fresh += fresh
+        if count > fresh:
+            self._found = None
         for _ in range(count - fresh):
-            block = self._queue.popitem(last=False)[0]
+            block = self._first_queued()
             old = hashes.pop(block)
             if cached[old] == block:
                 del cached[old]
             else:
                 self._forget_twin(old, block)
             held.append(block)
+
+    def _first_queued(self) -> int:
+        """Take the front of the queue."""
+        block = self._queue.popleft()
+        while block in self._gone:
+            self._gone[block] -= 1
+            if not self._gone[block]:
+                del self._gone[block]
+            block = self._queue.popleft()
+        self._queued.remove(block)
+        return block
 
     def _forget_twin(self, value: int, block: int) -> None:
         """One of several equal blocks goes."""
@@ -150,10 +185,36 @@ class PrefixLedger(BlockLedger):
             self._cached[value] = next(iter(same))
 
     def _enter(self, request: Seen, held: list[int], full: int) -> None:
-        """Put the request's full blocks into the cache."""
+        """The request's first `full` blocks are full: put them into the cache, or note that they come late."""
         done = self._full.get(request.id, 0)
         if full <= done:
             return
+        self._full[request.id] = full
+        if done * self.block_size < request.prompt_tokens or not self._writes_alone(request):
+            self._file(request, held, done, full)
+        else:
+            self._late.setdefault(request.id, done)
+
+    def _writes_alone(self, request: Seen) -> bool:
+        """Whether no other request generates the same content."""
+        if request.output_content not in self._several:
+            other = self._writers.setdefault(request.output_content, request)
+            if other is request:
+                return True
+            self._several.add(request.output_content)
+            self._catch_up(other)
+        return False
+
+    def _catch_up(self, request: Seen) -> None:
+        """Put the request's late blocks into the cache."""
+        done = self._late.pop(request.id, None)
+        if done is not None:
+            self._file(request, self._held[request.id], done, self._full[request.id])
+            self._writers.pop(request.output_content, None)
+
+    def _file(self, request: Seen, held: list[int], done: int, full: int) -> None:
+        """Put the request's blocks [done, full) into the cache."""
+        self._found = None
         own, cached = self._hash, self._cached
         blocks, values = held[done:full], self._chain_to(request, full)[done:full]
         own.update(zip(blocks, values, strict=True))
@@ -167,17 +228,23 @@ class PrefixLedger(BlockLedger):
                         same[block] = None
                     else:
                         cached[value] = {same: None, block: None}
-        self._full[request.id] = full
 
     def _hits(self, request: Seen) -> list[int]:
-        """Cached blocks of the longest prefix."""
-        hits: list[int] = []
+        """Cached blocks of the longest prefix. A plan asks several times in a row."""
         most = (request.num_tokens - 1) // self.block_size
+        if self._found is not None and self._found[:2] == (request.id, most):
+            return self._found[2]
+        names = (request.output_content, *(name for name, _ in request.content))
+        if not self._writers.keys().isdisjoint(names):
+            for name in self._writers.keys() & names:
+                self._catch_up(self._writers[name])
+        hits: list[int] = []
         for value in itertools.islice(self._chain_to(request, most), most):
             found = self._cached.get(value)
             if found is None:
                 break
             hits.append(next(iter(found)) if isinstance(found, dict) else found)
+        self._found = request.id, most, hits
         return hits
 
     def hashes(self, request: Seen, count: int) -> list[int]:

@@ -14,7 +14,8 @@ cache of such blocks can use.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,7 @@ def _block_tokens(workload: RequestSet, block_size: int) -> int:
 
 def _rows(workload: RequestSet, size: int) -> Iterator[dict[str, Any]]:
     """A row per request, each with its whole prompt."""
-    ids = _Blocks(size)
+    ids = _Blocks(size, workload.content or ())
     for index, (arrival, prompt, output) in enumerate(_columns(workload)):
         content = None if workload.content is None else workload.content[index]
         yield {
@@ -81,7 +82,7 @@ def _turns(workload: RequestSet, size: int) -> Iterator[dict[str, Any]]:
     assert workload.after is not None
     assert workload.session is not None
     assert workload.content is not None
-    ids = _Blocks(size)
+    ids = _Blocks(size, workload.content)
     delays = [0] * len(workload) if workload.delay_ns is None else workload.delay_ns.tolist()
     sessions, after = workload.session.tolist(), workload.after.tolist()
     for index, (arrival, prompt, output) in enumerate(_columns(workload)):
@@ -104,19 +105,36 @@ def _columns(workload: RequestSet) -> Iterator[tuple[int, int, int]]:
 
 
 class _Blocks:
-    """Ids of blocks by what is in them and before them."""
+    """Ids of blocks by what is in them and before them, for the prompts `contents`."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, contents: Sequence[Content]) -> None:
         self.size = size
         self._known: dict[tuple[int, Block], int] = {}
+        self._next = 0
+        times = Counter(name for content in contents for name in {name for name, _ in content})
+        self._own = {name for name, count in times.items() if count == 1}  # pieces of one prompt alone
 
     def of(self, content: Content) -> list[int]:
-        """The ids of a prompt; the last block may be partial."""
+        """The ids of a prompt; the last block may be partial. From a piece of its own on, all blocks are new."""
+        ends = list(accumulate(tokens for _, tokens in content))
+        first = next((i for i, (name, _) in enumerate(content) if name in self._own), None)
+        common = len(content) if first is None else first
         ids, before = [], -1
-        for block in self._blocks(content):
-            before = self._known.setdefault((before, block), len(self._known))
+        for block in self._blocks(content[:common]):
+            if first is not None and sum(tokens for *_, tokens in block) < self.size:
+                break
+            before = self._id((before, block))
             ids.append(before)
+        fresh = -(-ends[-1] // self.size) - len(ids)
+        ids.extend(range(self._next, self._next + fresh))
+        self._next += fresh
         return ids
+
+    def _id(self, chained: tuple[int, Block]) -> int:
+        if chained not in self._known:
+            self._known[chained] = self._next
+            self._next += 1
+        return self._known[chained]
 
     def _blocks(self, content: Content) -> Iterator[Block]:
         """Pieces (content id, offset in it, tokens) of each block in turn."""

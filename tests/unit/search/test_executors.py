@@ -197,3 +197,40 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_worker_that_died_before_it_had_a_task(tmp_path: Path) -> None:
+    """Workers start at once; one that is killed while it waits is replaced when its turn comes."""
+    with make(slow, tmp_path / "log", jobs=2) as executor:
+        (first,) = [result for _, result in executor.run([0], process)]
+        os.kill(first, signal.SIGKILL)
+        while alive(first):
+            time.sleep(0.01)
+        (second,) = [result for _, result in executor.run([0], process)]
+
+    assert second != first
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_may_have_its_own_work(jobs: int, tmp_path: Path) -> None:
+    """The inputs are the executor's."""
+    with make(deadly, "the inputs", jobs=jobs) as executor:
+        assert dict(executor.run([1, 2], both)) == {0: ("the inputs", 1), 1: ("the inputs", 2)}
+
+
+def process(inputs: Any, task: int) -> int:
+    """Who plays it."""
+    return os.getpid()
+
+
+def both(inputs: Any, task: int) -> Any:
+    """What the work is given."""
+    return inputs, task
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
