@@ -12,7 +12,7 @@ from rich.table import Table
 from simserve.report.words import number, rests_on
 from simserve.search.explained import AS_IS, NEAR, Explanation, Purchase
 from simserve.search.objective import KERNELS
-from simserve.search.pressure import RESOURCE, SLO, Limit
+from simserve.search.pressure import RESOURCE, SLO, Gauge
 from simserve.search.result import describe
 from simserve.search.values import value
 
@@ -66,7 +66,7 @@ def _print_limits(console: Console, found: Explanation) -> None:
         console.print(escape(sentence), highlight=False)
 
 
-def _limit_cells(limit: Limit) -> tuple[str, ...]:
+def _limit_cells(limit: Gauge) -> tuple[str, ...]:
     unit = " ms" if limit.kind == SLO else ""
     if limit.kind in (SLO, RESOURCE):
         at = "" if limit.time_at is None else f"{100 * limit.time_at:.1f}"

@@ -29,9 +29,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from simserve.errors import Infeasible, MissingData, SimserveError
-from simserve.search.limits import limits as told_limits
+from simserve.search.limits import limits
 from simserve.search.objective import Outcome, SloValue, coarse, goal, recommend
-from simserve.search.pressure import RESOURCE, Limit, limits, slo_limits
+from simserve.search.pressure import RESOURCE, Gauge, gauges, slo_gauges
 from simserve.search.result import describe
 from simserve.search.saved import Saved, inputs_of
 from simserve.search.values import value
@@ -77,7 +77,7 @@ class Explanation:
     saved: Saved
     runner_up: dict[str, Any] | None
     missed: dict[str, int]
-    limits: list[Limit]
+    limits: list[Gauge]
     binds: list[str]
     buys: list[Purchase]
     numbers: dict[str, Any]
@@ -86,7 +86,7 @@ class Explanation:
     @property
     def why(self) -> list[str]:
         """What limits the chosen run, in sentences: those of the HTML report."""
-        told = told_limits(self.saved.outcome)
+        told = limits(self.saved.outcome)
         return [told.summary, *(f"{limit.text}." for limit in told.found)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def explain(saved: Saved, *, simulate: bool = True) -> Explanation:
             run = _played(inputs, chosen.deployment)
         except (MissingData, Infeasible) as error:
             notes.append(str(error))
-    found = [*slo_limits(chosen), *(limits(run) if run is not None else [])]
+    found = [*slo_gauges(chosen), *(gauges(run) if run is not None else [])]
     given_up = len(saved.document.get("pruned", []))
     return Explanation(
         saved, runner_up(saved), missed(saved.runs, given_up), found, binding(found, run is not None),
@@ -171,7 +171,7 @@ def missed(runs: Sequence[Outcome], given_up: int = 0) -> dict[str, int]:
     return dict(found.most_common())
 
 
-def binding(found: Sequence[Limit], simulated: bool) -> list[str]:
+def binding(found: Sequence[Gauge], simulated: bool) -> list[str]:
     """Names of the SLO bounds within 10 % of being broken, or the nearest one, and of the resources that are full."""
     bounds = [limit for limit in found if limit.kind == "slo"]
     near = [limit for limit in bounds if limit.nearness >= NEAR] or bounds[:1]

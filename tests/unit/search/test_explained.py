@@ -21,7 +21,7 @@ from simserve.search.explained import (
     runner_up,
 )
 from simserve.search.objective import Outcome, SloValue
-from simserve.search.pressure import Limit, limits, slo_limits
+from simserve.search.pressure import Gauge, gauges, slo_gauges
 from simserve.search.replicate import Replications
 from simserve.search.result import SearchResult
 from simserve.search.runner import play, prepare, run_search
@@ -107,13 +107,13 @@ def repeated(per_gpu: float) -> Replications:
 
 def test_what_binds() -> None:
     """Bounds within 10 %, else the nearest one; resources that are full for a tenth of the time."""
-    near = [Limit("TPOT", "slo", 19.0, 20.0), Limit("TTFT", "slo", 100.0, 400.0)]
-    far = [Limit("TPOT", "slo", 10.0, 20.0), Limit("TTFT", "slo", 100.0, 400.0)]
-    full = [Limit("KV blocks", "resource", 100.0, 100.0, 0.5), Limit("max_num_seqs", "resource", 10.0, 100.0, 0.0)]
+    near = [Gauge("TPOT", "slo", 19.0, 20.0), Gauge("TTFT", "slo", 100.0, 400.0)]
+    far = [Gauge("TPOT", "slo", 10.0, 20.0), Gauge("TTFT", "slo", 100.0, 400.0)]
+    full = [Gauge("KV blocks", "resource", 100.0, 100.0, 0.5), Gauge("max_num_seqs", "resource", 10.0, 100.0, 0.0)]
 
     assert binding([*near, *full], True) == ["TPOT", "KV blocks"]
     assert binding([*far, *full], False) == ["TPOT"]
-    assert [limit.name for limit in slo_limits(BASE)] == ["TPOT P90", "TTFT P90"]
+    assert [limit.name for limit in slo_gauges(BASE)] == ["TPOT P90", "TTFT P90"]
 
 
 def test_a_looser_bound_lets_another_one_win() -> None:
@@ -252,7 +252,7 @@ def test_limits_of_a_run() -> None:
     """With four places for far more requests, places are what everybody waits for."""
     study = parse(StudySpec, {**STUDY, "deployment": {"max_num_seqs": 4}})
     run = play(prepare(study, base_dir=None))
-    found = {limit.name: limit for limit in limits(run)}
+    found = {limit.name: limit for limit in gauges(run)}
     seqs = found["max_num_seqs"]
 
     assert (seqs.reached, seqs.bound, seqs.nearness) == (4.0, 4.0, 1.0)
