@@ -19,6 +19,7 @@ from simserve.report.launch.bench import bench_script
 from simserve.report.launch.names import known
 from simserve.report.launch.requests_file import MOST, WHOLE, requests_of
 from simserve.search.objective import Outcome
+from simserve.search.saved import inputs_of, read_saved
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.workload import WorkloadSpec
 from simserve.workload.build import build_workload
@@ -273,10 +274,28 @@ def test_launch_of_a_rank_and_a_framework(searched: Path, tmp_path: Path) -> Non
     assert re.search(f"--tensor-parallel-size {tp} .*--max-num-seqs {seqs} ", text)
 
 
+@pytest.mark.parametrize("folder", [".", "out", "elsewhere"])
+def test_a_trace_is_found_where_explain_finds_it(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the folder of the result, wherever the command is given; `explain` plays it from there."""
+    rows = "".join(f"2023-11-16 18:15:{i:02d}.5,{100 + i},20\n" for i in range(20))
+    (tmp_path / "t.csv").write_text(f"TIMESTAMP,ContextTokens,GeneratedTokens\n{rows}")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "s.yaml").write_text("model: meta-llama/Llama-3.1-8B\nworkload: {trace: {path: t.csv}}\n")
+    assert main(["simulate", str(tmp_path / "s.yaml"), "-o", str(tmp_path / "out")]) == 0
+    monkeypatch.chdir(tmp_path / folder)
+    result = {".": "out", "out": "result.json", "elsewhere": "../out"}[folder]
+
+    assert main(["launch", result, "-o", str(tmp_path / "again")]) == 0
+    assert len((tmp_path / "again/requests.jsonl").read_text().splitlines()) == 20
+    assert len(inputs_of(read_saved(Path(result))).workload) == 20
+
+
 def test_requests_that_cannot_be_made_again_are_missed(searched: Path, tmp_path: Path) -> None:
     """Another seed in the file makes other requests, which are not those of the result."""
     data = json.loads((searched / "result.json").read_text())
-    data["provenance"]["seed"] = 99
+    data["provenance"]["study"]["seed"] = 99
     (tmp_path / "result.json").write_text(json.dumps(data))
 
     assert main(["launch", str(tmp_path)]) == 0
