@@ -81,6 +81,9 @@ def _print_buys(console: Console, found: Explanation) -> None:
     for buy in found.buys:
         table.add_row(escape(buy.what + (f"; {buy.note}" if buy.note else "")), *_buy_cells(buy))
     console.print(table)
+    for why in dict.fromkeys(buy.unknown for buy in found.buys if buy.unknown):
+        whose = ", ".join(buy.what for buy in found.buys if buy.unknown == why)
+        console.print(f"Bears - ({escape(whose)}): {escape(why)}.", highlight=False)
     own = next((buy.capacity for buy in found.buys if buy.what == AS_IS), None)
     if own is not None:
         console.print(f"As it is, it bears {own:.2f} times the load within the SLO (simulated, one seed, to 5 %).",

@@ -11,10 +11,10 @@ Schema "simserve.explanation/1":
     limits        [{name, kind, reached, bound, nearness, time_at}]: SLO bounds, nearest first, then resources and
                   shares of time
     binds         names of what is at its limit or nearest to it;  why: what limits the run, in sentences
-    buys          [{what, source, configuration, place, values {metric: value}, capacity, note}]: the chosen one itself
-                  (what: 'as it is'), one more replica, each bound of the SLO LOOSER; source: 'result' (a run in it),
-                  'simulated' (now); capacity: the highest load within the SLO as a multiple of the study's, always
-                  simulated, with the study's seed
+    buys          [{what, source, configuration, place, values {metric: value}, capacity, unknown, note}]: the chosen
+                  one itself (what: 'as it is'), one more replica, each bound of the SLO LOOSER; source: 'result' (a run
+                  in it), 'simulated' (now); capacity: the highest load within the SLO as a multiple of the study's,
+                  always simulated, with the study's seed; unknown: why there is none
     numbers       share of the time by source, half_width of the step times, ranges {metric: [low, high]}, rests_on
                   {ttft, tpot: what the interval of TTFT, of all else rests on}, families
                   {family: {share, half_width}}, energy
@@ -24,7 +24,7 @@ Schema "simserve.explanation/1":
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from simserve.run import RunResult
     from simserve.search.runner import Inputs
     from simserve.spec.deployment import DeploymentSpec
-    from simserve.spec.slo import SloSpec
 
 LOOSER = 1.2
 AS_IS = "as it is"
@@ -60,6 +59,7 @@ class Purchase:
     outcome: Outcome | None = None
     place: int | None = None
     capacity: float | None = None
+    unknown: str = ""
     note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Purchase:
         found = None if self.outcome is None else {name: value(self.outcome, name) for name in METRICS}
         words = None if self.outcome is None else describe(self.outcome)
         return {"what": self.what, "source": self.source, "configuration": words, "place": self.place, "values": found,
-                "capacity": self.capacity, "note": self.note}  # fmt: skip
+                "capacity": self.capacity, "unknown": self.unknown, "note": self.note}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -180,8 +180,8 @@ def binding(found: Sequence[Gauge], simulated: bool) -> list[str]:
 
 
 def _as_is(saved: Saved, inputs: Inputs | None) -> list[Purchase]:
-    capacity = None if inputs is None else _capacity(inputs, saved.outcome.deployment, inputs.study.slo)
-    return [Purchase(AS_IS, "result", saved.outcome, saved.chosen, capacity)]
+    borne = _capacity(inputs, saved.outcome.deployment)
+    return [Purchase(AS_IS, "result", saved.outcome, saved.chosen, *borne)]
 
 
 def _replicas(saved: Saved, inputs: Inputs | None) -> list[Purchase]:
@@ -192,12 +192,12 @@ def _replicas(saved: Saved, inputs: Inputs | None) -> list[Purchase]:
         place = next((i for i, run in enumerate(saved.runs) if _alike(run.deployment, more)), None)
         if place is not None:
             more = saved.runs[place].deployment
-        capacity = None if inputs is None else _capacity(inputs, more, inputs.study.slo)
+        borne = _capacity(inputs, more)
         if place is not None:
-            found.append(Purchase(what, "result", saved.runs[place], place, capacity))
+            found.append(Purchase(what, "result", saved.runs[place], place, *borne))
         elif inputs is not None:
             try:
-                found.append(Purchase(what, "simulated", _outcome(inputs, more), None, capacity))
+                found.append(Purchase(what, "simulated", _outcome(inputs, more), None, *borne))
             except Infeasible as error:
                 found.append(Purchase(what, "not possible", note=str(error)))
     return found
@@ -233,12 +233,9 @@ def _looser(saved: Saved, inputs: Inputs | None) -> list[Purchase]:
         place = saved.chosen if best in (None, now) else best
         note = "the same one wins" if place == saved.chosen else f"run {place + 1} wins"
         note += " of those played to the end" if saved.document.get("pruned") else ""
-        capacity = None
-        if inputs is not None and inputs.study.slo is not None:
-            slo = inputs.study.slo.model_copy(update={f"{bound.name}_ms": bound.bound_ms * LOOSER})
-            capacity = _capacity(inputs, saved.runs[place].deployment, slo)
+        borne = _capacity(inputs, saved.runs[place].deployment, {f"{bound.name}_ms": bound.bound_ms * LOOSER})
         what = f"{bound.name.upper()} {bound.bound_ms * LOOSER:g} ms instead of {bound.bound_ms:g}"
-        found.append(Purchase(what, "result", runs[place], place, capacity, note if best is not None else ""))
+        found.append(Purchase(what, "result", runs[place], place, *borne, note if best is not None else ""))
     return found
 
 
@@ -267,20 +264,25 @@ def _outcome(inputs: Inputs, deployment: DeploymentSpec) -> Outcome:
     return reduce(_played(inputs, deployment), inputs.model, deployment, inputs.study.slo)
 
 
-def _capacity(inputs: Inputs, deployment: DeploymentSpec, slo: SloSpec | None) -> float | None:
-    """The highest load within the SLO as a multiple of the study's; None without an SLO, or if no bracket was found."""
+def _capacity(
+    inputs: Inputs | None, deployment: DeploymentSpec, bounds: Mapping[str, float] | None = None
+) -> tuple[float | None, str]:
+    """The highest load within the SLO as a multiple of the study's, or why there is none; bounds: others than its."""
     from simserve.search.capacity import Deployed, capacity
     from simserve.search.repeats import Repeat, load_of
 
-    if slo is None:
-        return None
+    if inputs is None:
+        return None, "nothing was simulated again"
+    if inputs.study.slo is None:
+        return None, "the study has no SLO that a higher load would break"
+    slo = inputs.study.slo.model_copy(update=dict(bounds or {}))
     try:
         own = load_of(inputs.workload)
         found = capacity(Deployed(inputs.model, deployment, slo), [Repeat(inputs.study.seed, inputs.workload)],
                          rate_rps=own, tolerance=_CAPACITY_TOLERANCE)  # fmt: skip
-    except SimserveError:
-        return None
-    return None if found.mean is None else found.mean.value / own
+    except SimserveError as error:
+        return None, str(error)
+    return (None, found.problem() or "") if found.mean is None else (found.mean.value / own, "")
 
 
 def _numbers(chosen: Outcome, inputs: Inputs | None, run: RunResult | None) -> dict[str, Any]:

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from simserve.errors import SpecError
 from simserve.report.document import document
+from simserve.report.explained import print_explanation
 from simserve.report.save import save
 from simserve.search.explained import (
+    AS_IS,
     LOOSER,
     binding,
     decided_by,
@@ -246,6 +249,31 @@ def test_a_trace_that_is_gone_is_a_note(result: SearchResult, tmp_path: Path) ->
     assert "gone.csv" in gone.notes[0]
     assert other.notes == ["cannot be simulated again: the requests are not those of the result"]
     assert other.buys
+
+
+@pytest.mark.parametrize(
+    ("changes", "simulate", "why"),
+    [
+        ({}, False, "nothing was simulated again"),
+        ({"slo": None}, True, "the study has no SLO that a higher load would break"),
+        ({"slo": {"ttft_ms": 1}}, True, "no load keeps the SLO: even at "),
+        ({"slo": {"ttft_ms": 1e9, "tpot_ms": 1e9}}, True, "too few requests for a steady state; ask for more"),
+    ],
+)
+def test_a_load_that_is_not_known_has_a_reason(
+    changes: dict[str, Any], simulate: bool, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing played, nothing to break, nothing that keeps it, nothing that breaks it: in the document and printed."""
+    study = parse(StudySpec, {**{k: v for k, v in STUDY.items() if k != "search"}, **changes})
+    save(run_search(prepare(study, base_dir=None, requests=60)), tmp_path)
+    found = explain(read_saved(tmp_path), simulate=simulate)
+    print_explanation(Console(width=400), found)
+
+    assert found.buys[0].capacity is None
+    assert why in found.buys[0].unknown
+    assert found.to_dict()["buys"][0]["unknown"] == found.buys[0].unknown
+    assert f"Bears - ({AS_IS}" in (shown := capsys.readouterr().out)
+    assert why in shown
 
 
 def test_limits_of_a_run() -> None:
