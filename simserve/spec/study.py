@@ -25,7 +25,7 @@ def _listed(value: Any) -> Any:
 
 def _pairs(value: Any) -> Any:
     """A mapping in YAML; kept as sorted pairs, so that a study is hashable."""
-    return tuple(sorted(value.items())) if isinstance(value, Mapping) else value
+    return tuple(sorted(value.items(), key=lambda item: str(item[0]))) if isinstance(value, Mapping) else value
 
 
 Choices = Annotated[tuple[T, ...], BeforeValidator(_listed), Field(min_length=1)]
