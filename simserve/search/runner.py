@@ -138,7 +138,9 @@ def run_search(
     record = provenance(study, inputs.model, inputs.workload)
     place = storages.place(storage, out_dir)
     learned = Learned(possible.deployments, possible.screen, possible.layouts, study.slo, objective)
-    with storages.opened(place, fingerprint(record), resume=resume, name=study.name) as optuna_study:
+    with storages.opened(
+        place, fingerprint(record), resume=resume, name=study.name, keep=storage is not None
+    ) as optuna_study:
         trials = Trials(optuna_study, space, possible.deployments, budget, study.seed, sampler, learned, objective)
         with _executor(inputs, jobs, ray) as executor:
             kept = storages.kind(place)

@@ -181,6 +181,35 @@ def test_a_new_search_keeps_the_old_journal(tmp_path: Path) -> None:
     assert (tmp_path / "j.old").is_file()
 
 
+@pytest.mark.parametrize("content", [b"my notes\n", b"\x80\x81\n", b'{"a": 1}\n', b'{"op_code":', b"no newline", None])
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_new_search_moves_nothing_but_journals(tmp_path: Path, content: bytes | None, keep: bool) -> None:
+    """A file of any other content, or a folder, stays where it is; one torn in its first line held nothing."""
+    path = tmp_path / "j"
+    path.mkdir() if content is None else path.write_bytes(content)
+    if content == b'{"op_code":':
+        open_study(path, "a", resume=False, keep=keep)
+        return
+    with pytest.raises(SpecError, match=r"j: (this is not the journal of a search; name another|is a folder)"):
+        open_study(path, "a", resume=False, keep=keep)
+    assert [p.name for p in tmp_path.iterdir()] == ["j"]
+    assert content is None or path.read_bytes() == content
+
+
+def test_a_named_journal_of_another_study_stays(tmp_path: Path) -> None:
+    """Nor is it resumed; that of the same study is put aside, as in the output folder."""
+    path = tmp_path / "j"
+    open_study(path, "a", resume=False, keep=True)
+    before = path.read_bytes()
+    for resume in (False, True):
+        with pytest.raises(SpecError, match="holds another study, seed or version; name another file"):
+            open_study(path, "b", resume=resume, keep=True)
+    assert (path.read_bytes(), len(list(tmp_path.iterdir()))) == (before, 1)
+
+    open_study(path, "a", resume=False, keep=True)
+    assert (tmp_path / "j.old").read_bytes() == before
+
+
 def test_impossible_while_simulated_is_recorded(tmp_path: Path) -> None:
     """A reason instead of an outcome fails the trial, and survives a resume."""
     trials = fresh(tmp_path / "j", budget=1)
