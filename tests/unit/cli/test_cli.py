@@ -138,6 +138,29 @@ def test_simulate_from_flags_closed_loop(capsys: pytest.CaptureFixture[str]) -> 
     assert "TTFT" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["simulate", "search", "capacity"])
+def test_a_prefix_is_part_of_the_prompt_and_cached(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Prompts of 300 tokens as without it, of which 256 are computed once: TTFT is shorter."""
+    flags = [command, *FLAGS, "--gpu", "h100_sxm", "--ttft", "500", "--json", "-"]
+    more = {"search": ["--gpus", "1", "--trials", "1", "--no-html"],
+            "capacity": ["--seeds", "1", "--max-num-seqs", "8", "--tpot", "40", "--requests", "400"]}  # fmt: skip
+    flags += more.get(command, [])
+    found = []
+    for prefix in ([], ["--prefix", "256"]):
+        assert main([*flags, *prefix]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    plain, common = (document["provenance"]["study"] for document in found)
+    tokens = {"kind": "fixed", "value": 256}
+
+    assert common["deployment"]["enable_prefix_caching"]
+    assert (plain["workload"]["prefixes"], common["workload"]["prefixes"]["count"]) == (None, 1)
+    assert tokens.items() <= common["workload"]["prefixes"]["tokens"].items()
+    assert (plain["workload"]["prompt_tokens"]["value"], common["workload"]["prompt_tokens"]["value"]) == (300, 44)
+    if command == "simulate":
+        ttft = [d["runs"][0]["metrics"]["ttft_ms"]["p50"] for d in found]
+        assert ttft[1] < ttft[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [
@@ -154,6 +177,8 @@ def test_simulate_from_flags_closed_loop(capsys: pytest.CaptureFixture[str]) -> 
         (["search", *FLAGS, "--gpu", "l4", "--concurrency", "4"], "--rate: give either --rate or --concurrency"),
         (["search", *FLAGS, "--gpu", "l4", "--trace", "x.csv"], "--rate: a trace has its own"),
         (["search", *FLAGS, "--gpu", "l4", "--engine", "vllm", "--scheduler", "sglang"], "--scheduler: --engine has a"),
+        (["search", *FLAGS, "--gpu", "l4", "--prefix", "300"], "--prefix: must leave tokens of a prompt's own"),
+        (["search", "--gpu", "l4", "--model", "x", "--trace", "x.csv", "--prefix", "3"], "--prefix: a trace"),
         (["search", "--jobs", "-1"], "--jobs"),
         (["search", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["search", "quickstrat"], "unknown study 'quickstrat'; did you mean 'quickstart'?"),
