@@ -18,6 +18,7 @@ from simserve.search.learned import Learned
 from simserve.search.load import Load, summarise
 from simserve.search.objective import Interval, Outcome, ranked, recommend
 from simserve.search.provenance import fingerprint, provenance
+from simserve.search.prune import Pruned
 from simserve.search.result import SearchResult
 from simserve.search.space import from_study
 from simserve.search.trials import Trials
@@ -243,5 +244,7 @@ def _play(inputs: tuple[ModelSpec, RequestSet, SloSpec | None, bool], deployment
     model, workload, slo, prune = inputs
     try:
         return evaluate(model, deployment, workload, slo, prune=prune)
+    except Pruned as error:
+        return error.reason
     except Infeasible as error:
         return str(error)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from simserve.search import samplers
 from simserve.search.objective import Outcome, goal, outcome_from_dict
-from simserve.search.prune import PREFIX as PRUNED
+from simserve.search.prune import GivenUp
 from simserve.search.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from simserve.spec.deployment import DeploymentSpec
 
 BATCH = 8
+_WHY = (("reason", "failed"), ("missed", ""))  # names of a trial's attributes without an outcome, and what if absent
 _METRICS = {"gpus": "minus_gpus", "cost": "minus_usd_per_hour"}
 _SCREENED_SHARE = 0.5  # of the trials that the screen chooses before TPE proposes
 _PROPOSED_SHARE, _PROPOSED_AT_LEAST = 0.5, 256  # of the order: proposals behind that are not worth a simulation
@@ -52,7 +53,7 @@ class Trials:
     pending: list[tuple[Trial, DeploymentSpec]] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     failed: list[tuple[DeploymentSpec, str]] = field(default_factory=list)
-    pruned: list[tuple[DeploymentSpec, str]] = field(default_factory=list)
+    pruned: list[tuple[DeploymentSpec, GivenUp]] = field(default_factory=list)
 
     @property
     def done(self) -> int:
@@ -92,7 +93,8 @@ class Trials:
         self.pending = [p for p in self.pending if p[0].number != trial.number]
         if isinstance(outcome, str):
             trial.set_user_attr("reason", outcome)
-            if outcome.startswith(PRUNED):
+            if isinstance(outcome, GivenUp):
+                trial.set_user_attr("missed", outcome.missed)
                 trial.set_constraint("pruned", 1.0)
                 self.study.tell(trial, state=TrialState.PRUNED)
             else:
@@ -172,7 +174,11 @@ class Trials:
         if "outcome" in frozen.user_attrs:
             self.outcomes.append(outcome_from_dict(frozen.user_attrs["outcome"]))
         else:
-            self._note(deployment, str(frozen.user_attrs.get("reason", "failed")))
+            why, missed = (str(frozen.user_attrs.get(name, default)) for name, default in _WHY)
+            self._note(deployment, GivenUp(why, missed) if missed else why)
 
     def _note(self, deployment: DeploymentSpec, reason: str) -> None:
-        (self.pruned if reason.startswith(PRUNED) else self.failed).append((deployment, reason))
+        if isinstance(reason, GivenUp):
+            self.pruned.append((deployment, reason))
+        else:
+            self.failed.append((deployment, reason))
