@@ -22,6 +22,7 @@ from simserve.search.prune import Pruned
 from simserve.search.result import SearchResult
 from simserve.search.space import from_study
 from simserve.search.trials import Trials
+from simserve.spec.study import BATCH
 
 if TYPE_CHECKING:
     from simserve.run import RunResult
@@ -142,7 +143,10 @@ def run_search(
     with storages.opened(
         place, fingerprint(record), resume=resume, name=study.name, keep=storage is not None
     ) as optuna_study:
-        trials = Trials(optuna_study, space, possible.deployments, budget, study.seed, sampler, learned, objective)
+        trials = Trials(
+            optuna_study, space, possible.deployments, budget, study.seed, sampler, learned, objective,
+            study.search.batch if study.search is not None else BATCH,
+        )  # fmt: skip
         with _executor(inputs, jobs, ray) as executor:
             kept = storages.kind(place)
             record["execution"] = {"executor": executor.name, "workers": executor.workers, "storage": kept}

@@ -93,6 +93,21 @@ def test_same_result_with_one_and_two_workers(
     ]
 
 
+def test_a_batch_is_saved_with_the_study_and_no_other_resumes_it(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With one worker and two the same runs; the default is eight."""
+    found = []
+    for options in (["--batch", "3", "--jobs", "1"], ["--batch", "3", "--jobs", "2"], ["--jobs", "1"]):
+        assert main(["search", str(study), "-o", str(tmp_path / "o"), "--json", "-", "--no-html", *options]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+
+    assert found[0]["runs"] == found[1]["runs"]
+    assert [f["provenance"]["study"]["search"]["batch"] for f in found] == [3, 3, 8]
+    assert main(["search", str(study), "-o", str(tmp_path / "o"), "--batch", "4", "--resume"]) == 2
+    assert "another study" in capsys.readouterr().err
+
+
 def test_seed_and_trials_override_the_file(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`--seed`, `--trials` and `--requests` go with a study file."""
     command = ["search", str(study), "-o", str(tmp_path / "o"), "--json", "-"]

@@ -9,8 +9,9 @@ from simserve.errors import SpecError
 from simserve.search.objective import Outcome, SloValue
 from simserve.search.space import SearchSpace
 from simserve.search.storage import open_study
-from simserve.search.trials import BATCH, Trials
+from simserve.search.trials import Trials
 from simserve.spec.deployment import DeploymentSpec
+from simserve.spec.study import BATCH
 
 SPACE = SearchSpace(
     DeploymentSpec(),
@@ -67,6 +68,26 @@ def test_proposals_go_beyond_the_screen() -> None:
 def test_order_of_completion_changes_nothing() -> None:
     """Workers that finish in another order lead to the same trials."""
     assert run(fresh()) == run(fresh(), backwards=True)
+
+
+@pytest.mark.parametrize("batch", [3, 16])
+def test_a_batch_of_another_size(tmp_path: Path, batch: int) -> None:
+    """So many trials wait at once, in whatever order they end, and after a kill within one of them."""
+
+    def sized(name: str, *, resume: bool = False) -> Trials:
+        return Trials(open_study(tmp_path / name, "a", resume=resume), SPACE, ORDER, 20, 0, batch=batch)
+
+    whole = run(sized("whole"))
+    first = sized("killed")
+    assert len(first.next_batch()) == batch
+    for trial, deployment in list(first.next_batch())[1:]:
+        first.finish(trial, deployment, fake(deployment))
+    second = sized("killed", resume=True)
+
+    assert len(set(whole)) == 20
+    assert whole == run(sized("other"), backwards=True)
+    assert [d for _, d in second.next_batch()] == whole[:1]
+    assert whole[batch:] == run(second)[1:]
 
 
 def test_another_seed_gives_other_trials() -> None:
