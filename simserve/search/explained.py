@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from simserve.errors import Infeasible, MissingData, SimserveError
 from simserve.search.limits import limits
-from simserve.search.objective import Outcome, SloValue, coarse, goal, recommend
+from simserve.search.objective import Outcome, SloValue, coarse, recommend, standing
 from simserve.search.pressure import RESOURCE, Gauge, gauges, slo_gauges
 from simserve.search.result import describe
 from simserve.search.saved import Saved, inputs_of
@@ -141,12 +141,11 @@ def runner_up(saved: Saved) -> dict[str, Any] | None:
 def decided_by(best: Outcome, other: Outcome, objective: str) -> tuple[str, float | None, float | None]:
     """(what, of the better one, of the other): the first criterion of the ranking in which they differ."""
     if other not in recommend([best, other], objective)[1]:
-        if objective in ("throughput", "front") and best.replications is not None:
-            if other.replications is None:
-                return "having been played under other seeds too", None, None
-            return "mean tokens/s/GPU over the seeds", best.replications.mean, other.replications.mean
         sign = -1.0 if objective in ("throughput", "front") else 1.0
-        return _GOALS[objective], sign * goal(best, objective), sign * goal(other, objective)
+        words = _GOALS[objective]
+        if objective in ("throughput", "front") and best.replications is not None:
+            words += ", the mean over the seeds" + ("" if other.replications is not None else " against its own seed's")
+        return words, sign * standing(best, objective), sign * standing(other, objective)
     if objective == "gpus" and best.usd_per_hour != other.usd_per_hour:
         return "USD per hour", best.usd_per_hour, other.usd_per_hour
     costs = [coarse(o.usd_per_million_tokens) for o in (best, other)]

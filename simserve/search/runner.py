@@ -201,20 +201,33 @@ def _result(
 def _replicated(
     result: SearchResult, inputs: Inputs, further: Sequence[Repeat], jobs: int, ray: str | None
 ) -> SearchResult:
-    """The runs that rank first on further workload seeds, and all runs ranked again by what those say."""
-    few = result.runs[: replicate.REPLICATED]
+    """The runs that rank first on further workload seeds, until the one that ranks first by what those say is one."""
     asked = inputs.study.search
     assert asked is not None
     study = inputs.study.model_copy(update={"search": asked.model_copy(update={"prune": False})})
+    inputs = replace(inputs, study=study)
+    tried: set[DeploymentSpec] = set()
+    while result.runs[0].deployment not in tried:
+        few = [run for run in result.runs if run.deployment not in tried][: replicate.REPLICATED]
+        tried |= {run.deployment for run in few}
+        again = {own.deployment: own for own in _repeated(few, inputs, further, jobs, ray)}
+        runs = [again.get(run.deployment, run) for run in result.runs]
+        result = replace(result, runs=ranked(runs, result.objective))
+    return result
+
+
+def _repeated(
+    few: Sequence[Outcome], inputs: Inputs, further: Sequence[Repeat], jobs: int, ray: str | None
+) -> list[Outcome]:
+    """Some runs with what they find on further seeds."""
     found: list[list[Outcome]] = [[run] for run in few]
     for repeat in further:
-        with _executor(replace(inputs, study=study, workload=repeat.workload), jobs, ray) as executor:
+        with _executor(replace(inputs, workload=repeat.workload), jobs, ray) as executor:
             for index, outcome in executor.run([run.deployment for run in few]):
                 if isinstance(outcome, Outcome):
                     found[index].append(outcome)
     whole = (inputs.study.seed, *(repeat.seed for repeat in further))
-    again = [_with_replications(own, whole) for own in found]
-    return replace(result, runs=ranked([*again, *result.runs[len(few) :]], result.objective))
+    return [_with_replications(own, whole) for own in found]
 
 
 def _with_replications(samples: list[Outcome], seeds: tuple[int, ...]) -> Outcome:
