@@ -46,7 +46,7 @@ def table(
     heads: Sequence[str], rows: Sequence[Sequence[str]], keys: Sequence[Sequence[Any]] = (), *,
     sortable: bool = True, name: str = "",
 ) -> str:  # fmt: skip
-    """A table; keys: what to sort the cells of each row by. Columns of numbers go right, those of long texts are wide."""
+    """A table; keys: what to sort the cells of each row by. Numbers go right, long texts have room."""
     numeric = [bool(rows) and all(is_number(row[i]) for row in rows) for i in range(len(heads))]
     sides = [" class='number'" if right else " class='long'" if any(len(row[i]) > _LONG for row in rows) else ""
              for i, right in enumerate(numeric)]  # fmt: skip

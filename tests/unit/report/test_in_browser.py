@@ -61,8 +61,8 @@ def test_the_report_opens(browser: Browser, page: Path, width: int, height: int,
     )
 
 
-RIGHT, LEFT = ("Math.{}(...[...document.querySelectorAll('#pareto {}')].map(e => e.getBoundingClientRect().{}))".format(*p)
-               for p in (("max", ".ytitle", "right"), ("min", ".ytick", "left")))  # fmt: skip
+EDGE = "Math.{}(...[...document.querySelectorAll('#pareto {}')].map(e => e.getBoundingClientRect().{}))"
+RIGHT, LEFT = (EDGE.format(*p) for p in (("max", ".ytitle", "right"), ("min", ".ytick", "left")))
 BOTTOM = "document.querySelector('#pareto .annotation').getBoundingClientRect().bottom"
 STAR = "[...document.querySelectorAll('#pareto .points path')].at(-1).getBoundingClientRect().bottom"
 
@@ -73,8 +73,7 @@ def test_nothing_is_squeezed_or_covered(browser: Browser, page: Path, width: int
     browser.open(page, width=width)
     long = "Math.min(...[...document.querySelectorAll('td.long')].filter(c => c.offsetWidth).map(c => c.offsetWidth))"
     tiles = "[...new Set([...document.querySelectorAll('.tile')].map(t => Math.round(t.offsetWidth)))]"
-    names = ("[...document.querySelectorAll('#facts td:first-child')].filter(c => c.textContent.startsWith('workload:'))"
-             ".map(c => c.scrollWidth - c.clientWidth)")  # fmt: skip
+    names = "[...document.querySelectorAll('#facts td:first-child')].map(c => c.scrollWidth - c.clientWidth)"
     facts = "document.querySelector('#facts td:first-child').offsetWidth"
 
     assert browser.evaluate(RIGHT) <= browser.evaluate(LEFT)
