@@ -2,7 +2,8 @@
 
 An objective at percentile P of n requests is missed once more than n - ceil(n P / 100) of them are beyond its bound:
 no later request can change that. So a pruned configuration is one that would have missed the SLO, never another, and
-what is recommended is the same with and without pruning.
+what is recommended is the same with and without pruning. Being behind the best throughput so far is no such reason,
+for the front has all that is ahead in TPOT; see `simserve/DESIGN.md`.
 """
 
 from __future__ import annotations
