@@ -1,7 +1,7 @@
 """How fast a search is: `python benchmarks/search.py [--peer-python PATH] [--only TASK] [--json OUT]`.
 
-Each task is a whole process of `simserve search` on one core: imports, screen of the space, simulation of the promising
-part under Optuna, files written. Its bar is met if it ends in time and its ten best were each simulated and keep the
+Each task is a whole run of `simserve search`, a process per CPU, at most 8: imports, screen of the space, simulation of
+the promising part under Optuna, files and page written. Its bar is met if it ends in time and its ten best were each simulated and keep the
 SLO at its percentile. With `--peer-python`, a Python that has aiconfigurator 0.12.0, its own command line answers
 beside it. It is asked for the highest throughput per GPU under the same TTFT and TPOT, which it judges by means and at
 a load of its own choice; simserve for the highest under `rate` requests/s, at the 90th percentile.
@@ -39,7 +39,7 @@ SCREEN_BAR, SIMULATED_BAR, REQUESTS = 100_000, 8.0, 2000
 class Task:
     """A model on at most `gpus` GPUs: prompts of `isl` tokens of which `prefix` are common, outputs of `osl`.
 
-    rate: requests/s; bar_s: whole process.
+    rate: requests/s; bar_s: whole process; as_peer: the bar is the peer's time, where that is measured beside.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Task:
     rate: float
     bar_s: float
     experts: bool = False
+    as_peer: bool = False
 
     def study(self) -> dict[str, Any]:
         """The study file: what the command line searches without one, over powers of two."""
@@ -85,7 +86,7 @@ class Task:
 TASKS = {
     task.name: task
     for task in (
-        Task("qwen3-32b", "Qwen/Qwen3-32B-FP8", "h200_sxm", 32, 4000, 500, 500, 300, 10, 20.0, 9.0),
+        Task("qwen3-32b", "Qwen/Qwen3-32B-FP8", "h200_sxm", 32, 4000, 500, 500, 300, 10, 20.0, 9.0, as_peer=True),
         Task("deepseek-v3", "deepseek-ai/DeepSeek-V3", "h200_sxm", 64, 4000, 500, 0, 2000, 50, 10.0, 25.0, True),
         Task("qwen3-235b", "Qwen/Qwen3-235B-A22B-FP8", "h200_sxm", 32, 4000, 500, 0, 1000, 30, 8.0, 30.0, True),
     )
@@ -181,9 +182,10 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
             show(f"{name} AIConfigurator", sides["aiconfigurator"])
         found["tasks"][name] = {"task": asdict(task), **sides}
         own = sides["simserve"]
-        found["bars"][name] = own["wall_s"] <= task.bar_s and own["top"] == TOP
+        bar_s = sides["aiconfigurator"]["wall_s"] if task.as_peer and "aiconfigurator" in sides else task.bar_s
+        found["bars"][name] = own["wall_s"] <= bar_s and own["top"] == TOP
         print(f"  {own['configurations']:,} configurations, {own['simulated']} simulated, {own['pruned']} given up, "
-              f"{own['top']} of the {TOP} best meet the SLO; bar {task.bar_s:g} s")  # fmt: skip
+              f"{own['top']} of the {TOP} best meet the SLO; bar {bar_s:.1f} s")  # fmt: skip
     if not options.only:
         found["screen"], found["simulated"] = screen(), simulated()
         found["bars"] |= {"screen": found["screen"]["per_s"] >= SCREEN_BAR,

@@ -42,6 +42,7 @@ def capacity(
     concurrency: opt.Concurrency = None,
     isl: opt.Isl = None,
     osl: opt.Osl = None,
+    prefix: opt.Prefix = None,
     requests: opt.Requests = None,
     ttft: opt.Ttft = None,
     tpot: opt.Tpot = None,

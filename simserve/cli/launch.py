@@ -30,15 +30,15 @@ def launch(
     What a framework cannot be told is a comment in its file. bench.sh plays the simulated requests against the server.
     """
     from simserve.report.launch import FRAMEWORKS, launch_files
-    from simserve.report.launch.saved import run_of, workload_of
+    from simserve.report.launch.saved import run_of
     from simserve.report.save import make_folder, write_atomic
-    from simserve.search.saved import read_saved
+    from simserve.search.saved import read_saved, workload_of
 
     saved = read_saved(result)
     beside = result if result.is_dir() else result.parent
     record = saved.document["provenance"]
     files = launch_files(
-        run_of(saved, rank), record, name=str(saved.document.get("name")), workload=workload_of(record, beside),
+        run_of(saved, rank), record, name=str(saved.document.get("name")), workload=workload_of(saved),
         frameworks=tuple(opt.words(framework)) or FRAMEWORKS,
     )  # fmt: skip
     folder = out if out is not None else beside / "launch"

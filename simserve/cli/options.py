@@ -38,6 +38,10 @@ Concurrency = Annotated[
 ]
 Isl = Annotated[int | None, typer.Option("--isl", help="Prompt tokens per request.", rich_help_panel=_LOAD)]
 Osl = Annotated[int | None, typer.Option("--osl", help="Output tokens per request.", rich_help_panel=_LOAD)]
+Prefix = Annotated[
+    int | None,
+    typer.Option(help="Of the prompt tokens, those that all prompts begin with, cached.", min=0, rich_help_panel=_LOAD),
+]
 Requests = Annotated[
     int | None,
     typer.Option(help="Requests (default 1000; of a trace: the first so many).", min=1, rich_help_panel=_LOAD),
@@ -99,6 +103,7 @@ class Flags:
     concurrency: int | None
     isl: int | None
     osl: int | None
+    prefix: int | None
     requests: int | None
     ttft: str | None
     tpot: str | None
@@ -109,7 +114,8 @@ class Flags:
     def workload(self) -> dict[str, Any]:
         """The `workload` section: a trace, or arrivals with fixed lengths."""
         if self.trace is not None:
-            clash = _given(rate=self.rate, cv=self.cv, concurrency=self.concurrency, isl=self.isl, osl=self.osl)
+            clash = _given(rate=self.rate, cv=self.cv, concurrency=self.concurrency, isl=self.isl, osl=self.osl,
+                           prefix=self.prefix)  # fmt: skip
             if clash:
                 raise _flag_error(next(iter(clash)), "a trace has its own; use --rate-scale to change its rate")
             trace = {"path": str(self.trace), "format": self.trace_format, "rate_scale": self.rate_scale,
@@ -117,9 +123,14 @@ class Flags:
             return {"trace": _present(trace)}
         if self.isl is None or self.osl is None:
             raise _flag_error("--trace", "give --trace, or --isl and --osl with --rate or --concurrency")
+        common = self.prefix or 0
+        if common >= self.isl:
+            raise _flag_error("--prefix", f"must leave tokens of a prompt's own: less than --isl {self.isl}", common)
+        prefixes = {"count": 1, "tokens": {"kind": "fixed", "value": common}}
         return _present({
             "arrivals": self._arrivals(),
-            "prompt_tokens": {"kind": "fixed", "value": self.isl},
+            "prompt_tokens": {"kind": "fixed", "value": self.isl - common},
+            "prefixes": prefixes if common else None,
             "output_tokens": {"kind": "fixed", "value": self.osl},
             "requests": DEFAULT_REQUESTS if self.requests is None else self.requests,
         })  # fmt: skip
@@ -201,6 +212,9 @@ def _from_flags(flags: Flags, sections: Mapping[str, Any]) -> StudySpec:
 
     if flags.model is None:
         raise _flag_error("--model", "give a study file, or --model and the other options")
+    if flags.prefix:  # whose KV is what caching is for
+        cached = {**sections.get("deployment", {}), "enable_prefix_caching": True}
+        sections = {**sections, "deployment": cached}
     data = {
         "name": re.sub(r"[^a-z0-9._-]+", "-", Path(flags.model).name.lower()) or None,
         "model": flags.model,
@@ -212,8 +226,8 @@ def _from_flags(flags: Flags, sections: Mapping[str, Any]) -> StudySpec:
     return parse(StudySpec, _present(data), file=COMMAND_LINE)
 
 
-def _flag_error(name: str, problem: str) -> SpecError:
-    return SpecError(problem, file=COMMAND_LINE, key=name)
+def _flag_error(name: str, problem: str, value: object = None) -> SpecError:
+    return SpecError(problem, file=COMMAND_LINE, key=name, value=value)
 
 
 def _present(data: Mapping[str, Any]) -> dict[str, Any]:

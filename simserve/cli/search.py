@@ -62,6 +62,7 @@ def search(
     concurrency: opt.Concurrency = None,
     isl: opt.Isl = None,
     osl: opt.Osl = None,
+    prefix: opt.Prefix = None,
     requests: opt.Requests = None,
     ttft: opt.Ttft = None,
     tpot: opt.Tpot = None,
@@ -74,9 +75,15 @@ def search(
     trials: Annotated[
         int | None, typer.Option(help="Configurations to simulate at most.", min=1, rich_help_panel=_RUN)
     ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(help="Configurations chosen together and simulated at once (default 8): as many workers are busy. "
+                          "Another one gives other trials, the number of workers does not.",
+                     min=1, rich_help_panel=_RUN),
+    ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(help="Processes (default: one per CPU, at most 8; 0: all).", min=0, rich_help_panel=_RUN),
+        typer.Option(help="Processes (default: one per CPU, at most a batch; 0: all).", min=0, rich_help_panel=_RUN),
     ] = None,
     ray: Annotated[
         str | None,
@@ -111,9 +118,10 @@ def search(
         "gpu", "gpus", "mode", "engine", "tp", "dp", "replicas", "dtype", "max_num_batched_tokens", "max_num_seqs",
         "router", "scheduler", "kv_cache_dtype")}  # fmt: skip
     sections = _sections(space_flags, trials, flags.model) if study is None else {}
-    inputs = _inputs(study, flags, sections, space_flags, {"trials": trials, "objective": objective})
+    inputs = _inputs(study, flags, sections, space_flags, {"trials": trials, "objective": objective, "batch": batch})
     folder = out if out is not None else RESULTS / inputs.study.name
-    how = {"jobs": _jobs(jobs, ray), "ray": ray, "storage": storage, "resume": resume}
+    assert inputs.study.search is not None
+    how = {"jobs": _jobs(jobs, ray, inputs.study.search.batch), "ray": ray, "storage": storage, "resume": resume}
     page = page_path(html, folder, no_html)
     _search(inputs, study, folder, how, top=top, json_out=json_out, page=page)
 
@@ -293,13 +301,11 @@ def _again() -> str:
     return shlex.join(words)
 
 
-def _jobs(jobs: int | None, ray: str | None) -> int:
+def _jobs(jobs: int | None, ray: str | None, batch: int) -> int:
     """Without --jobs one process for each CPU, as many as a batch can use, or all of a cluster (0)."""
-    from simserve.search.trials import BATCH
-
     if ray is not None:
         return jobs or 0
-    return min(cpus(), BATCH) if jobs is None else jobs or cpus()
+    return min(cpus(), batch) if jobs is None else jobs or cpus()
 
 
 def cpus() -> int:

@@ -51,6 +51,7 @@ def simulate(
     concurrency: opt.Concurrency = None,
     isl: opt.Isl = None,
     osl: opt.Osl = None,
+    prefix: opt.Prefix = None,
     requests: opt.Requests = None,
     ttft: opt.Ttft = None,
     tpot: opt.Tpot = None,

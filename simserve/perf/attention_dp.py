@@ -52,7 +52,7 @@ class AttentionDpCost:
         self.rank = rank.under(replace(profile, eager_ns_per_op=0))
         self._rest = (shared, ranks, launches, drafts, layers)
         factors = {"experts": profile.moe_time_factor}
-        self.shared = [op.times(factors.get(op.name, 1.0)) for op in shared]
+        self.shared = [op.times(factors.get(op.name, profile.exchange_time_factor)) for op in shared]
         self.ranks, self.profile = ranks, profile
         self.gpu: GpuSpec = rank.gpu
         self.formats: Formats = rank.formats

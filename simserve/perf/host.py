@@ -38,9 +38,10 @@ class EngineProfile:
     max_cudagraph_tokens: largest captured step of decodes, max_mixed_cudagraph_tokens: of steps with prompts;
     shared_expert_stream_tokens: steps of at most so many tokens run shared experts beside the routed ones;
     eager_ns_per_op: host time to launch one operation of a step that is not captured, which no such step can undercut;
-    *_time_factor: what the kernels of a family take, against the tables; memory_rule: see `MEMORY_RULES`;
-    ttft_spread, tpot_spread: of 90 % of the calibration points |log(predicted / measured)| was at most that (0: not
-    calibrated); the rest are the engine's default limits (gpu_memory_utilization 0: by `arch.memory.static_share`).
+    *_time_factor: what the kernels of a family take, against the tables (exchange: of experts' tokens);
+    memory_rule: see `MEMORY_RULES`; ttft_spread, tpot_spread: of 90 % of the calibration points |log(predicted /
+    measured)| was at most that (0: not calibrated); the rest are the engine's default limits (gpu_memory_utilization
+    0: by `arch.memory.static_share`).
     """
 
     name: str
@@ -62,6 +63,8 @@ class EngineProfile:
     decode_attention_time_factor: float
     gdn_prefill_time_factor: float
     all_reduce_time_factor: float
+    elementwise_time_factor: float
+    exchange_time_factor: float
     memory_rule: str
     ttft_spread: float
     tpot_spread: float

@@ -93,7 +93,8 @@ class TableCost:
         self.profile = profile
         tokens, prompts, head, attentions = self._priced
         factors = {"gemm": profile.gemm_time_factor, "moe": profile.moe_time_factor,
-                   "all_reduce": profile.all_reduce_time_factor}  # fmt: skip
+                   "all_reduce": profile.all_reduce_time_factor,
+                   "elementwise": profile.elementwise_time_factor}  # fmt: skip
         self.token_ops, self.prompt_ops, (self.head,) = (
             [op.times(factors.get(op.table.rpartition("/")[2], 1.0)) for op in ops] for ops in (tokens, prompts, [head])
         )

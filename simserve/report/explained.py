@@ -12,7 +12,7 @@ from rich.table import Table
 from simserve.report.words import number, rests_on
 from simserve.search.explained import AS_IS, NEAR, Explanation, Purchase
 from simserve.search.objective import KERNELS
-from simserve.search.pressure import RESOURCE, SLO, Limit
+from simserve.search.pressure import RESOURCE, SLO, Gauge
 from simserve.search.result import describe
 from simserve.search.values import value
 
@@ -66,7 +66,7 @@ def _print_limits(console: Console, found: Explanation) -> None:
         console.print(escape(sentence), highlight=False)
 
 
-def _limit_cells(limit: Limit) -> tuple[str, ...]:
+def _limit_cells(limit: Gauge) -> tuple[str, ...]:
     unit = " ms" if limit.kind == SLO else ""
     if limit.kind in (SLO, RESOURCE):
         at = "" if limit.time_at is None else f"{100 * limit.time_at:.1f}"
@@ -81,6 +81,9 @@ def _print_buys(console: Console, found: Explanation) -> None:
     for buy in found.buys:
         table.add_row(escape(buy.what + (f"; {buy.note}" if buy.note else "")), *_buy_cells(buy))
     console.print(table)
+    for why in dict.fromkeys(buy.unknown for buy in found.buys if buy.unknown):
+        whose = ", ".join(buy.what for buy in found.buys if buy.unknown == why)
+        console.print(f"Bears - ({escape(whose)}): {escape(why)}.", highlight=False)
     own = next((buy.capacity for buy in found.buys if buy.what == AS_IS), None)
     if own is not None:
         console.print(f"As it is, it bears {own:.2f} times the load within the SLO (simulated, one seed, to 5 %).",

@@ -41,7 +41,7 @@ def _layout(height: int, **more: Any) -> dict[str, Any]:
 
 
 def _title(text: str) -> dict[str, Any]:
-    return {"text": text, "font": {"size": 13}}
+    return {"text": text, "font": {"size": 13}, "standoff": 8}
 
 
 def _scale(values: Sequence[float]) -> dict[str, Any]:
@@ -145,8 +145,9 @@ def _bound_line(
     other = "y" if axis == "x" else "x"
     line = {"type": "line", f"{axis}0": value, f"{axis}1": value, f"{other}0": 0, f"{other}1": 1,
             f"{other}ref": "paper", "line": {"dash": "dot", "width": 2, "color": GREY}}  # fmt: skip
-    label = {axis: place, other: 1 if axis == "x" else 0.01, f"{other}ref": "paper", "text": escape(text),
-             "showarrow": False, "xanchor": "right" if late else "left", "yanchor": "top",
+    # below, where neither the best of a front nor the end of a distribution lies
+    label = {axis: place, other: 0.01, f"{other}ref": "paper", "text": escape(text), "showarrow": False,
+             "xanchor": "right" if late else "left", "yanchor": "bottom" if axis == "x" else "top",
              "xshift": 0 if axis == "y" else -4 if late else 4}  # fmt: skip
     return [line], [label]
 

@@ -14,6 +14,7 @@ from string import Template
 from typing import Any
 
 _HERE = Path(__file__).parent
+_LONG = 36  # characters
 
 
 def fill(template: str, **parts: str) -> str:
@@ -45,9 +46,10 @@ def table(
     heads: Sequence[str], rows: Sequence[Sequence[str]], keys: Sequence[Sequence[Any]] = (), *,
     sortable: bool = True, name: str = "",
 ) -> str:  # fmt: skip
-    """A table; keys: what to sort the cells of each row by. Columns whose keys or texts are numbers go right."""
+    """A table; keys: what to sort the cells of each row by. Numbers go right, long texts have room."""
     numeric = [bool(rows) and all(is_number(row[i]) for row in rows) for i in range(len(heads))]
-    sides = [" class='number'" if right else "" for right in numeric]
+    sides = [" class='number'" if right else " class='long'" if any(len(row[i]) > _LONG for row in rows) else ""
+             for i, right in enumerate(numeric)]  # fmt: skip
     head = "".join(f"<th{side}>{escape(text)}</th>" for side, text in zip(sides, heads, strict=True))
     body = []
     for index, row in enumerate(rows):

@@ -35,10 +35,17 @@ def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "model", str(record["model"]["name"])
     yield "seed", str(record.get("seed", ""))
     for name, value in (record.get("workload") or {}).items():
-        text = ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, Mapping) else value
-        yield f"workload: {name.replace('_', ' ')}", text if isinstance(text, str) else json.dumps(text)
+        yield f"workload: {name.replace('_', ' ')}", _words(value)
     yield "workload SHA-256", str(record.get("workload_sha256", ""))
     yield "prices of GPUs", "assumptions of hw_specs, to edit"
+
+
+def _words(value: Any) -> str:
+    """A number, a text, or a mapping of such as 'key value, key (key value)'."""
+    if not isinstance(value, Mapping):
+        return value if isinstance(value, str) else json.dumps(value)
+    return ", ".join(f"{key} ({_words(part)})" if isinstance(part, Mapping) else f"{key} {_words(part)}"
+                     for key, part in value.items())  # fmt: skip
 
 
 def _each(shown: Sequence[Series]) -> Iterator[Mapping[str, Any]]:

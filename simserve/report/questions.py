@@ -64,10 +64,16 @@ def print_comparison(console: Console, found: Comparison) -> None:
     tied = f"; near-ties: {escape(ties)}" if ties else ""
     console.print(f"[bold green]Best[/] in {metric}: {escape(best.name)}{tied}")
     requests = "the same requests for all" if found.same_requests else "the same ones for all, requests differ"
-    console.print(
-        f"{len(base.outcomes)} seeds, {requests}; = marks a tie: the {100 * found.confidence:g} % interval of the "
-        "difference holds zero, or it is below 1 %", highlight=False,
-    )  # fmt: skip
+    console.print(_seeds(len(base.outcomes), requests, found.confidence), highlight=False)
+
+
+def _seeds(count: int, requests: str, confidence: float) -> str:
+    """What was played, and what a tie is; one seed has no interval, and tells nothing of the luck of its arrivals."""
+    if count == 1:
+        return (f"1 seed, {requests}, so no interval: a difference may be the luck of these arrivals, as --seeds 5 "
+                "would show; = marks one below 1 %")  # fmt: skip
+    return (f"{count} seeds, {requests}; = marks a tie: the {100 * confidence:g} % interval of the difference holds "
+            "zero, or it is below 1 %")  # fmt: skip
 
 
 def _side_by_side(found: Comparison, base: Played) -> Table:

@@ -105,7 +105,9 @@ def _promising(screen: Screen, layouts: Ints, slo: SloSpec | None, objective: st
     may = places(screen, layouts, slo, objective)
     if slo is None:
         return may
-    wary = replace(screen, ttft_ms=screen.ttft_ms * _TTFT_ROOM, tpot_ms=screen.tpot_ms * _TPOT_ROOM)
+    ttft_ms, tpot_ms = screen.ttft_ms * _TTFT_ROOM, screen.tpot_ms * _TPOT_ROOM
+    e2e_ms = ttft_ms + (screen.e2e_ms - screen.ttft_ms) * _TPOT_ROOM
+    wary = replace(screen, ttft_ms=ttft_ms, tpot_ms=tpot_ms, e2e_ms=e2e_ms)
     both = np.stack([places(wary, layouts, slo, objective, 0.0), may], axis=1).ravel()
     _, first = np.unique(both, return_index=True)
     return np.asarray(both[np.sort(first)], dtype=np.int64)
@@ -121,7 +123,7 @@ def _screened(
         if len(rows):
             busy, tpot_ms, ttft_ms, per_gpu = estimate_rows(curves, rows, load)
             gpus = rows.gpus.astype(np.float64)
-            screen = Screen(busy, tpot_ms, ttft_ms, per_gpu, gpus, _usd_per_hour(rows))
+            screen = Screen(busy, tpot_ms, ttft_ms, per_gpu, gpus, _usd_per_hour(rows), _e2e(ttft_ms, tpot_ms, load))
             yield _Part((rows,), (np.arange(len(rows)),), screen), len(rows)
     for prefill, decode in columns.pairs(space):
         first, first_curves = _possible(prefill, model, load, rejected, (space.max_gpus, decode))
@@ -187,9 +189,14 @@ def _pairs(
         tpot_ms = second[1, j] + hand_over.seconds(p, j, both) * 1e3 / max(1.0, load.output_tokens - 1)
         screen = Screen(
             np.maximum(first[0, p], second[0, j]), tpot_ms, ttft_ms, served * tokens / both, both.astype(np.float64),
-            usd[0][p] + usd[1][j],
+            usd[0][p] + usd[1][j], _e2e(ttft_ms, tpot_ms, load),
         )  # fmt: skip
         yield _Part((prefill, decode), (p, j), screen), len(i)
+
+
+def _e2e(ttft_ms: Floats, tpot_ms: Floats, load: Load) -> Floats:
+    """Of the mean output."""
+    return ttft_ms + tpot_ms * max(0.0, load.output_tokens - 1)
 
 
 def _usd_per_hour(rows: Rows) -> Floats:

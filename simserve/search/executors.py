@@ -1,8 +1,9 @@
 """Where the simulations of a search are played: in this process, in processes of joblib, on a Ray cluster.
 
 All of them take `work(shared, task)`, a function of a module (`run` may be given another), and yield its results as
-they come. `shared` reaches each worker once. A task whose worker dies (kill -9, out of memory, a lost node) is given to another; when ATTEMPTS
-workers died under it, its result is the reason. An error that `work` raises ends the run, as it does in-process.
+they come. `shared` reaches each worker once. A task whose worker dies (kill -9, out of memory, a lost node) is given to
+another; when ATTEMPTS workers died under it, its result is the reason. An error that `work` raises ends the run, as it
+does in-process.
 """
 
 from __future__ import annotations

@@ -11,10 +11,10 @@ Schema "simserve.explanation/1":
     limits        [{name, kind, reached, bound, nearness, time_at}]: SLO bounds, nearest first, then resources and
                   shares of time
     binds         names of what is at its limit or nearest to it;  why: what limits the run, in sentences
-    buys          [{what, source, configuration, place, values {metric: value}, capacity, note}]: the chosen one itself
-                  (what: 'as it is'), one more replica, each bound of the SLO LOOSER; source: 'result' (a run in it),
-                  'simulated' (now); capacity: the highest load within the SLO as a multiple of the study's, always
-                  simulated, with the study's seed
+    buys          [{what, source, configuration, place, values {metric: value}, capacity, unknown, note}]: the chosen
+                  one itself (what: 'as it is'), one more replica, each bound of the SLO LOOSER; source: 'result' (a run
+                  in it), 'simulated' (now); capacity: the highest load within the SLO as a multiple of the study's,
+                  always simulated, with the study's seed; unknown: why there is none
     numbers       share of the time by source, half_width of the step times, ranges {metric: [low, high]}, rests_on
                   {ttft, tpot: what the interval of TTFT, of all else rests on}, families
                   {family: {share, half_width}}, energy
@@ -24,14 +24,14 @@ Schema "simserve.explanation/1":
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from simserve.errors import Infeasible, MissingData, SimserveError
-from simserve.search.limits import limits as told_limits
-from simserve.search.objective import Outcome, SloValue, coarse, goal, recommend
-from simserve.search.pressure import RESOURCE, Limit, limits, slo_limits
+from simserve.search.limits import limits
+from simserve.search.objective import Outcome, SloValue, coarse, recommend, standing
+from simserve.search.pressure import RESOURCE, Gauge, gauges, slo_gauges
 from simserve.search.result import describe
 from simserve.search.saved import Saved, inputs_of
 from simserve.search.values import value
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from simserve.run import RunResult
     from simserve.search.runner import Inputs
     from simserve.spec.deployment import DeploymentSpec
-    from simserve.spec.slo import SloSpec
 
 LOOSER = 1.2
 AS_IS = "as it is"
@@ -60,6 +59,7 @@ class Purchase:
     outcome: Outcome | None = None
     place: int | None = None
     capacity: float | None = None
+    unknown: str = ""
     note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Purchase:
         found = None if self.outcome is None else {name: value(self.outcome, name) for name in METRICS}
         words = None if self.outcome is None else describe(self.outcome)
         return {"what": self.what, "source": self.source, "configuration": words, "place": self.place, "values": found,
-                "capacity": self.capacity, "note": self.note}  # fmt: skip
+                "capacity": self.capacity, "unknown": self.unknown, "note": self.note}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Explanation:
     saved: Saved
     runner_up: dict[str, Any] | None
     missed: dict[str, int]
-    limits: list[Limit]
+    limits: list[Gauge]
     binds: list[str]
     buys: list[Purchase]
     numbers: dict[str, Any]
@@ -86,7 +86,7 @@ class Explanation:
     @property
     def why(self) -> list[str]:
         """What limits the chosen run, in sentences: those of the HTML report."""
-        told = told_limits(self.saved.outcome)
+        told = limits(self.saved.outcome)
         return [told.summary, *(f"{limit.text}." for limit in told.found)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def explain(saved: Saved, *, simulate: bool = True) -> Explanation:
             run = _played(inputs, chosen.deployment)
         except (MissingData, Infeasible) as error:
             notes.append(str(error))
-    found = [*slo_limits(chosen), *(limits(run) if run is not None else [])]
+    found = [*slo_gauges(chosen), *(gauges(run) if run is not None else [])]
     given_up = len(saved.document.get("pruned", []))
     return Explanation(
         saved, runner_up(saved), missed(saved.runs, given_up), found, binding(found, run is not None),
@@ -141,12 +141,11 @@ def runner_up(saved: Saved) -> dict[str, Any] | None:
 def decided_by(best: Outcome, other: Outcome, objective: str) -> tuple[str, float | None, float | None]:
     """(what, of the better one, of the other): the first criterion of the ranking in which they differ."""
     if other not in recommend([best, other], objective)[1]:
-        if objective in ("throughput", "front") and best.replications is not None:
-            if other.replications is None:
-                return "having been played under other seeds too", None, None
-            return "mean tokens/s/GPU over the seeds", best.replications.mean, other.replications.mean
         sign = -1.0 if objective in ("throughput", "front") else 1.0
-        return _GOALS[objective], sign * goal(best, objective), sign * goal(other, objective)
+        words = _GOALS[objective]
+        if objective in ("throughput", "front") and best.replications is not None:
+            words += ", the mean over the seeds" + ("" if other.replications is not None else " against its own seed's")
+        return words, sign * standing(best, objective), sign * standing(other, objective)
     if objective == "gpus" and best.usd_per_hour != other.usd_per_hour:
         return "USD per hour", best.usd_per_hour, other.usd_per_hour
     costs = [coarse(o.usd_per_million_tokens) for o in (best, other)]
@@ -171,7 +170,7 @@ def missed(runs: Sequence[Outcome], given_up: int = 0) -> dict[str, int]:
     return dict(found.most_common())
 
 
-def binding(found: Sequence[Limit], simulated: bool) -> list[str]:
+def binding(found: Sequence[Gauge], simulated: bool) -> list[str]:
     """Names of the SLO bounds within 10 % of being broken, or the nearest one, and of the resources that are full."""
     bounds = [limit for limit in found if limit.kind == "slo"]
     near = [limit for limit in bounds if limit.nearness >= NEAR] or bounds[:1]
@@ -180,8 +179,8 @@ def binding(found: Sequence[Limit], simulated: bool) -> list[str]:
 
 
 def _as_is(saved: Saved, inputs: Inputs | None) -> list[Purchase]:
-    capacity = None if inputs is None else _capacity(inputs, saved.outcome.deployment, inputs.study.slo)
-    return [Purchase(AS_IS, "result", saved.outcome, saved.chosen, capacity)]
+    borne = _capacity(inputs, saved.outcome.deployment)
+    return [Purchase(AS_IS, "result", saved.outcome, saved.chosen, *borne)]
 
 
 def _replicas(saved: Saved, inputs: Inputs | None) -> list[Purchase]:
@@ -192,12 +191,12 @@ def _replicas(saved: Saved, inputs: Inputs | None) -> list[Purchase]:
         place = next((i for i, run in enumerate(saved.runs) if _alike(run.deployment, more)), None)
         if place is not None:
             more = saved.runs[place].deployment
-        capacity = None if inputs is None else _capacity(inputs, more, inputs.study.slo)
+        borne = _capacity(inputs, more)
         if place is not None:
-            found.append(Purchase(what, "result", saved.runs[place], place, capacity))
+            found.append(Purchase(what, "result", saved.runs[place], place, *borne))
         elif inputs is not None:
             try:
-                found.append(Purchase(what, "simulated", _outcome(inputs, more), None, capacity))
+                found.append(Purchase(what, "simulated", _outcome(inputs, more), None, *borne))
             except Infeasible as error:
                 found.append(Purchase(what, "not possible", note=str(error)))
     return found
@@ -233,12 +232,9 @@ def _looser(saved: Saved, inputs: Inputs | None) -> list[Purchase]:
         place = saved.chosen if best in (None, now) else best
         note = "the same one wins" if place == saved.chosen else f"run {place + 1} wins"
         note += " of those played to the end" if saved.document.get("pruned") else ""
-        capacity = None
-        if inputs is not None and inputs.study.slo is not None:
-            slo = inputs.study.slo.model_copy(update={f"{bound.name}_ms": bound.bound_ms * LOOSER})
-            capacity = _capacity(inputs, saved.runs[place].deployment, slo)
+        borne = _capacity(inputs, saved.runs[place].deployment, {f"{bound.name}_ms": bound.bound_ms * LOOSER})
         what = f"{bound.name.upper()} {bound.bound_ms * LOOSER:g} ms instead of {bound.bound_ms:g}"
-        found.append(Purchase(what, "result", runs[place], place, capacity, note if best is not None else ""))
+        found.append(Purchase(what, "result", runs[place], place, *borne, note if best is not None else ""))
     return found
 
 
@@ -267,20 +263,25 @@ def _outcome(inputs: Inputs, deployment: DeploymentSpec) -> Outcome:
     return reduce(_played(inputs, deployment), inputs.model, deployment, inputs.study.slo)
 
 
-def _capacity(inputs: Inputs, deployment: DeploymentSpec, slo: SloSpec | None) -> float | None:
-    """The highest load within the SLO as a multiple of the study's; None without an SLO, or if no bracket was found."""
+def _capacity(
+    inputs: Inputs | None, deployment: DeploymentSpec, bounds: Mapping[str, float] | None = None
+) -> tuple[float | None, str]:
+    """The highest load within the SLO as a multiple of the study's, or why there is none; bounds: others than its."""
     from simserve.search.capacity import Deployed, capacity
     from simserve.search.repeats import Repeat, load_of
 
-    if slo is None:
-        return None
+    if inputs is None:
+        return None, "nothing was simulated again"
+    if inputs.study.slo is None:
+        return None, "the study has no SLO that a higher load would break"
+    slo = inputs.study.slo.model_copy(update=dict(bounds or {}))
     try:
         own = load_of(inputs.workload)
         found = capacity(Deployed(inputs.model, deployment, slo), [Repeat(inputs.study.seed, inputs.workload)],
                          rate_rps=own, tolerance=_CAPACITY_TOLERANCE)  # fmt: skip
-    except SimserveError:
-        return None
-    return None if found.mean is None else found.mean.value / own
+    except SimserveError as error:
+        return None, str(error)
+    return (None, found.problem() or "") if found.mean is None else (found.mean.value / own, "")
 
 
 def _numbers(chosen: Outcome, inputs: Inputs | None, run: RunResult | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Times of kernel families stand for the hardware: a GEMM is bound by memory bandwidth at few tokens and by FLOP/s at
 many, decode attention by bandwidth, prefill attention by FLOP/s, an all-reduce by the link. Numbers with an error of
 their own (left-out errors of tables, standard errors of host times: `simserve.perf.uncertainty`) move by that, others
-by 10 %. Not moved: elementwise passes and exchanges of experts, for which engine profiles have no factor.
+by 10 %.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 
 DEFAULT_CHANGE = 0.1
 LEAST = 0.05  # no time is less than so much of what it is
+EXCHANGE = "expert exchange time"
 _FAMILIES = {
     "GEMM time": ("gemm_time_factor", ("gemm",)),
     "expert time": ("moe_time_factor", ("moe",)),
     "prefill attention time": ("prefill_attention_time_factor", ("prefill_attention", "mla_prefill", "dsa_prefill")),
     "decode attention time": ("decode_attention_time_factor", ("decode_attention", "mla_decode", "dsa_decode")),
     "all-reduce time": ("all_reduce_time_factor", ("all_reduce",)),
+    "elementwise time": ("elementwise_time_factor", ("elementwise",)),
+    EXCHANGE: ("exchange_time_factor", ("collective", "moe_exchange")),
 }
 _HOST = ("host_ns_per_step", "host_ns_per_seq")
 
@@ -66,7 +69,10 @@ def factors_of(run: RunResult, deployment: DeploymentSpec, workload: RequestSet,
 
 def _hardware(run: RunResult, deployment: DeploymentSpec, change: float | None) -> list[Factor]:
     known, found = families(run), []
+    exchanges = any(engine.deployment.data_parallel_size > 1 for engine in run.engines)
     for name, (number, members) in _FAMILIES.items():
+        if name == EXCHANGE and not exchanges:  # other collectives are all-reduces over nodes, or of context ranks
+            continue
         parts = [known[member] for member in members if member in known]
         share = sum(part for part, _ in parts)
         if share:

@@ -7,9 +7,15 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 from simserve.errors import SpecError
+
+ANOTHER = "holds another study, seed or version; name another file, or move it away"
+_NONE = "this is not the journal of a search; name another file"
+_BEGINS, _CREATE_TRIAL = b'{"op_code":', 4  # as Optuna writes them
+_LONGEST, _HEAD = 1 << 16, 100  # bytes of a line, and lines, that are read to see whose a file is
 
 
 @contextmanager
@@ -43,23 +49,43 @@ def claimed(journal: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def ready(journal: Path, *, resume: bool) -> None:
+def ready(journal: Path, *, resume: bool, only: str | None = None) -> None:
     """Make `journal` fit to be opened.
 
-    Without `resume` an existing one is put aside as `<name>.old`. With it, one that a crash tore is cut back to
-    its last complete line, and what it was stays as `<name>.torn`. SpecError if there is none to resume, if it
-    is no journal at all, or if the disk refuses.
+    Without `resume` an existing one is put aside as `<name>.old`. With it, one that a crash tore is cut back to its
+    last complete line, and what it was stays as `<name>.torn`. only: touch no journal but that of this fingerprint.
+    SpecError if there is none to resume, if the file is no journal, or another's, or if the disk refuses.
     """
     try:
-        if not resume:
-            if journal.exists():
-                journal.replace(journal.with_name(journal.name + ".old"))
-            return
-        if not journal.is_file():
+        if resume and not journal.is_file():
             raise SpecError("there is no search to resume", file=str(journal))
-        _mend(journal)
+        if journal.exists():
+            _check_whose(journal, only)
+        if resume:
+            _mend(journal)
+        elif journal.exists():
+            journal.replace(journal.with_name(journal.name + ".old"))
     except OSError as error:
         raise SpecError(f"cannot open the journal: {_problem(error)}", file=str(journal)) from None
+
+
+def _check_whose(journal: Path, only: str | None) -> None:
+    """SpecError unless the file is the journal of a search, of that with the fingerprint `only` if given.
+
+    One without a trial is nobody's: it is empty, or was torn in its first line.
+    """
+    if journal.is_dir():
+        raise SpecError("is a folder; a journal is a file", file=str(journal))
+    with journal.open("rb") as file:
+        lines = list(islice(iter(lambda: file.readline(_LONGEST), b""), _HEAD))
+    if not lines or (not lines[0].endswith(b"\n") and lines[0].startswith(_BEGINS)):
+        return
+    entries = [json.loads(line) if _is_entry(line) else {} for line in lines]
+    found = [mark for entry in entries if (mark := (entry.get("user_attr") or {}).get("fingerprint")) is not None]
+    if not entries[0] or (not found and any(entry.get("op_code") == _CREATE_TRIAL for entry in entries)):
+        raise SpecError(_NONE, file=str(journal))
+    if only is not None and found and found[0] != only:
+        raise SpecError(ANOTHER, file=str(journal))
 
 
 def _problem(error: OSError) -> str:
@@ -75,9 +101,6 @@ def _mend(journal: Path) -> None:
         sound += len(line)
     if sound == len(content):
         return
-    # A journal that was torn in its very first line looks like the beginning of an entry.
-    if sound == 0 and not content.startswith(b'{"op_code":'):
-        raise SpecError("this is not the journal of a search; leave --resume out", file=str(journal))
     shutil.copyfile(journal, journal.with_name(journal.name + ".torn"))
     with journal.open("r+b") as file:
         file.truncate(sound)

@@ -7,7 +7,6 @@ estimated. A simulation that was given up says that its ratio is at least bound 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -19,13 +18,13 @@ from simserve.search.objective import NEVER_MS, Outcome
 from simserve.search.screen import Floats, Ints, Screen, places
 
 if TYPE_CHECKING:
+    from simserve.search.prune import GivenUp
     from simserve.spec.deployment import DeploymentSpec
     from simserve.spec.slo import SloSpec
 
 TOLERANCE = 0.02  # beyond a bound, once latencies are corrected [guessed]
 _BEYOND = 1.05  # how far above its bound a latency is taken to be that was given up [guessed]
 _NEVER = 20.0  # the largest ratio: what never finished is not infinitely slow under any other load
-_NAMED = re.compile(r" have a (TTFT|TPOT) above ")
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Learned:
     objective: str = "throughput"
 
     def order(
-        self, outcomes: Sequence[Outcome], pruned: Sequence[tuple[DeploymentSpec, str]]
+        self, outcomes: Sequence[Outcome], pruned: Sequence[tuple[DeploymentSpec, GivenUp]]
     ) -> Sequence[DeploymentSpec]:
         """The deployments, the most promising first by what is known now."""
         slo = self.slo
@@ -48,7 +47,7 @@ class Learned:
         index = {deployment: place for place, deployment in enumerate(self.deployments)}
         pools = np.array([bool(d.pools) for d in self.deployments])
         corrected = {}
-        for name, bound in (("ttft", slo.ttft_ms), ("tpot", slo.tpot_ms)):
+        for name, bound in (("ttft", slo.ttft_ms), ("tpot", slo.tpot_ms), ("e2e", slo.e2e_ms)):
             column: Floats = getattr(self.screen, f"{name}_ms")
             ratios = _ratios(name, bound, column, index, outcomes, pruned)
             factor = np.where(pools, *(_factor(ratios, pools, kind) for kind in (True, False)))
@@ -59,19 +58,27 @@ class Learned:
 
 def _ratios(
     name: str, bound: float | None, column: Floats, index: Mapping[DeploymentSpec, int], outcomes: Sequence[Outcome],
-    pruned: Sequence[tuple[DeploymentSpec, str]],
+    pruned: Sequence[tuple[DeploymentSpec, GivenUp]],
 ) -> list[tuple[int, float]]:  # fmt: skip
     """(place, simulated over estimated) of what was simulated, in the order of places."""
     found: list[tuple[int, float]] = []
     for outcome in outcomes:
-        value, place = getattr(outcome, f"{name}_ms"), index.get(outcome.deployment)
+        value, place = _latency_ms(outcome, name), index.get(outcome.deployment)
         if place is not None and value is not None and column[place] > 0:
             found.append((place, min(_NEVER, min(value, NEVER_MS) / float(column[place]))))
     for deployment, reason in pruned:
-        place, named = index.get(deployment), _NAMED.search(reason)
-        if place is not None and named and named[1].lower() == name and bound is not None and column[place] > 0:
+        place = index.get(deployment)
+        if place is not None and reason.missed == name and bound is not None and column[place] > 0:
             found.append((place, min(_NEVER, max(1.0, bound * _BEYOND / float(column[place])))))
     return sorted(found)
+
+
+def _latency_ms(outcome: Outcome, name: str) -> float | None:
+    """At the SLO's percentile; E2E is known where it has a bound."""
+    if name == "e2e":
+        return next((s.value_ms for s in outcome.slo if s.name == name), None)
+    value: float | None = getattr(outcome, f"{name}_ms")
+    return value
 
 
 def _factor(ratios: Sequence[tuple[int, float]], pools: NDArray[np.bool_], kind: bool) -> float:

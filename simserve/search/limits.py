@@ -138,9 +138,10 @@ def _made_of(run: Outcome, name: str) -> str:
         return f"; of {_ms(ttft)} on average {_ms(queueing)} are waiting for the first step, the rest is the prompt"
     if name == "e2e" and e2e and ttft is not None:
         return f"; of {_ms(e2e)} on average {_ms(ttft)} come before the first token"
-    if name == "tpot" and tpot and run.usage:
-        prompts = sum(part["prompt_steps"] for part in run.usage) / len(run.usage)
-        return f"; steps with prompts take {_per_cent(prompts)} of the busy time"
+    if name == "tpot" and tpot and run.usage:  # of the pool whose steps make tokens
+        decoding = [part for part in run.usage if part["pool"] != "prefill"] or run.usage
+        prompts = sum(part["prompt_steps"] for part in decoding) / len(decoding)
+        return f"; steps with prompts take {_per_cent(prompts)} of the busy time" if prompts else ""
     return ""
 
 

@@ -11,13 +11,14 @@ requests that never finished counted as infinitely slow, so that "P90 <= bound" 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simserve.search.replicate import Replications, from_dict, tied_first
+from simserve.search.replicate import Replications, from_dict
 from simserve.units import NS_PER_S
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ DEFAULT_PERCENTILE = 90.0
 NEVER_MS = 1e12  # stands for "never" where a finite number is needed (JSON, Optuna)
 KERNELS = "kernel error"  # what an interval rests on where nothing was calibrated
 OBJECTIVES = ("throughput", "gpus", "cost", "front")
+_BY_SEEDS = ("throughput", "front")  # ranked by the mean over replications where there are some
 TIE = 0.01  # throughputs within 1 % are a tie: run-to-run differences of a workload are larger
 _FINISHED = 0
 _STEADY_REQUESTS, _EDGE = 100, 0.05
@@ -250,33 +252,44 @@ def goal(outcome: Outcome, objective: str) -> float:
     return outcome.usd_per_hour if objective == "cost" else -outcome.tokens_per_s_per_gpu
 
 
+def standing(outcome: Outcome, objective: str) -> float:
+    """What runs are ranked by, as small as possible: the goal; of throughput the mean over the replications, if any."""
+    if outcome.replications is not None and objective in _BY_SEEDS:
+        return -outcome.replications.mean
+    return goal(outcome, objective)
+
+
 def _tied_groups(good: list[Outcome], objective: str = "throughput") -> list[list[Outcome]]:
-    """Runs within 1 % of the best goal of the group, each by what comes next: cost, then TPOT.
+    """Runs that tie with the best of their group, each by what comes next: cost, then TPOT.
 
     Of throughputs within 1 % the lower cost per million tokens wins; of equal numbers of GPUs the lower cost per hour;
-    of costs per hour within 1 % the lower cost per million tokens. Throughputs with replications come first and tie
-    where the interval of their difference reaches zero.
+    of costs per hour within 1 % the lower cost per million tokens. Two throughputs with replications tie where the
+    interval of their difference reaches zero instead.
     """
+    order = sorted(good, key=lambda o: (standing(o, objective), _name(o)))
+    values = [standing(o, objective) for o in order]
+    repeated = [o for o in order if o.replications is not None] if objective in _BY_SEEDS else []
     groups: list[list[Outcome]] = []
-    by_interval = objective in ("throughput", "front")
-    repeated = [(i, o.replications) for i, o in enumerate(good) if by_interval and o.replications is not None]
-    single = [o for o in good if not by_interval or o.replications is None]
-    while repeated:
-        first = tied_first(repeated)
-        groups.append([good[index] for index in first])
-        repeated = [entry for entry in repeated if entry[0] not in first]
-    replicated = len(groups)
-    for outcome in sorted(single, key=lambda o: (goal(o, objective), _name(o))):
-        best = goal(groups[-1][0], objective) if len(groups) > replicated else 0.0
-        if len(groups) > replicated and goal(outcome, objective) <= best + TIE * abs(best):
-            groups[-1].append(outcome)
-        else:
-            groups.append([outcome])
+    taken: set[int] = set()
+    for place, best in enumerate(order):
+        if id(best) not in taken:
+            near = order[place : bisect_right(values, values[place] + TIE * abs(values[place]))]
+            near += repeated if best.replications is not None else []
+            group = {id(o): o for o in near if id(o) not in taken and _ties(o, best, objective)}
+            taken |= group.keys()
+            groups.append(list(group.values()))
     # Costs that differ by less than the throughput does are no reason to prefer one.
     hourly = (lambda o: o.usd_per_hour) if objective == "gpus" else (lambda o: 0.0)
     return [
         sorted(g, key=lambda o: (hourly(o), coarse(o.usd_per_million_tokens), o.tpot_order, _name(o))) for g in groups
     ]
+
+
+def _ties(outcome: Outcome, best: Outcome, objective: str) -> bool:
+    """Whether the interval says so, of two with replications; others are within 1 % already."""
+    if outcome is best or objective not in _BY_SEEDS or outcome.replications is None or best.replications is None:
+        return True
+    return outcome.replications.reaches(best.replications)
 
 
 def coarse(cost: float) -> float:

@@ -18,8 +18,8 @@ SLO, RESOURCE, SHARE = "slo", "resource", "share"
 
 
 @dataclass(frozen=True)
-class Limit:
-    """Something that a run may run into.
+class Gauge:
+    """What a run reached, beside the bound that it may run into.
 
     kind: SLO (a bound in ms), RESOURCE (a limit of a replica: its peak against it) or SHARE (of time, of 1); time_at:
     the share of the busy time spent at it, 95 % of it counting, None for what is no resource.
@@ -37,21 +37,21 @@ class Limit:
         return self.reached / self.bound
 
 
-def slo_limits(outcome: Outcome) -> list[Limit]:
+def slo_gauges(outcome: Outcome) -> list[Gauge]:
     """The bounds of the SLO with what the run reached, the nearest first."""
     found = [
-        Limit(f"{s.name.upper()} P{s.percentile:g}", SLO, s.value_ms, s.bound_ms)
+        Gauge(f"{s.name.upper()} P{s.percentile:g}", SLO, s.value_ms, s.bound_ms)
         for s in outcome.slo if s.value_ms is not None
     ]  # fmt: skip
-    return sorted(found, key=lambda limit: -limit.nearness)
+    return sorted(found, key=lambda gauge: -gauge.nearness)
 
 
-def limits(run: RunResult) -> list[Limit]:
+def gauges(run: RunResult) -> list[Gauge]:
     """Resources and shares of time of every pool, in the steady part of the run."""
-    return [limit for engine in run.engines for limit in _of_engine(run, engine)]
+    return [gauge for engine in run.engines for gauge in _of_engine(run, engine)]
 
 
-def _of_engine(run: RunResult, engine: Engine) -> list[Limit]:
+def _of_engine(run: RunResult, engine: Engine) -> list[Gauge]:
     s, d = _steps(run, engine), engine.deployment
     at = f" of {engine.name}" if engine.name else ""
     busy = float(s["ns"].sum())
@@ -64,13 +64,13 @@ def _of_engine(run: RunResult, engine: Engine) -> list[Limit]:
     prompts = s["tokens"] > s["running"]
     share = busy / ((last - first) * len(engine.instances) * depth)
     return [
-        Limit(f"KV blocks{at}", RESOURCE, float(s["last_used_blocks"].max()), total, full["KV blocks"]),
-        Limit(f"max_num_seqs{at}", RESOURCE, float(s["running"].max()), seqs, full["max_num_seqs"]),
-        Limit(f"token budget{at}", RESOURCE, float(s["tokens"].max()), budget, full["token budget"]),
-        Limit(f"time in steps{at}", SHARE, min(1.0, share), 1.0),
-        Limit(f"of it in steps with prompts{at}", SHARE, float(s["ns"][prompts].sum()) / busy, 1.0),
-        Limit(f"of it with requests waiting{at}", SHARE, float(s["ns"][s["waiting"] > 0].sum()) / busy, 1.0),
-        Limit(f"share of {d.max_num_seqs} seqs in use, mean{at}", SHARE,
+        Gauge(f"KV blocks{at}", RESOURCE, float(s["last_used_blocks"].max()), total, full["KV blocks"]),
+        Gauge(f"max_num_seqs{at}", RESOURCE, float(s["running"].max()), seqs, full["max_num_seqs"]),
+        Gauge(f"token budget{at}", RESOURCE, float(s["tokens"].max()), budget, full["token budget"]),
+        Gauge(f"time in steps{at}", SHARE, min(1.0, share), 1.0),
+        Gauge(f"of it in steps with prompts{at}", SHARE, float(s["ns"][prompts].sum()) / busy, 1.0),
+        Gauge(f"of it with requests waiting{at}", SHARE, float(s["ns"][s["waiting"] > 0].sum()) / busy, 1.0),
+        Gauge(f"share of {d.max_num_seqs} seqs in use, mean{at}", SHARE,
               float((s["running"] * s["ns"]).sum()) / busy / seqs, 1.0),
     ]  # fmt: skip
 

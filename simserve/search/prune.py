@@ -2,13 +2,14 @@
 
 An objective at percentile P of n requests is missed once more than n - ceil(n P / 100) of them are beyond its bound:
 no later request can change that. So a pruned configuration is one that would have missed the SLO, never another, and
-what is recommended is the same with and without pruning.
+what is recommended is the same with and without pruning. Being behind the best throughput so far is no such reason,
+for the front has all that is ahead in TPOT; see `simserve/DESIGN.md`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from simserve.errors import Infeasible
 from simserve.sim.request import Outcome, Request
@@ -17,11 +18,29 @@ from simserve.units import NS_PER_MS
 if TYPE_CHECKING:
     from simserve.spec.slo import SloSpec
 
-PREFIX = "pruned: "
+
+class GivenUp(str):
+    """Why a simulation was given up, in words; missed: the objective that had become unreachable (ttft, tpot, e2e)."""
+
+    missed: str
+
+    def __new__(cls, words: str, missed: str) -> Self:
+        found = super().__new__(cls, words)
+        found.missed = missed
+        return found
+
+    def __reduce__(self) -> tuple[type[GivenUp], tuple[str, str]]:
+        return type(self), (str(self), self.missed)
 
 
 class Pruned(Infeasible):
-    """A configuration whose simulation was given up, and why."""
+    """A configuration whose simulation was given up; reason: why."""
+
+    @property
+    def reason(self) -> GivenUp:
+        """Why, as words and as data."""
+        found: GivenUp = self.args[0]
+        return found
 
 
 class Watch:
@@ -46,12 +65,13 @@ class Watch:
                 if self._late[name] > self._allowed:
                     raise Pruned(self._reason(name))
 
-    def _reason(self, name: str) -> str:
+    def _reason(self, name: str) -> GivenUp:
         bound = getattr(self._slo, f"{name}_ms")
-        return (
-            f"{PREFIX}{self._late[name]} of {self._total} requests have a {name.upper()} above {bound:g} ms, which "
+        words = (
+            f"given up: {self._late[name]} of {self._total} requests have a {name.upper()} above {bound:g} ms, which "
             f"P{self._slo.percentile:g} cannot make good; known after {self._ended}"
         )
+        return GivenUp(words, name)
 
 
 def _taken_ns(name: str, request: Request) -> float:

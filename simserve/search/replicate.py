@@ -7,7 +7,6 @@ paired) is narrow, and configurations whose interval reaches zero are ties.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from simserve.spec.study import StudySpec
 
-REPLICATED = 5  # of the configurations that rank first
+REPLICATED = 5  # at a time, of the configurations that rank first
 CONFIDENCE = 0.9
 
 
@@ -61,9 +60,3 @@ def further(study: StudySpec, base_dir: Path | None, requests: int) -> list[Repe
     """The repeats beyond the study's own requests, those that `simserve compare` plays; as many requests of each."""
     count = study.search.replications if study.search is not None else 1
     return repeats(study, count, base_dir=base_dir, requests=requests)[1:] if count > 1 else []
-
-
-def tied_first(repeated: Sequence[tuple[int, Replications]]) -> list[int]:
-    """Of (index, replications), the indices of the highest mean throughput and of all whose interval reaches it."""
-    best = max(repeated, key=lambda entry: entry[1].mean)[1]
-    return [index for index, own in repeated if own is best or own.reaches(best)]

@@ -19,16 +19,17 @@ from simserve.search.learned import Learned
 from simserve.search.load import Load, summarise
 from simserve.search.objective import Interval, Outcome, ranked
 from simserve.search.provenance import fingerprint, provenance
+from simserve.search.prune import Pruned
 from simserve.search.result import SearchResult
 from simserve.search.space import from_study
 from simserve.search.trials import Trials
+from simserve.spec.study import BATCH
 
 if TYPE_CHECKING:
     from simserve.run import RunResult
     from simserve.search.repeats import Repeat
     from simserve.spec.deployment import DeploymentSpec
     from simserve.spec.model import ModelSpec
-    from simserve.spec.slo import SloSpec
     from simserve.spec.study import StudySpec
     from simserve.workload.requests import RequestSet
 
@@ -133,7 +134,8 @@ def run_search(
     samplers.check(_sampler(inputs.study))
     further = replicate.further(inputs.study, inputs.base_dir, len(inputs.workload))
     with executor_for(inputs, jobs, ray) if executor is None else nullcontext(executor) as players:
-        result = _searched(inputs, players, storages.place(storage, out_dir), resume, progress)
+        place = storages.place(storage, out_dir)
+        result = _searched(inputs, players, place, storage is not None, resume, progress)
         result = _replicated(result, inputs, further, jobs, ray) if further else result
         return _with_interval(result, inputs, players) if interval else result
 
@@ -148,9 +150,11 @@ def _sampler(study: StudySpec) -> str:
 
 
 def _searched(
-    inputs: Inputs, executor: executors.Executor, place: storages.Place, resume: bool, progress: Progress | None
-) -> SearchResult:
-    """The trials played and ranked."""
+    inputs: Inputs, executor: executors.Executor, place: storages.Place, named: bool, resume: bool,
+    progress: Progress | None,
+) -> SearchResult:  # fmt: skip
+    """The trials played and ranked. named: the place was asked for by name, so only a journal of this study is moved.
+    """
     study, asked = inputs.study, inputs.study.search
     objective, budget = (asked.objective, asked.trials) if asked is not None else ("throughput", DEFAULT_TRIALS)
     space = from_study(study)
@@ -159,11 +163,14 @@ def _searched(
     )  # fmt: skip
     record = provenance(study, inputs.model, inputs.workload)
     learned = Learned(possible.deployments, possible.screen, possible.layouts, study.slo, objective)
-    kept = storages.kind(place)
-    with storages.opened(place, fingerprint(record), resume=resume, name=study.name) as optuna_study:
+    with storages.opened(
+        place, fingerprint(record), resume=resume, name=study.name, keep=named
+    ) as optuna_study:  # fmt: skip
         trials = Trials(
-            optuna_study, space, possible.deployments, budget, study.seed, _sampler(study), learned, objective
+            optuna_study, space, possible.deployments, budget, study.seed, _sampler(study), learned, objective,
+            asked.batch if asked is not None else BATCH,
         )  # fmt: skip
+        kept = storages.kind(place)
         record["execution"] = {"executor": executor.name, "workers": executor.workers, "storage": kept}
         if not _simulate_all(trials, inputs, executor, progress):
             assert asked is not None
@@ -209,20 +216,33 @@ def _result(
 def _replicated(
     result: SearchResult, inputs: Inputs, further: Sequence[Repeat], jobs: int, ray: str | None
 ) -> SearchResult:
-    """The runs that rank first on further workload seeds, and all runs ranked again by what those say."""
-    few = result.runs[: replicate.REPLICATED]
+    """The runs that rank first on further workload seeds, until the one that ranks first by what those say is one."""
     asked = inputs.study.search
     assert asked is not None
     study = inputs.study.model_copy(update={"search": asked.model_copy(update={"prune": False})})
+    inputs = replace(inputs, study=study)
+    tried: set[DeploymentSpec] = set()
+    while result.runs[0].deployment not in tried:
+        few = [run for run in result.runs if run.deployment not in tried][: replicate.REPLICATED]
+        tried |= {run.deployment for run in few}
+        again = {own.deployment: own for own in _repeated(few, inputs, further, jobs, ray)}
+        runs = [again.get(run.deployment, run) for run in result.runs]
+        result = replace(result, runs=ranked(runs, result.objective))
+    return result
+
+
+def _repeated(
+    few: Sequence[Outcome], inputs: Inputs, further: Sequence[Repeat], jobs: int, ray: str | None
+) -> list[Outcome]:
+    """Some runs with what they find on further seeds."""
     found: list[list[Outcome]] = [[run] for run in few]
     for repeat in further:
-        with executor_for(replace(inputs, study=study, workload=repeat.workload), jobs, ray) as executor:
+        with executor_for(replace(inputs, workload=repeat.workload), jobs, ray) as executor:
             for index, outcome in executor.run([run.deployment for run in few]):
                 if isinstance(outcome, Outcome):
                     found[index].append(outcome)
     whole = (inputs.study.seed, *(repeat.seed for repeat in further))
-    again = [_with_replications(own, whole) for own in found]
-    return replace(result, runs=ranked([*again, *result.runs[len(few) :]], result.objective))
+    return [_with_replications(own, whole) for own in found]
 
 
 def _with_replications(samples: list[Outcome], seeds: tuple[int, ...]) -> Outcome:
@@ -262,5 +282,7 @@ def _play(inputs: Inputs, deployment: DeploymentSpec) -> Outcome | str:
     prune = study.search is not None and study.search.prune
     try:
         return evaluate(inputs.model, deployment, inputs.workload, study.slo, prune=prune)
+    except Pruned as error:
+        return error.reason
     except Infeasible as error:
         return str(error)

@@ -12,6 +12,8 @@ from simserve.search.objective import Outcome, outcome_from_dict
 
 if TYPE_CHECKING:
     from simserve.search.runner import Inputs
+    from simserve.spec.study import StudySpec
+    from simserve.workload.requests import RequestSet
 
 FILE, SCHEMA = "result.json", "simserve.result/1"
 
@@ -63,26 +65,55 @@ def read_saved(path: Path) -> Saved:
 
 
 def inputs_of(saved: Saved) -> Inputs:
-    """Model and requests as they were; MissingData, in one line, where they cannot be had again.
+    """Model and requests as they were; MissingData, in one line, where they cannot be had again."""
+    from simserve.build import resolve_pools
+    from simserve.search.load import summarise
+    from simserve.search.runner import Inputs
+    from simserve.spec.model import load_model
 
-    Files of the study are looked for beside the result and from the current folder.
+    study, workload, folder = _played(saved)
+    try:
+        model = load_model(study.model)
+    except SimserveError as error:
+        raise _missing(str(error)) from None
+    study = study.model_copy(update={"deployment": resolve_pools(study.deployment)})
+    return Inputs(study, model, workload, summarise(workload), folder)
+
+
+def workload_of(saved: Saved) -> RequestSet | None:
+    """The requests as they were; None where they cannot be had again."""
+    try:
+        return _played(saved)[1]
+    except MissingData:
+        return None
+
+
+def _played(saved: Saved) -> tuple[StudySpec, RequestSet, Path]:
+    """The study, the requests that were played, and the folder that files of the study lie in, or MissingData.
+
+    They are looked for from the current folder, beside the result, and beside its folder.
     """
     from simserve.search.provenance import columns_digest
-    from simserve.search.runner import prepare
     from simserve.spec.base import parse
     from simserve.spec.study import StudySpec
+    from simserve.workload.build import build_workload
 
-    record = saved.document["provenance"]
+    record, beside = saved.document["provenance"], saved.path.resolve().parent
     limit = record.get("workload", {}).get("head")
     problem = ""
-    for folder in (Path(), saved.path.parent, saved.path.parent.parent):
+    for folder in (Path(), beside, beside.parent):
         try:
             study = parse(StudySpec, record["study"], file=str(saved.path))
-            inputs = prepare(study, base_dir=folder, requests=limit)
+            workload = build_workload(study.workload, seed=study.seed, base_dir=folder)
         except SimserveError as error:
             problem = problem or str(error)
             continue
-        if columns_digest(inputs.workload) == record.get("workload_sha256"):
-            return inputs
+        workload = workload if limit is None else workload.head(int(limit))
+        if columns_digest(workload) == record.get("workload_sha256"):
+            return study, workload, folder
         problem = "the requests are not those of the result"
-    raise MissingData(f"cannot be simulated again: {problem}")
+    raise _missing(problem)
+
+
+def _missing(problem: str) -> MissingData:
+    return MissingData(f"cannot be simulated again: {problem}")

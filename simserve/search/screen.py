@@ -47,6 +47,7 @@ class Screen:
     tokens_per_s_per_gpu: Floats
     gpus: Floats
     usd_per_hour: Floats
+    e2e_ms: Floats
 
     @property
     def columns(self) -> tuple[Floats, ...]:
@@ -293,7 +294,7 @@ def _excess(screen: Screen, slo: SloSpec | None) -> Floats:
     excess = np.maximum(0.0, screen.utilisation - 1.0) if slo is not None else np.zeros(len(screen.tpot_ms))
     if slo is None:
         return excess
-    for bound, value in ((slo.ttft_ms, screen.ttft_ms), (slo.tpot_ms, screen.tpot_ms)):  # E2E follows from both
+    for bound, value in ((slo.ttft_ms, screen.ttft_ms), (slo.tpot_ms, screen.tpot_ms), (slo.e2e_ms, screen.e2e_ms)):
         if bound is not None:
             excess = np.maximum(excess, value / bound - 1.0)
     return excess

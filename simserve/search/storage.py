@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simserve.errors import MissingData, SpecError
-from simserve.search.journal import claimed, ready
+from simserve.search.journal import ANOTHER, claimed, ready
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -66,14 +66,14 @@ def masked(text: str) -> str:
 
 
 @contextmanager
-def opened(where: Place, fingerprint: str, *, resume: bool, name: str) -> Iterator[Study]:
+def opened(where: Place, fingerprint: str, *, resume: bool, name: str, keep: bool = False) -> Iterator[Study]:
     """`open_study` for one process at a time; SpecError in one line if another has it, or a server is lost."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         with claimed(where) if isinstance(where, Path) else nullcontext():
-            study = open_study(where, fingerprint, resume=resume, name=name)
+            study = open_study(where, fingerprint, resume=resume, name=name, keep=keep)
             with _claimed_on_server(study, where) if isinstance(where, Postgres) else nullcontext():
                 yield study
     except (SQLAlchemyError, StorageInternalError) as error:
@@ -81,10 +81,13 @@ def opened(where: Place, fingerprint: str, *, resume: bool, name: str) -> Iterat
         raise SpecError(f"lost the storage, go on with --resume: {why}", file=str(where)) from None
 
 
-def open_study(where: Place, fingerprint: str, *, resume: bool, name: str = _STUDY_NAME) -> Study:
+def open_study(
+    where: Place, fingerprint: str, *, resume: bool, name: str = _STUDY_NAME, keep: bool = False
+) -> Study:  # fmt: skip
     """The Optuna study of a search called `name`; with `resume` the last one that has this fingerprint.
 
-    What becomes of a journal that is there already: see `journal.ready`. SpecError if what to resume is not
+    What becomes of a journal that is there already: see `journal.ready`; keep: one of another search stays, as its
+    place is no folder of results but a file that somebody named. SpecError if what to resume is not
     there, is none, or belongs to another search, and if the storage cannot be opened.
     """
     import optuna
@@ -94,25 +97,25 @@ def open_study(where: Place, fingerprint: str, *, resume: bool, name: str = _STU
         study = _on_server(where, f"{name[:_LONGEST]}:{fingerprint[:_DIGITS]}", resume=resume)
     else:
         study = optuna.create_study(
-            study_name=_STUDY_NAME, storage=_in_file(where, resume=resume),
+            study_name=_STUDY_NAME, storage=_in_file(where, resume, fingerprint if keep else None),
             directions=["maximize", "minimize"], load_if_exists=resume,
         )  # fmt: skip
     known = study.user_attrs.get("fingerprint")
     if known is None:
         study.set_user_attr("fingerprint", fingerprint)
     elif known != fingerprint:
-        raise SpecError(_OTHER.format("the journal"), file=str(where))
+        raise SpecError(ANOTHER if keep else _OTHER.format("the journal"), file=str(where))
     return study
 
 
-def _in_file(journal: Path | None, *, resume: bool) -> BaseStorage:
+def _in_file(journal: Path | None, resume: bool, only: str | None) -> BaseStorage:
     from optuna.storages import InMemoryStorage, JournalStorage
 
     from simserve.search.journal_file import JournalFile
 
     if journal is None:
         return InMemoryStorage()
-    ready(journal, resume=resume)
+    ready(journal, resume=resume, only=only)
     return JournalStorage(JournalFile(str(journal)))
 
 

@@ -1,7 +1,7 @@
 """The trials of a search in an Optuna journal: which configuration is next, what came out, how to go on.
 
 A trial that was accepted for simulation carries its slot (0, 1, 2, ...) and, when done, its outcome. Slots
-are asked for in batches of BATCH before any of the batch is simulated, and the sampler is seeded per slot,
+are asked for in batches before any of the batch is simulated, and the sampler is seeded per slot,
 so that the same seed gives the same trials with any number of workers, and a resumed search those of one
 that was never interrupted. The first slots go to the most promising configurations of the screen; then the sampler
 proposes. A proposal that is impossible, not promising or was simulated before is marked failed, and its slot goes to
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from simserve.search import samplers
 from simserve.search.objective import Outcome, goal, outcome_from_dict
-from simserve.search.prune import PREFIX as PRUNED
+from simserve.search.prune import GivenUp
 from simserve.search.space import SearchSpace
+from simserve.spec.study import BATCH
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from simserve.search.learned import Learned
     from simserve.spec.deployment import DeploymentSpec
 
-BATCH = 8
+_WHY = (("reason", "failed"), ("missed", ""))  # names of a trial's attributes without an outcome, and what if absent
 _METRICS = {"gpus": "minus_gpus", "cost": "minus_usd_per_hour"}
 _SCREENED_SHARE = 0.5  # of the trials that the screen chooses before TPE proposes
 _PROPOSED_SHARE, _PROPOSED_AT_LEAST = 0.5, 256  # of the order: proposals behind that are not worth a simulation
@@ -38,7 +39,7 @@ class Trials:
 
     order: feasible deployments, the most promising first; budget: how many to simulate at most; sampler: as in
     `SearchSpec`; learned: makes the order anew when a batch is done; objective: what the sampler is told, as large as
-    possible, beside TPOT; pruned: (deployment, why its simulation was given up).
+    possible, beside TPOT; batch: as in `SearchSpec`; pruned: (deployment, why its simulation was given up).
     """
 
     study: Study
@@ -49,10 +50,11 @@ class Trials:
     sampler: str = "tpe"
     learned: Learned | None = None
     objective: str = "throughput"
+    batch: int = BATCH
     pending: list[tuple[Trial, DeploymentSpec]] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     failed: list[tuple[DeploymentSpec, str]] = field(default_factory=list)
-    pruned: list[tuple[DeploymentSpec, str]] = field(default_factory=list)
+    pruned: list[tuple[DeploymentSpec, GivenUp]] = field(default_factory=list)
 
     @property
     def done(self) -> int:
@@ -71,14 +73,14 @@ class Trials:
         self.study.set_metric_names([_METRICS.get(self.objective, "tokens_per_s_per_gpu"), "tpot_ms"])
         self._restore()
         self._reorder()
-        if self.pending and len(self.pending) == self._slots % BATCH:  # killed while it asked for a batch
-            self._fill(min(self.budget, (self._slots // BATCH + 1) * BATCH))
+        if self.pending and len(self.pending) == self._slots % self.batch:  # killed while it asked for a batch
+            self._fill(min(self.budget, (self._slots // self.batch + 1) * self.batch))
 
     def next_batch(self) -> list[tuple[Trial, DeploymentSpec]]:
-        """The trials to simulate next, at most BATCH; empty when the budget is used up."""
+        """The trials to simulate next, at most a batch; empty when the budget is used up."""
         if not self.pending:
             self._reorder()
-            self._fill(min(self.budget, (self._slots // BATCH + 1) * BATCH))
+            self._fill(min(self.budget, (self._slots // self.batch + 1) * self.batch))
         return self.pending
 
     def _fill(self, end: int) -> None:
@@ -92,7 +94,8 @@ class Trials:
         self.pending = [p for p in self.pending if p[0].number != trial.number]
         if isinstance(outcome, str):
             trial.set_user_attr("reason", outcome)
-            if outcome.startswith(PRUNED):
+            if isinstance(outcome, GivenUp):
+                trial.set_user_attr("missed", outcome.missed)
                 trial.set_constraint("pruned", 1.0)
                 self.study.tell(trial, state=TrialState.PRUNED)
             else:
@@ -172,7 +175,11 @@ class Trials:
         if "outcome" in frozen.user_attrs:
             self.outcomes.append(outcome_from_dict(frozen.user_attrs["outcome"]))
         else:
-            self._note(deployment, str(frozen.user_attrs.get("reason", "failed")))
+            why, missed = (str(frozen.user_attrs.get(name, default)) for name, default in _WHY)
+            self._note(deployment, GivenUp(why, missed) if missed else why)
 
     def _note(self, deployment: DeploymentSpec, reason: str) -> None:
-        (self.pruned if reason.startswith(PRUNED) else self.failed).append((deployment, reason))
+        if isinstance(reason, GivenUp):
+            self.pruned.append((deployment, reason))
+        else:
+            self.failed.append((deployment, reason))

@@ -152,7 +152,9 @@ def _first_problem(cls: type[Spec], error: ValidationError, located: Located) ->
         names = [n.strip().strip("'") for n in expected.replace(" or ", ", ").split(",")]
         close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
         nearest, problem = (close[0] if close else None), f"must be one of {', '.join(names)}"
-    if isinstance(value, Mapping | list):
+    elif kind == "too_short" and not value:
+        problem, value = "is empty; give at least one value, or leave the key out", [] if value == () else value
+    if isinstance(value, Mapping | list) and value:
         value = None
     return SpecError(problem, file=located.file or None, line=line, key=dotted(path) or None, value=value,
                      nearest=nearest)  # fmt: skip
@@ -161,7 +163,10 @@ def _first_problem(cls: type[Spec], error: ValidationError, located: Located) ->
 def _path_in(data: Any, loc: Path_, *, missing: bool) -> Path_:
     """A pydantic location without the parts that are no keys of the data: tags of unions, converted values."""
     path: list[str | int] = []
-    for part in loc:
+    parts = iter(loc)
+    for part in parts:
+        if isinstance(data, Mapping) and isinstance(part, int) and part < len(data):  # kept as sorted pairs
+            part, _ = sorted(data, key=str)[part], next(parts, None)
         listed = isinstance(data, list | tuple) and isinstance(part, int) and part < len(data)
         if listed or (isinstance(data, Mapping) and part in data):
             path.append(part)

@@ -25,13 +25,14 @@ def _listed(value: Any) -> Any:
 
 def _pairs(value: Any) -> Any:
     """A mapping in YAML; kept as sorted pairs, so that a study is hashable."""
-    return tuple(sorted(value.items())) if isinstance(value, Mapping) else value
+    return tuple(sorted(value.items(), key=lambda item: str(item[0]))) if isinstance(value, Mapping) else value
 
 
 Choices = Annotated[tuple[T, ...], BeforeValidator(_listed), Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
 Objective = Literal["throughput", "gpus", "cost", "front"]
 Count = Annotated[int, Field(ge=1)]
+BATCH = 8  # trials that are chosen together
 
 
 Mode = Literal["aggregated", "disaggregated"]
@@ -84,16 +85,19 @@ class SearchSpec(Spec):
     """The search: its space, the most GPUs a deployment may use, and how much to simulate.
 
     objective: the highest throughput per GPU, the fewest GPUs, the lowest cost per hour, or the front of throughput
-    per GPU, tokens/s per user, cost and energy, each under the SLO; trials: simulated configurations at most;
-    requests: simulate only the first so many; timeout_s: stop asking for new trials after so many seconds; sampler:
-    what proposes after the screen; prune: give a configuration up as soon as its first requests have made the SLO
-    unreachable; replications: workload seeds with which the best few are played again, all with the same ones.
+    per GPU, tokens/s per user, cost and energy, each under the SLO; trials: simulated configurations at most; batch:
+    how many of them are chosen together, by what the ones before found, and simulated at once: as many workers can be
+    busy, and trials do not depend on how many there are; requests: simulate only the first so many; timeout_s: stop
+    asking for new trials after so many seconds; sampler: what proposes after the screen; prune: give a configuration
+    up as soon as its first requests have made the SLO unreachable; replications: workload seeds with which the best
+    few are played again, all with the same ones.
     """
 
     space: SpaceSpec = SpaceSpec()
     objective: Objective = "throughput"
     max_gpus: int | None = Field(default=None, ge=1)
     trials: int = Field(default=40, ge=1, le=100_000)
+    batch: int = Field(default=BATCH, ge=1, le=10_000)
     requests: int | None = Field(default=None, ge=1)
     timeout_s: float | None = Field(default=None, gt=0)
     sampler: Literal["tpe", "nsga2", "gp"] = "tpe"

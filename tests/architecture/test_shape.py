@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,19 @@ def test_the_size_rule_can_fail() -> None:
     source = "def f():\n" + "\n".join(f"    x{i} = {i}" for i in range(40))
 
     assert too_long(source, 40) == ["f: 40 lines"]
+
+
+@pytest.mark.parametrize("package", ["search", "report", "cli", "sim", "spec", "policies", "systems", "workload"])
+def test_classes_of_a_package_have_names_of_their_own(package: str) -> None:
+    """Two of one name would be taken for each other where both are imported."""
+    names = [
+        node.name
+        for path in (PACKAGE / package).rglob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    ]
+
+    assert [name for name, count in Counter(names).items() if count > 1] == []
 
 
 def test_policies_read_no_clock_and_no_output_length() -> None:

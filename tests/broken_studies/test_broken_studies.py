@@ -1,4 +1,4 @@
-"""Forty broken study files: each gives one clear line on stderr and exit code 2, never a traceback."""
+"""Some forty broken study files: each gives one clear line on stderr and exit code 2, never a traceback."""
 
 import subprocess
 import sys
@@ -29,6 +29,8 @@ EXPECTED = {
     "negative_length": ":5: workload.prompt_tokens.value: input should be greater than or equal to 1 (got -200)",
     "no_bound": ":8: slo: an SLO needs at least one of ttft_ms, tpot_ms, e2e_ms",
     "no_search": "there is no 'search' section; use `simserve simulate`",
+    "no_values": ":11: search.space.router: is empty; give at least one value, or leave the key out (got [])",
+    "no_values_of_an_option": ":11: search.space.scheduler_options.vllm.policy: is empty; give at least one value",
     "no_workload": "workload: this key is missing",
     "not_yaml": ":9: not valid YAML",
     "offload_without_hashes": ":8: deployment: offload needs enable_prefix_caching: true",

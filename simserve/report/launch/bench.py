@@ -8,7 +8,7 @@ PyPI in the versions of `flags/`; AIPerf's command line was parsed by AIPerf its
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from simserve.report.launch.framework import comments, simulated_as
@@ -23,10 +23,18 @@ if TYPE_CHECKING:
 FILE = "requests.jsonl"
 TOOLS = ("vllm", "aiperf", "sglang")
 _NO_FILE = "the simulated requests are not beside this file"
+_IN_FRONT = "in front of all servers"
 
 
-def bench_script(model: Served, run: Outcome, provenance: Mapping[str, Any], requests: Requests | None) -> str:
-    """bench.sh [TOOL] [URL]: TOOL is vllm, aiperf or sglang, URL the server's."""
+def bench_script(
+    model: Served, run: Outcome, provenance: Mapping[str, Any], requests: Requests | None,
+    frameworks: Sequence[str] = (),
+) -> str:  # fmt: skip
+    """bench.sh [TOOL] [URL]: TOOL is vllm, aiperf or sglang, URL the server's.
+
+    frameworks: whose launch files lie beside it; the URL is that of the simulated one if it is among them or none is
+    named, else of the first.
+    """
     count, seed = _count(provenance, requests), int(provenance.get("seed", 0))
     spec = dict(provenance.get("study", {}).get("workload") or {})
     commands = {
@@ -35,8 +43,10 @@ def bench_script(model: Served, run: Outcome, provenance: Mapping[str, Any], req
         "sglang": _sglang(model, run, spec, count, seed),
     }
     tool = "aiperf" if requests is not None and requests.sessions else "vllm"
-    lines = ["#!/bin/sh", *_about(spec, requests, count, seed)]
-    lines += ['cd "$(dirname "$0")"', f'URL="${{2:-http://127.0.0.1:{port(run)}}}"', f'case "${{1:-{tool}}}" in']
+    own = simulated_as(run.deployment)
+    launched = own if own in frameworks or not frameworks else frameworks[0]
+    lines = ["#!/bin/sh", *_about(spec, requests, count, seed), *_elsewhere(run, launched, frameworks)]
+    lines += ['cd "$(dirname "$0")"', _url(run, launched), f'case "${{1:-{tool}}}" in']
     for name in TOOLS:
         command, remarks = commands[name]
         lines += [f"{name})", *(f"  {line}" for line in comments(remarks))]
@@ -54,11 +64,31 @@ def _count(provenance: Mapping[str, Any], requests: Requests | None) -> int:
     return int(workload.get("head") or workload["requests"])
 
 
-def port(run: Outcome) -> int:
-    """Where clients send requests by the files beside this one: the router's, if the framework brings one."""
-    several = run.num_gpus > run.deployment.gpus_per_replica
-    own = simulated_as(run.deployment)
-    return ROUTER_PORT if several and (own == "sglang" or (own == "trtllm" and run.pools)) else FIRST_PORT
+def port(run: Outcome, framework: str) -> int | None:
+    """Where clients send requests: the router's port, if the framework brings one; None where it is still to be put up.
+
+    The frontends of Dynamo and of llm-d listen where a lone server does.
+    """
+    if run.num_gpus == run.deployment.gpus_per_replica or framework in ("dynamo", "llm-d"):
+        return FIRST_PORT
+    return ROUTER_PORT if framework == "sglang" or (framework == "trtllm" and run.pools) else None
+
+
+def _url(run: Outcome, framework: str) -> str:
+    found = port(run, framework)
+    if found is None:  # one server of several would get the load of all
+        return f'URL="${{2:?the URL of what spreads requests, {_IN_FRONT} of {framework}}}"'
+    return f'URL="${{2:-http://127.0.0.1:{found}}}"'
+
+
+def _elsewhere(run: Outcome, launched: str, frameworks: Sequence[str]) -> list[str]:
+    """A comment on each framework beside this one that is reached elsewhere."""
+    texts = [f"the URL is that of {launched}"]
+    for name in frameworks:
+        if (found := port(run, name)) != port(run, launched):
+            where = f"that of a load balancer or proxy {_IN_FRONT}" if found is None else f"http://127.0.0.1:{found}"
+            texts.append(f"of {name} it is {where}")
+    return comments(texts) if len(texts) > 1 else []
 
 
 def _about(spec: Mapping[str, Any], requests: Requests | None, count: int, seed: int) -> list[str]:

@@ -42,7 +42,7 @@ def launch_files(
             raise UnknownName("framework", framework, FRAMEWORKS, key="--framework")
         files |= makers[framework]()
     requests = None if workload is None else requests_of(workload, run.deployment.block_size)
-    files["bench.sh"] = bench_script(model, run, provenance, requests)
+    files["bench.sh"] = bench_script(model, run, provenance, requests, frameworks)
     return files if requests is None else {**files, FILE: requests.text}
 
 

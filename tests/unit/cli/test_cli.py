@@ -93,6 +93,21 @@ def test_same_result_with_one_and_two_workers(
     ]
 
 
+def test_a_batch_is_saved_with_the_study_and_no_other_resumes_it(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With one worker and two the same runs; the default is eight."""
+    found = []
+    for options in (["--batch", "3", "--jobs", "1"], ["--batch", "3", "--jobs", "2"], ["--jobs", "1"]):
+        assert main(["search", str(study), "-o", str(tmp_path / "o"), "--json", "-", "--no-html", *options]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+
+    assert found[0]["runs"] == found[1]["runs"]
+    assert [f["provenance"]["study"]["search"]["batch"] for f in found] == [3, 3, 8]
+    assert main(["search", str(study), "-o", str(tmp_path / "o"), "--batch", "4", "--resume"]) == 2
+    assert "another study" in capsys.readouterr().err
+
+
 def test_seed_and_trials_override_the_file(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`--seed`, `--trials` and `--requests` go with a study file."""
     command = ["search", str(study), "-o", str(tmp_path / "o"), "--json", "-"]
@@ -138,6 +153,29 @@ def test_simulate_from_flags_closed_loop(capsys: pytest.CaptureFixture[str]) -> 
     assert "TTFT" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["simulate", "search", "capacity"])
+def test_a_prefix_is_part_of_the_prompt_and_cached(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Prompts of 300 tokens as without it, of which 256 are computed once: TTFT is shorter."""
+    flags = [command, *FLAGS, "--gpu", "h100_sxm", "--ttft", "500", "--json", "-"]
+    more = {"search": ["--gpus", "1", "--trials", "1", "--no-html"],
+            "capacity": ["--seeds", "1", "--max-num-seqs", "8", "--tpot", "40", "--requests", "400"]}  # fmt: skip
+    flags += more.get(command, [])
+    found = []
+    for prefix in ([], ["--prefix", "256"]):
+        assert main([*flags, *prefix]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    plain, common = (document["provenance"]["study"] for document in found)
+    tokens = {"kind": "fixed", "value": 256}
+
+    assert common["deployment"]["enable_prefix_caching"]
+    assert (plain["workload"]["prefixes"], common["workload"]["prefixes"]["count"]) == (None, 1)
+    assert tokens.items() <= common["workload"]["prefixes"]["tokens"].items()
+    assert (plain["workload"]["prompt_tokens"]["value"], common["workload"]["prompt_tokens"]["value"]) == (300, 44)
+    if command == "simulate":
+        ttft = [d["runs"][0]["metrics"]["ttft_ms"]["p50"] for d in found]
+        assert ttft[1] < ttft[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [
@@ -154,6 +192,8 @@ def test_simulate_from_flags_closed_loop(capsys: pytest.CaptureFixture[str]) -> 
         (["search", *FLAGS, "--gpu", "l4", "--concurrency", "4"], "--rate: give either --rate or --concurrency"),
         (["search", *FLAGS, "--gpu", "l4", "--trace", "x.csv"], "--rate: a trace has its own"),
         (["search", *FLAGS, "--gpu", "l4", "--engine", "vllm", "--scheduler", "sglang"], "--scheduler: --engine has a"),
+        (["search", *FLAGS, "--gpu", "l4", "--prefix", "300"], "--prefix: must leave tokens of a prompt's own"),
+        (["search", "--gpu", "l4", "--model", "x", "--trace", "x.csv", "--prefix", "3"], "--prefix: a trace"),
         (["search", "--jobs", "-1"], "--jobs"),
         (["search", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["search", "quickstrat"], "unknown study 'quickstrat'; did you mean 'quickstart'?"),

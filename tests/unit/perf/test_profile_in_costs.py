@@ -40,6 +40,11 @@ def test_factors_scale_their_family_alone() -> None:
         assert abs(twice[name].ns - price.ns * (2 if gemm else 1)) < 1e-6 * price.ns
     slow = dict(cost(prefill_attention_time_factor=3.0).explain(*step))
     assert abs(slow["prefill_attention"].ns / plain["prefill_attention"].ns - 3) < 1e-9
+    passes = dict(cost(elementwise_time_factor=2.0).explain(*step))
+    for name, price in plain.items():
+        times = 2 if price.table.endswith("/elementwise") else 1
+        assert abs(passes[name].ns - price.ns * times) < 1e-6 * price.ns
+    assert any(price.table.endswith("/elementwise") for price in plain.values())
     decode = dict(cost(decode_attention_time_factor=3.0).explain((), 3, 900, 3))
     alone = dict(cost().explain((), 3, 900, 3))
     assert abs(decode["decode_attention"].ns / alone["decode_attention"].ns - 3) < 1e-9

@@ -61,6 +61,29 @@ def test_the_report_opens(browser: Browser, page: Path, width: int, height: int,
     )
 
 
+EDGE = "Math.{}(...[...document.querySelectorAll('#pareto {}')].map(e => e.getBoundingClientRect().{}))"
+RIGHT, LEFT = (EDGE.format(*p) for p in (("max", ".ytitle", "right"), ("min", ".ytick", "left")))
+BOTTOM = "document.querySelector('#pareto .annotation').getBoundingClientRect().bottom"
+STAR = "[...document.querySelectorAll('#pareto .points path')].at(-1).getBoundingClientRect().bottom"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_squeezed_or_covered(browser: Browser, page: Path, width: int) -> None:
+    """Titles beside numbers, the bound's name below the best mark, boxes of one width, room for long texts."""
+    browser.open(page, width=width)
+    long = "Math.min(...[...document.querySelectorAll('td.long')].filter(c => c.offsetWidth).map(c => c.offsetWidth))"
+    tiles = "[...new Set([...document.querySelectorAll('.tile')].map(t => Math.round(t.offsetWidth)))]"
+    names = "[...document.querySelectorAll('#facts td:first-child')].map(c => c.scrollWidth - c.clientWidth)"
+    facts = "document.querySelector('#facts td:first-child').offsetWidth"
+
+    assert browser.evaluate(RIGHT) <= browser.evaluate(LEFT)
+    assert browser.evaluate(BOTTOM) > browser.evaluate(STAR)
+    assert len(browser.evaluate(tiles)) == 1
+    assert browser.evaluate(long) >= 240
+    assert max(browser.evaluate(names)) == 0
+    assert browser.evaluate(facts) >= 75
+
+
 def test_choices_and_sorting_work(browser: Browser, page: Path) -> None:
     """The axis of the front goes to tokens/s per user, a table to the order of its column and back."""
     seen = browser.open(page)

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simserve.cli.main import main
-from simserve.report.launch import Served
+from simserve.report.launch import FRAMEWORKS, Served
 from simserve.report.launch.bench import bench_script
 from simserve.report.launch.names import known
 from simserve.report.launch.requests_file import MOST, WHOLE, requests_of
 from simserve.search.objective import Outcome
+from simserve.search.saved import inputs_of, read_saved
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.workload import WorkloadSpec
 from simserve.workload.build import build_workload
@@ -49,13 +50,13 @@ def rows(requests: RequestSet, block_size: int = 16) -> tuple[list[dict[str, Any
     return [json.loads(line) for line in found.text.splitlines()], found.block_tokens
 
 
-def script(spec: dict[str, Any], **fields: Any) -> str:
+def script(spec: dict[str, Any], frameworks: tuple[str, ...] = (), **fields: Any) -> str:
     """bench.sh of a workload."""
     made = build_workload(WorkloadSpec.model_validate(spec), seed=1)
     deployment = DeploymentSpec(**fields)
     run = Outcome(deployment, deployment.num_gpus, 1000, 1.0, 1.0, 1.0, 1.0, 1.0, (), 0, {})
     provenance = {"study": {"workload": spec}, "seed": 1, "workload": {"requests": len(made)}}
-    return bench_script(MODEL, run, provenance, requests_of(made, 16))
+    return bench_script(MODEL, run, provenance, requests_of(made, 16), frameworks)
 
 
 def command(text: str, tool: str) -> dict[str, str]:
@@ -202,13 +203,28 @@ def test_every_flag_of_a_tool_is_one_of_the_named_version(kind: str, extra: dict
 
 
 @pytest.mark.parametrize(
-    ("fields", "port"),
-    [({}, 8000), ({"replicas": 2}, 8000), ({"scheduler": "sglang", "replicas": 2}, 9000),
-     ({"scheduler": "sglang"}, 8000)],
+    ("fields", "frameworks", "port"),
+    [({}, (), 8000), ({"scheduler": "sglang", "replicas": 2}, (), 9000), ({"scheduler": "sglang"}, (), 8000),
+     ({"replicas": 2}, ("sglang",), 9000), ({"replicas": 2}, ("sglang", "dynamo"), 9000),
+     ({"replicas": 2}, ("dynamo",), 8000), ({"scheduler": "sglang", "replicas": 2}, ("llm-d",), 8000)],
 )  # fmt: skip
-def test_requests_go_to_the_router_if_there_is_one(fields: dict[str, Any], port: int) -> None:
-    """The address may be given as well."""
-    assert f'URL="${{2:-http://127.0.0.1:{port}}}"' in script(DRAWN, **fields)
+def test_requests_go_to_the_router_if_there_is_one(
+    fields: dict[str, Any], frameworks: tuple[str, ...], port: int
+) -> None:
+    """Of the framework that is launched, which need not be the simulated one; the address may be given as well."""
+    assert f'URL="${{2:-http://127.0.0.1:{port}}}"' in script(DRAWN, frameworks, **fields)
+
+
+def test_several_servers_without_a_router_need_an_address(tmp_path: Path) -> None:
+    """The first of two would get the load of both; what is reached elsewhere is said."""
+    text = script(DRAWN, FRAMEWORKS, replicas=2)
+    (tmp_path / "bench.sh").write_text(text)
+    found = subprocess.run(["sh", "bench.sh", "vllm"], cwd=tmp_path, text=True, capture_output=True, check=False)
+
+    assert found.returncode != 0
+    assert "the URL of what spreads requests, in front of all servers of vllm" in found.stderr
+    assert "# of sglang it is http://127.0.0.1:9000\n" in text
+    assert "# of dynamo it is http://127.0.0.1:8000\n" in text
 
 
 STUDY = """\
@@ -258,10 +274,28 @@ def test_launch_of_a_rank_and_a_framework(searched: Path, tmp_path: Path) -> Non
     assert re.search(f"--tensor-parallel-size {tp} .*--max-num-seqs {seqs} ", text)
 
 
+@pytest.mark.parametrize("folder", [".", "out", "elsewhere"])
+def test_a_trace_is_found_where_explain_finds_it(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the folder of the result, wherever the command is given; `explain` plays it from there."""
+    rows = "".join(f"2023-11-16 18:15:{i:02d}.5,{100 + i},20\n" for i in range(20))
+    (tmp_path / "t.csv").write_text(f"TIMESTAMP,ContextTokens,GeneratedTokens\n{rows}")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "s.yaml").write_text("model: meta-llama/Llama-3.1-8B\nworkload: {trace: {path: t.csv}}\n")
+    assert main(["simulate", str(tmp_path / "s.yaml"), "-o", str(tmp_path / "out")]) == 0
+    monkeypatch.chdir(tmp_path / folder)
+    result = {".": "out", "out": "result.json", "elsewhere": "../out"}[folder]
+
+    assert main(["launch", result, "-o", str(tmp_path / "again")]) == 0
+    assert len((tmp_path / "again/requests.jsonl").read_text().splitlines()) == 20
+    assert len(inputs_of(read_saved(Path(result))).workload) == 20
+
+
 def test_requests_that_cannot_be_made_again_are_missed(searched: Path, tmp_path: Path) -> None:
     """Another seed in the file makes other requests, which are not those of the result."""
     data = json.loads((searched / "result.json").read_text())
-    data["provenance"]["seed"] = 99
+    data["provenance"]["study"]["seed"] = 99
     (tmp_path / "result.json").write_text(json.dumps(data))
 
     assert main(["launch", str(tmp_path)]) == 0

@@ -271,7 +271,7 @@ def test_ties_are_worded_by_the_objective() -> None:
 
 def test_what_was_given_up_is_counted() -> None:
     """One played to its end, one given up: both are said."""
-    given_up = Rejected(DeploymentSpec(), "pruned: 9 of 60 requests")
+    given_up = Rejected(DeploymentSpec(), "given up: 9 of 60 requests")
     text = shown(120, replace(result(outcome(40.0, 10.0)), pruned=[given_up], configurations=3))
 
     assert "1 of 3 possible configurations simulated, 1 more given up as sure to miss the SLO" in text

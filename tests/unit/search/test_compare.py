@@ -4,8 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from simserve.errors import Infeasible, SpecError
+from simserve.report.questions import print_comparison
 from simserve.search.compare import Candidate, Comparison, Played, compare
 from simserve.search.objective import Outcome, SloValue
 from simserve.search.repeats import repeats
@@ -74,6 +76,19 @@ def test_if_nobody_keeps_the_slo_there_is_still_a_best() -> None:
 
     assert found.best is not None
     assert (found.best.name, found.best.met) == ("b", 0)
+
+
+def test_one_seed_has_no_interval_to_speak_of(capsys: pytest.CaptureFixture[str]) -> None:
+    """What = marks then is said without a confidence; with two seeds it has one."""
+    one = comparison(played("a", [1000.0]), played("b", [1002.0]), played("c", [1100.0]))
+    print_comparison(Console(width=300), one)
+    lone = capsys.readouterr().out
+    print_comparison(Console(width=300), comparison(played("a", [10.0, 20.0]), played("b", [12.0, 22.0])))
+
+    assert "1 seed, the same requests for all, so no interval" in lone
+    assert "95 %" not in lone
+    assert "= marks one below 1 %" in lone
+    assert "2 seeds, the same requests for all; = marks a tie: the 95 % interval" in capsys.readouterr().out
 
 
 def test_what_one_seed_never_reached_has_no_mean() -> None:

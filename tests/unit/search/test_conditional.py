@@ -1,5 +1,6 @@
 """Parameters that depend on others: asked for only where they mean something, and every one with a fixed name."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from simserve.errors import SpecError
 from simserve.search.columns import aggregated, pairs
 from simserve.search.objective import Outcome, SloValue
+from simserve.search.prune import GivenUp
 from simserve.search.samplers import check, make
 from simserve.search.space import SearchSpace, from_study
 from simserve.search.storage import open_study
@@ -139,7 +141,7 @@ def test_samplers_propose_in_a_conditional_space(sampler: str) -> None:
         while batch := list(trials.next_batch()):
             chosen += [d for _, d in batch]
             for trial, deployment in reversed(batch) if backwards else batch:
-                reason = "pruned: late" if deployment.num_gpus == 5 else fake(deployment)
+                reason = GivenUp("late", "tpot") if deployment.num_gpus == 5 else fake(deployment)
                 trials.finish(trial, deployment, reason)
         assert {d.num_gpus for d, _ in trials.pruned} <= {5}
         return chosen
@@ -151,17 +153,19 @@ def test_samplers_propose_in_a_conditional_space(sampler: str) -> None:
     assert {bool(d.pools) for d in chosen} == {True, False}
 
 
-def test_a_pruned_trial_says_why() -> None:
-    """Its state and its reason are in the storage; it is no failure."""
+def test_a_pruned_trial_says_why(tmp_path: Path) -> None:
+    """Its state and its reason, as words and as data, are in the storage, also when resumed; it is no failure."""
     space = space_of({"replicas": [1, 2]})
-    trials = Trials(open_study(None, "a", resume=False), space, space.deployments(), 1, 0)
+    trials = Trials(open_study(tmp_path / "j", "a", resume=False), space, space.deployments(), 1, 0)
     trial, deployment = trials.next_batch()[0]
-    trials.finish(trial, deployment, "pruned: too late")
+    trials.finish(trial, deployment, GivenUp("too late", "tpot"))
+    again = Trials(open_study(tmp_path / "j", "a", resume=True), space, space.deployments(), 1, 0)
 
     (stored,) = trials.study.trials
-    assert (stored.state.name, stored.user_attrs["reason"]) == ("PRUNED", "pruned: too late")
-    assert trials.pruned == [(deployment, "pruned: too late")]
-    assert not trials.failed
+    assert (stored.state.name, stored.user_attrs["reason"]) == ("PRUNED", "too late")
+    for found in (trials, again):
+        assert [(d, str(why), why.missed) for d, why in found.pruned] == [(deployment, "too late", "tpot")]
+        assert not found.failed
 
 
 def test_a_gaussian_process_needs_torch() -> None:

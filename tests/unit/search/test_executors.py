@@ -226,11 +226,3 @@ def process(inputs: Any, task: int) -> int:
 def both(inputs: Any, task: int) -> Any:
     """What the work is given."""
     return inputs, task
-
-
-def alive(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from simserve.errors import SpecError
 from simserve.report.document import document
+from simserve.report.explained import print_explanation
 from simserve.report.save import save
 from simserve.search.explained import (
+    AS_IS,
     LOOSER,
     binding,
     decided_by,
@@ -21,7 +24,7 @@ from simserve.search.explained import (
     runner_up,
 )
 from simserve.search.objective import Outcome, SloValue
-from simserve.search.pressure import Limit, limits, slo_limits
+from simserve.search.pressure import Gauge, gauges, slo_gauges
 from simserve.search.replicate import Replications
 from simserve.search.result import SearchResult
 from simserve.search.runner import play, prepare, run_search
@@ -94,10 +97,11 @@ def test_replications_decide_by_their_means() -> None:
     """Ahead by 5 on each seed, though behind on the study's own numbers."""
     best = replace(BASE, tokens_per_s_per_gpu=90.0, replications=repeated(100.0))
     other = replace(BASE, tokens_per_s_per_gpu=99.0, replications=repeated(95.0))
-    lone = replace(BASE, tokens_per_s_per_gpu=99.0)
+    lone = replace(BASE, tokens_per_s_per_gpu=98.0)
+    words = "tokens/s/GPU, the mean over the seeds"
 
-    assert decided_by(best, other, "throughput") == ("mean tokens/s/GPU over the seeds", 100.0, 95.0)
-    assert decided_by(best, lone, "throughput") == ("having been played under other seeds too", None, None)
+    assert decided_by(best, other, "throughput") == (words, 100.0, 95.0)
+    assert decided_by(best, lone, "throughput") == (f"{words} against its own seed's", 100.0, 98.0)
 
 
 def repeated(per_gpu: float) -> Replications:
@@ -107,13 +111,13 @@ def repeated(per_gpu: float) -> Replications:
 
 def test_what_binds() -> None:
     """Bounds within 10 %, else the nearest one; resources that are full for a tenth of the time."""
-    near = [Limit("TPOT", "slo", 19.0, 20.0), Limit("TTFT", "slo", 100.0, 400.0)]
-    far = [Limit("TPOT", "slo", 10.0, 20.0), Limit("TTFT", "slo", 100.0, 400.0)]
-    full = [Limit("KV blocks", "resource", 100.0, 100.0, 0.5), Limit("max_num_seqs", "resource", 10.0, 100.0, 0.0)]
+    near = [Gauge("TPOT", "slo", 19.0, 20.0), Gauge("TTFT", "slo", 100.0, 400.0)]
+    far = [Gauge("TPOT", "slo", 10.0, 20.0), Gauge("TTFT", "slo", 100.0, 400.0)]
+    full = [Gauge("KV blocks", "resource", 100.0, 100.0, 0.5), Gauge("max_num_seqs", "resource", 10.0, 100.0, 0.0)]
 
     assert binding([*near, *full], True) == ["TPOT", "KV blocks"]
     assert binding([*far, *full], False) == ["TPOT"]
-    assert [limit.name for limit in slo_limits(BASE)] == ["TPOT P90", "TTFT P90"]
+    assert [limit.name for limit in slo_gauges(BASE)] == ["TPOT P90", "TTFT P90"]
 
 
 def test_a_looser_bound_lets_another_one_win() -> None:
@@ -248,11 +252,36 @@ def test_a_trace_that_is_gone_is_a_note(result: SearchResult, tmp_path: Path) ->
     assert other.buys
 
 
+@pytest.mark.parametrize(
+    ("changes", "simulate", "why"),
+    [
+        ({}, False, "nothing was simulated again"),
+        ({"slo": None}, True, "the study has no SLO that a higher load would break"),
+        ({"slo": {"ttft_ms": 1}}, True, "no load keeps the SLO: even at "),
+        ({"slo": {"ttft_ms": 1e9, "tpot_ms": 1e9}}, True, "too few requests for a steady state; ask for more"),
+    ],
+)
+def test_a_load_that_is_not_known_has_a_reason(
+    changes: dict[str, Any], simulate: bool, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing played, nothing to break, nothing that keeps it, nothing that breaks it: in the document and printed."""
+    study = parse(StudySpec, {**{k: v for k, v in STUDY.items() if k != "search"}, **changes})
+    save(run_search(prepare(study, base_dir=None, requests=60)), tmp_path)
+    found = explain(read_saved(tmp_path), simulate=simulate)
+    print_explanation(Console(width=400), found)
+
+    assert found.buys[0].capacity is None
+    assert why in found.buys[0].unknown
+    assert found.to_dict()["buys"][0]["unknown"] == found.buys[0].unknown
+    assert f"Bears - ({AS_IS}" in (shown := capsys.readouterr().out)
+    assert why in shown
+
+
 def test_limits_of_a_run() -> None:
     """With four places for far more requests, places are what everybody waits for."""
     study = parse(StudySpec, {**STUDY, "deployment": {"max_num_seqs": 4}})
     run = play(prepare(study, base_dir=None))
-    found = {limit.name: limit for limit in limits(run)}
+    found = {limit.name: limit for limit in gauges(run)}
     seqs = found["max_num_seqs"]
 
     assert (seqs.reached, seqs.bound, seqs.nearness) == (4.0, 4.0, 1.0)

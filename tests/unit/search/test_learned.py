@@ -6,6 +6,7 @@ import numpy as np
 
 from simserve.search.learned import Learned
 from simserve.search.objective import NEVER_MS, Outcome, SloValue
+from simserve.search.prune import GivenUp
 from simserve.search.screen import Screen
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.slo import SloSpec
@@ -14,7 +15,7 @@ FAST, SURE, PLAYED = (DeploymentSpec(replicas=n) for n in (1, 2, 3))
 SCREEN = Screen(
     utilisation=np.array([0.5] * 3), tpot_ms=np.array([8.0, 6.0, 4.0]), ttft_ms=np.array([50.0] * 3),
     tokens_per_s_per_gpu=np.array([100.0, 50.0, 30.0]), gpus=np.array([1.0, 2.0, 3.0]),
-    usd_per_hour=np.array([2.0, 4.0, 6.0]),
+    usd_per_hour=np.array([2.0, 4.0, 6.0]), e2e_ms=np.array([850.0, 650.0, 450.0]),
 )  # fmt: skip
 LEARNED = Learned([FAST, SURE, PLAYED], SCREEN, np.array([1, 2, 3]), SloSpec(tpot_ms=10))
 OUTCOME = Outcome(
@@ -40,8 +41,23 @@ def test_a_screen_that_was_too_fast_is_corrected() -> None:
 
 def test_what_was_given_up_teaches_too() -> None:
     """8 ms estimated and above 10 at the percentile: at least 10.5 / 8, so that 6 become 7.9."""
-    reason = "pruned: 11 of 100 requests have a TPOT above 10 ms, which P90 cannot make good; known after 20"
-    assert LEARNED.order([], [(FAST, reason)]) == [SURE, PLAYED, FAST]
+    assert LEARNED.order([], [(FAST, GivenUp("in any words", "tpot"))]) == [SURE, PLAYED, FAST]
+
+
+def test_what_was_given_up_for_another_latency_teaches_nothing_of_this_one() -> None:
+    """TTFT has no bound here."""
+    assert LEARNED.order([], [(FAST, GivenUp("TPOT above 10 ms", "ttft"))]) == [FAST, SURE, PLAYED]
+
+
+def test_an_e2e_bound_is_learned_as_well() -> None:
+    """850 ms estimated are within 900; 450 that were simulated as 675 make them 1275, and 650 of the next 975: neither
+    is within it, and what misses least comes first. Given up at 850: 650 become 650 x 900 x 1.05 / 850 = 723."""
+    learned = replace(LEARNED, slo=SloSpec(e2e_ms=900))
+    played = replace(OUTCOME, slo=(SloValue("e2e", 90.0, 675.0, 900.0),))
+
+    assert learned.order([], []) == [FAST, SURE, PLAYED]
+    assert learned.order([played], []) == [PLAYED, SURE, FAST]
+    assert learned.order([], [(FAST, GivenUp("late", "e2e"))]) == [SURE, PLAYED, FAST]
 
 
 def test_what_never_ends_leaves_the_rest_in_order() -> None:

@@ -65,6 +65,17 @@ def test_every_operation_has_a_kind(model: str, layout: Layout, expected: set[st
     assert all(kind in name for name, kind in kinds.items() if kind.endswith("attention"))
 
 
+def test_prompts_of_a_prefill_pool_are_no_part_of_tpot() -> None:
+    """All its steps have prompts, and none of those that make tokens."""
+    pools = {"system": "distserve", "pools": {"prefill": {}, "decode": {}}}
+    run = played([(i * 30 * MS, 1200, 40) for i in range(60)], **pools)
+    by_tpot = replace(run, slo=(SloValue("tpot", 90.0, 10.0, 10.5),))
+
+    assert [part["pool"] for part in run.usage if part["prompt_steps"] == 1.0] == ["prefill"]
+    assert "steps with prompts" not in limits(by_tpot).summary
+    assert "steps with prompts" in limits(replace(by_tpot, usage=played([(0, 1200, 40)]).usage)).summary
+
+
 def test_shares_of_the_time_add_up() -> None:
     """By kind over both phases, and by resource, each to 1; the document keeps them."""
     run = played([(i * 30 * MS, 1200, 40) for i in range(60)])

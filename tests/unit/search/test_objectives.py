@@ -99,7 +99,7 @@ def test_the_screen_tries_the_cheap_or_the_few_first() -> None:
     """Three promising layouts of 1, 2 and 3 GPUs at 4, 2 and 9 USD/h: the order follows the objective."""
     flat = np.ones(3)
     counts = np.array([1.0, 2.0, 3.0])
-    screen = Screen(0.5 * flat, flat, flat, counts, counts, np.array([4.0, 2.0, 9.0]))
+    screen = Screen(0.5 * flat, flat, flat, counts, counts, np.array([4.0, 2.0, 9.0]), flat)
     found = {name: places(screen, np.arange(3), None, name).tolist() for name in ("throughput", "gpus", "cost")}
 
     assert found == {"throughput": [2, 1, 0], "gpus": [0, 1, 2], "cost": [1, 0, 2]}

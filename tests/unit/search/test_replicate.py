@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from simserve.search import runner
 from simserve.search.intervals import paired
-from simserve.search.objective import Outcome, SloValue, outcome_from_dict, recommend
+from simserve.search.objective import Outcome, SloValue, outcome_from_dict, ranked, recommend
 from simserve.search.repeats import repeats
 from simserve.search.replicate import CONFIDENCE, Replications, further
+from simserve.search.result import SearchResult
 from simserve.search.runner import prepare, run_search
 from simserve.spec.base import parse
 from simserve.spec.deployment import DeploymentSpec
@@ -67,6 +69,41 @@ def test_the_slo_is_kept_on_average() -> None:
     """One bad seed is no miss; missing by more than it is kept is one."""
     assert repeated((1.0, 1.0, 1.0), (-0.2, 0.1, -0.2)).meets_slo
     assert not repeated((1.0, 1.0, 1.0), (-0.1, 0.3, -0.1)).meets_slo
+
+
+def test_a_better_run_without_replications_is_not_hidden() -> None:
+    """By value: 120 on its own seed before a mean of 110, 90 behind it, 109.5 tied with it; the cheaper wins."""
+    many = repeated((100.0, 110.0, 120.0))
+    better, worse, near = (replace(BASE, tokens_per_s_per_gpu=value) for value in (120.0, 90.0, 109.5))
+    cheap = replace(near, usd_per_million_tokens=0.5)
+
+    assert ranked([worse, many, better]) == [better, many, worse]
+    assert recommend([worse, many, better]) == (better, [])
+    assert recommend([worse, many, near]) == (many, [near])
+    assert recommend([worse, many, cheap]) == (cheap, [many])
+
+
+def test_whoever_comes_first_has_been_replicated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first few lose what they had on the study's own seed: those behind them are played under the others as well,
+    until the first one is among the played."""
+    played: list[DeploymentSpec] = []
+    inputs = prepare(parse(StudySpec, STUDY), base_dir=None)
+    own = [replace(BASE, deployment=DeploymentSpec(replicas=n), tokens_per_s_per_gpu=100.0 - 2 * n)
+           for n in range(1, 21)]  # fmt: skip
+
+    def unlucky(few: list[Outcome], *_: Any) -> list[Outcome]:
+        played.extend(run.deployment for run in few)
+        return [replace(run, replications=Replications((0, 1), (run.tokens_per_s_per_gpu - 15.0,) * 2, (-0.1, -0.1)))
+                for run in few]  # fmt: skip
+
+    monkeypatch.setattr(runner, "_repeated", unlucky)
+    result = SearchResult("search", "s", own, [], 20, {})
+    found = runner._replicated(result, inputs, [], 1, None).runs
+
+    # 98, 96, ... 80: the first five fall to 83 ... 75, behind 86; the next five to 73 ... 65, behind the first
+    assert [d.replicas for d in played] == list(range(1, 11))
+    assert (found[0].deployment.replicas, found[0].replications is not None) == (1, True)
+    assert [o.deployment.replicas for o in found[:5]] == [1, 2, 3, 11, 4]
 
 
 def test_replications_survive_json() -> None:

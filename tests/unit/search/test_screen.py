@@ -63,7 +63,7 @@ def test_order_puts_the_promising_first_then_one_of_each_layout() -> None:
     screen = Screen(
         utilisation=np.array([0.5, 0.5, 0.3, 3.0]), tpot_ms=np.array([10.0, 10.0, 9.0, 90.0]),
         ttft_ms=np.array([50.0] * 4), tokens_per_s_per_gpu=np.array([100.0, 100.0, 50.0, 60.0]),
-        gpus=np.array([1.0, 1.0, 2.0, 1.0]), usd_per_hour=np.array([2.0, 2.0, 4.0, 1.0]),
+        gpus=np.array([1.0, 1.0, 2.0, 1.0]), usd_per_hour=np.array([2.0, 2.0, 4.0, 1.0]), e2e_ms=np.array([500.0] * 4),
     )  # fmt: skip
 
     assert places(screen, np.array([7, 7, 8, 9]), SloSpec(tpot_ms=30)).tolist() == [0, 2, 1, 3]

@@ -176,6 +176,20 @@ def test_numbers_move_by_their_own_error_or_as_asked() -> None:
     assert "expert time" not in own
 
 
+def test_passes_and_exchanges_are_moved() -> None:
+    """Elementwise passes of any model; the exchange where ranks share experts, and it slows what depends on it."""
+    dense = prepare(parse(StudySpec, STUDY), base_dir=None, requests=30)
+    ranks = {"gpu": "h200_sxm", "tensor_parallel_size": 1, "data_parallel_size": 4}
+    shared = prepare(parse(StudySpec, {**STUDY, "model": "Qwen/Qwen3-30B-A3B", "deployment": ranks}), base_dir=None,
+                     requests=30)  # fmt: skip
+    names = [{f.name: f for f in factors_of(play(i), i.study.deployment, i.workload, 0.5)} for i in (dense, shared)]
+    for inputs, found, name in ((dense, names[0], "elementwise time"), (shared, names[1], "expert exchange time")):
+        plain, slow = (simulate(inputs.model, inputs.study.deployment, inputs.workload, factors=f).metrics.tpot_ms
+                       for f in ({}, found[name].ends[1].factors))  # fmt: skip
+        assert slow.mean > 1.005 * plain.mean  # type: ignore[operator]
+    assert ["expert exchange time" in found for found in names] == [False, True]
+
+
 def test_a_slower_link_between_pools_is_slower() -> None:
     """At a hundredth of the bandwidth the second token comes later."""
     inputs = prepare(parse(StudySpec, {**STUDY, "deployment": POOLS}), base_dir=None, requests=30)

@@ -281,6 +281,23 @@ def test_the_journal_waits_for_the_disk_once_per_trial(tmp_path: Path, monkeypat
     assert [t.values for t in found.trials] == [[0.0, 1.0], [1.0, 1.0], [2.0, 1.0], None]
 
 
+def test_a_file_that_storage_names_is_not_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2 and one line; a journal of another seed stays as well."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes").write_text("mine\n")
+    flags = ["--model", "meta-llama/Llama-3.1-8B", "--gpu", "h100_sxm", "--gpus", "1", "--rate", "4", "--isl", "100",
+             "--osl", "10", "--requests", "20", "--trials", "2", "--no-html", "--jobs", "1"]  # fmt: skip
+    assert main(["search", *flags, "--storage", "journal:notes"]) == 2
+    assert "notes: this is not the journal of a search" in capsys.readouterr().err
+    assert main(["search", *flags, "--storage", "journal:j"]) == 0
+    assert main(["search", *flags, "--seed", "1", "--storage", "journal:j"]) == 2
+    assert "j: holds another study, seed or version" in capsys.readouterr().err
+    assert main(["search", *flags, "--seed", "1"]) == main(["search", *flags, "--seed", "2"]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["j", "notes", "simserve-results"]
+
+
 def test_places() -> None:
     """The default is a journal in the output folder, or memory; aliases of PostgreSQL are one."""
     server = Postgres("postgresql+psycopg://h/d")

@@ -9,8 +9,9 @@ from simserve.errors import SpecError
 from simserve.search.objective import Outcome, SloValue
 from simserve.search.space import SearchSpace
 from simserve.search.storage import open_study
-from simserve.search.trials import BATCH, Trials
+from simserve.search.trials import Trials
 from simserve.spec.deployment import DeploymentSpec
+from simserve.spec.study import BATCH
 
 SPACE = SearchSpace(
     DeploymentSpec(),
@@ -67,6 +68,26 @@ def test_proposals_go_beyond_the_screen() -> None:
 def test_order_of_completion_changes_nothing() -> None:
     """Workers that finish in another order lead to the same trials."""
     assert run(fresh()) == run(fresh(), backwards=True)
+
+
+@pytest.mark.parametrize("batch", [3, 16])
+def test_a_batch_of_another_size(tmp_path: Path, batch: int) -> None:
+    """So many trials wait at once, in whatever order they end, and after a kill within one of them."""
+
+    def sized(name: str, *, resume: bool = False) -> Trials:
+        return Trials(open_study(tmp_path / name, "a", resume=resume), SPACE, ORDER, 20, 0, batch=batch)
+
+    whole = run(sized("whole"))
+    first = sized("killed")
+    assert len(first.next_batch()) == batch
+    for trial, deployment in list(first.next_batch())[1:]:
+        first.finish(trial, deployment, fake(deployment))
+    second = sized("killed", resume=True)
+
+    assert len(set(whole)) == 20
+    assert whole == run(sized("other"), backwards=True)
+    assert [d for _, d in second.next_batch()] == whole[:1]
+    assert whole[batch:] == run(second)[1:]
 
 
 def test_another_seed_gives_other_trials() -> None:
@@ -179,6 +200,35 @@ def test_a_new_search_keeps_the_old_journal(tmp_path: Path) -> None:
     open_study(tmp_path / "j", "b", resume=False)
 
     assert (tmp_path / "j.old").is_file()
+
+
+@pytest.mark.parametrize("content", [b"my notes\n", b"\x80\x81\n", b'{"a": 1}\n', b'{"op_code":', b"no newline", None])
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_new_search_moves_nothing_but_journals(tmp_path: Path, content: bytes | None, keep: bool) -> None:
+    """A file of any other content, or a folder, stays where it is; one torn in its first line held nothing."""
+    path = tmp_path / "j"
+    path.mkdir() if content is None else path.write_bytes(content)
+    if content == b'{"op_code":':
+        open_study(path, "a", resume=False, keep=keep)
+        return
+    with pytest.raises(SpecError, match=r"j: (this is not the journal of a search; name another|is a folder)"):
+        open_study(path, "a", resume=False, keep=keep)
+    assert [p.name for p in tmp_path.iterdir()] == ["j"]
+    assert content is None or path.read_bytes() == content
+
+
+def test_a_named_journal_of_another_study_stays(tmp_path: Path) -> None:
+    """Nor is it resumed; that of the same study is put aside, as in the output folder."""
+    path = tmp_path / "j"
+    open_study(path, "a", resume=False, keep=True)
+    before = path.read_bytes()
+    for resume in (False, True):
+        with pytest.raises(SpecError, match="holds another study, seed or version; name another file"):
+            open_study(path, "b", resume=resume, keep=True)
+    assert (path.read_bytes(), len(list(tmp_path.iterdir()))) == (before, 1)
+
+    open_study(path, "a", resume=False, keep=True)
+    assert (tmp_path / "j.old").read_bytes() == before
 
 
 def test_impossible_while_simulated_is_recorded(tmp_path: Path) -> None:
