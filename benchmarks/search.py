@@ -1,10 +1,11 @@
 """How fast a search is: `python benchmarks/search.py [--peer-python PATH] [--only TASK] [--json OUT]`.
 
 Each task is a whole run of `simserve search`, a process per CPU, at most 8: imports, screen of the space, simulation of
-the promising part under Optuna, files and page written. Its bar is met if it ends in time and its ten best were each simulated and keep the
-SLO at its percentile. With `--peer-python`, a Python that has aiconfigurator 0.12.0, its own command line answers
-beside it. It is asked for the highest throughput per GPU under the same TTFT and TPOT, which it judges by means and at
-a load of its own choice; simserve for the highest under `rate` requests/s, at the 90th percentile.
+the promising part under Optuna, files and page written. Its bar is met if it ends in time and its ten best were each
+simulated and keep the SLO at its percentile. With `--peer-python`, a Python that has aiconfigurator 0.12.0, its own
+command line answers beside it. It is asked for the highest throughput per GPU under the same TTFT and TPOT, which it
+judges by means and at a load of its own choice; simserve for the highest under `rate` requests/s, at the 90th
+percentile.
 
 Besides: configurations per second of the screen over a space of pools in pairs, price curves included, and simulations
 per second and core at 2,000 requests of the quickstart study's load.
