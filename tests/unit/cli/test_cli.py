@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -331,12 +332,13 @@ def test_import_writes_a_model_that_loads(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_help_starts_fast() -> None:
-    """`simserve --help` is back in well under a second, even on a busy machine."""
+    """`simserve --help` takes well under a second of CPU, whatever else the machine does."""
     best = 9.0
     for _ in range(3):
-        start = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "simserve", "--help"], check=True, stdout=subprocess.DEVNULL)
-        best = min(best, time.monotonic() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
     assert best < 0.8
 
