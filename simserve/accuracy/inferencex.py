@@ -22,7 +22,7 @@ from simserve.perf.host import is_older
 # Random prompts without a chat template draft badly: on the calibration scenarios the TPOT of MTP runs is 1.5 times
 # what 0.7 gives. With a template (the TensorRT-LLM scripts) 0.7 leaves a bias of -2 % [derived].
 RAW_ACCEPTANCE = 0.35
-QWEN_ACCEPTANCE = 0.6  # with a template: TPOT of 18 calibration points within a bias of 0 %, with 0.35 +36 % [derived]
+TEMPLATE_ACCEPTANCE = 0.6  # under SGLang, with a template: TPOT of Qwen3.5 +-0 %, of DeepSeek-R1 -12 % [derived]
 ADP_TIMEOUT = 60  # timeout_iters of the DeepSeek scripts' attention_dp_config [known]; its default is 50 [recalled]
 _EXPORT = re.compile(r"db-dump|source_file=(20\d\d-\d\d-\d\d|[\w.-]*gap-analysis)\.csv")
 
@@ -46,7 +46,7 @@ def _sglang(point: Point, source: str) -> Point:
         if hopper:
             tokens, share, interval = 16384, 0.8, 1
         elif _is_qwen_mtp(point):
-            share, drafts, acceptance = 0.8, 3, QWEN_ACCEPTANCE
+            share, drafts, acceptance = 0.8, 3, TEMPLATE_ACCEPTANCE
         elif point.dtype == "nvfp4":
             share, interval = (0.85, 30) if point.gpu == "b200_sxm" else (0.8, interval)
         elif point.gpu == "b300_sxm" and point.dtype != "bf16" and "0.5.9" not in point.version:
@@ -64,7 +64,7 @@ def _sglang(point: Point, source: str) -> Point:
     elif point.tensor_parallel_size == 4:
         tokens, share, seqs, interval = 8192, 0.95, 32, 10
     elif point.gpu == "b200_sxm" and "0.5.9" in point.version and source.startswith("source_file"):
-        seqs, drafts = 256, 2
+        seqs, drafts, acceptance = 256, 2, TEMPLATE_ACCEPTANCE
     options = f"max_prefill_tokens={tokens}; scheduler_recv_interval={interval}"
     # Loads above the limit ran all their clients: on the calibration scenarios they waited 2 to 8 s, not 40 [derived].
     seqs = max(seqs, point.concurrency)
