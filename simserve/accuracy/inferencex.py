@@ -1,14 +1,14 @@
 """Engine settings of those measured points that come from InferenceX, by its public benchmark scripts.
 
-Source: https://github.com/SemiAnalysisAI/InferenceX (Apache-2.0), `benchmarks/**/*.sh` of late 2025 to spring 2026: limits,
-memory shares, KV formats, polling and speculation by model, GPU, framework and load [known]. The scripts changed between
-runs; what is here is what they said about the time of the measurements, not checked row by row. A point is
+Source: https://github.com/SemiAnalysisAI/InferenceX (Apache-2.0), `benchmarks/**/*.sh` of late 2025 to spring 2026:
+limits, memory shares, KV formats, polling and speculation by model, GPU, framework and load [known]. The scripts changed
+between runs; what is here is what they said about the time of the measurements, not checked row by row. A point is
 InferenceX's if its source names a database dump or a dated export [derived].
 Speculation: the exports hold both the plain and the MTP runs without saying which. Told apart by image and date:
 TensorRT-LLM 1.2.0rc6.post3, and 1.1.0rc2.post2 from 2026 on, were MTP images (plain runs of that time:
-1.2.0rc6.post2); exports of SGLang 0.5.9 in fp8 on eight B200 beside the same plain loads of the dump; and Qwen3.5 in fp8
-on four Blackwell GPUs without expert parallelism, under the image v0.5.9-cu130 where plain runs had v0.5.9-cu130-amd64
-[derived].
+1.2.0rc6.post2); exports of SGLang 0.5.9 in fp8 on eight B200 beside the same plain loads of the dump; and Qwen3.5 in
+fp8 on four Blackwell GPUs without expert parallelism, under the image v0.5.9-cu130 where plain runs had
+v0.5.9-cu130-amd64 [derived].
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from simserve.perf.host import is_older
 RAW_ACCEPTANCE = 0.35
 TEMPLATE_ACCEPTANCE = 0.6  # under SGLang, with a template: TPOT of Qwen3.5 +-0 %, of DeepSeek-R1 -12 % [derived]
 ADP_TIMEOUT = 60  # timeout_iters of the DeepSeek scripts' attention_dp_config [known]; its default is 50 [recalled]
+# Of 512 clients so many ran by Little's law, on the three calibration points of vLLM 0.11.2: 97, 97 and 93 [derived].
+OLD_GPT_OSS_SEATS = 96
 _EXPORT = re.compile(r"db-dump|source_file=(20\d\d-\d\d-\d\d|[\w.-]*gap-analysis)\.csv")
 
 
@@ -114,7 +116,10 @@ def _is_mtp(point: Point, source: str) -> bool:
 def _vllm(point: Point, source: str) -> Point:
     if "gpt-oss" in point.model:
         blackwell = point.gpu in ("b200_sxm", "b300_sxm")
-        return replace(point, gpu_memory_utilization=0.9, max_num_seqs=512 if blackwell else point.concurrency,
+        seqs = 512 if blackwell else point.concurrency
+        if is_older(point.version, "0.12"):
+            seqs = min(seqs, OLD_GPT_OSS_SEATS)
+        return replace(point, gpu_memory_utilization=0.9, max_num_seqs=seqs,
                        kv_cache_dtype="fp8" if blackwell else "auto")  # fmt: skip
     if "Kimi" in point.model:
         fp4 = point.dtype == "nvfp4"

@@ -11,7 +11,9 @@ Simplified: one-step look-ahead, no beams, LoRA or cross attention; its overlap 
 `async_scheduling`, and drafts (`num_speculative_tokens`) are in the price of a token; a request is not delayed for the
 prefix that another is about to compute; the budget of contexts is what the generations at the start of the step leave;
 a context longer than the budget is cut even with chunking off (the engine rejects it); batch_wait_* [known] hold whole
-contexts back beside generations until enough tokens are together, under guaranteed_no_evict alone; a request that
+contexts back beside generations until enough tokens are together, under guaranteed_no_evict alone; so does
+attention_dp_config with enable_balance [known]: ranks wait for contexts on all of them, taken to be there when as many
+wait as it takes in the mean to fall on each rank (ranks x (1 + 1/2 + ... + 1/ranks)) [derived]; a request that
 outlives `max_new_tokens` grows by blocks, and the last one pauses if there are none (the engine would have ended it).
 Knobs: `max_num_batched_tokens` is its max_num_tokens (8192 [known]), `max_num_seqs` its max_batch_size (2048 there);
 `max_new_tokens` stands for the max_tokens of requests [guessed].

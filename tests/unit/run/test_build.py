@@ -30,7 +30,7 @@ def test_knobs_come_from_fields_and_options() -> None:
 
 
 def test_iterations_with_drafts_are_several_steps() -> None:
-    """Two drafts, half of them accepted: 1 + 1/2 + 1/4 tokens an iteration, so 40 iterations are 70 steps of a token."""
+    """Two drafts, half accepted: 1 + 1/2 + 1/4 tokens an iteration, so 40 iterations are 70 steps of a token."""
     drafts = {"scheduler": "sglang", "num_speculative_tokens": 2, "acceptance_rate": 0.5}
     options = {"scheduler_recv_interval": 40, "max_prefill_tokens": 4096}
     for given, interval in (({}, 40), (drafts, 70)):
