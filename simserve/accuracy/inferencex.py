@@ -1,7 +1,7 @@
 """Engine settings of those measured points that come from InferenceX, by its public benchmark scripts.
 
-Source: https://github.com/SemiAnalysisAI/InferenceX (Apache-2.0), `benchmarks/**/*.sh` of late 2025 to spring 2026:
-limits, memory shares, KV formats, polling and speculation by model, GPU, framework and load [known]. The scripts changed
+Source: https://github.com/SemiAnalysisAI/InferenceX (Apache-2.0), `benchmarks/**/*.sh`, late 2025 to spring 2026:
+limits, memory shares, KV formats, polling and speculation by model, GPU, framework and load [known]. They changed
 between runs; what is here is what they said about the time of the measurements, not checked row by row. A point is
 InferenceX's if its source names a database dump or a dated export [derived].
 Speculation: the exports hold both the plain and the MTP runs without saying which. Told apart by image and date:
