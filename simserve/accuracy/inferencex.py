@@ -24,8 +24,6 @@ from simserve.perf.host import is_older
 RAW_ACCEPTANCE = 0.35
 TEMPLATE_ACCEPTANCE = 0.6  # under SGLang, with a template: TPOT of Qwen3.5 +-0 %, of DeepSeek-R1 -12 % [derived]
 ADP_TIMEOUT = 60  # timeout_iters of the DeepSeek scripts' attention_dp_config [known]; its default is 50 [recalled]
-# Of 512 clients so many ran by Little's law, on the three calibration points of vLLM 0.11.2: 97, 97 and 93 [derived].
-OLD_GPT_OSS_SEATS = 96
 _EXPORT = re.compile(r"db-dump|source_file=(20\d\d-\d\d-\d\d|[\w.-]*gap-analysis)\.csv")
 
 
@@ -116,10 +114,7 @@ def _is_mtp(point: Point, source: str) -> bool:
 def _vllm(point: Point, source: str) -> Point:
     if "gpt-oss" in point.model:
         blackwell = point.gpu in ("b200_sxm", "b300_sxm")
-        seqs = 512 if blackwell else point.concurrency
-        if is_older(point.version, "0.12"):
-            seqs = min(seqs, OLD_GPT_OSS_SEATS)
-        return replace(point, gpu_memory_utilization=0.9, max_num_seqs=seqs,
+        return replace(point, gpu_memory_utilization=0.9, max_num_seqs=512 if blackwell else point.concurrency,
                        kv_cache_dtype="fp8" if blackwell else "auto")  # fmt: skip
     if "Kimi" in point.model:
         fp4 = point.dtype == "nvfp4"
