@@ -28,6 +28,7 @@ from simserve.spec.model import ModelSpec
 from simserve.systems import SCHEDULERS, SYSTEMS
 from simserve.units import GIB, NS_PER_S
 
+IN_ITERATIONS = ("scheduler_recv_interval", "batch_wait_timeout_iters", "attention_dp_timeout_iters")
 RANK_LIMITS = ("max_num_batched_tokens", "max_num_seqs")  # of one data-parallel rank
 ACROSS_NODES = "ib_400g"
 BATCH_OF_PIECES = 10_000  # the smallest batch for which anybody has measured what a piece adds
@@ -137,6 +138,7 @@ def build_scheduler(deployment: DeploymentSpec) -> Scheduler:
     """A fresh scheduler whose knobs are the deployment's fields of the same name, and its scheduler_options.
 
     That of data-parallel ranks has the limits of all together; no request gets more of a step than one rank's budget.
+    With drafts an iteration of the engine gives several tokens, which are as many steps here.
     """
     part = SCHEDULERS.get(deployment.scheduler)
     known = knobs(part)
@@ -145,7 +147,11 @@ def build_scheduler(deployment: DeploymentSpec) -> Scheduler:
         given = {f: value * deployment.data_parallel_size if f in RANK_LIMITS else value for f, value in given.items()}
         if "long_prefill_token_threshold" in known:
             given["long_prefill_token_threshold"] = deployment.max_num_batched_tokens
+    if "attention_dp_size" in known:
+        given["attention_dp_size"] = deployment.data_parallel_size
     options = _options(deployment.scheduler, "scheduler_options", deployment.scheduler_options, known)
+    tokens = _drafts(deployment).tokens_per_step
+    options |= {name: round(value * tokens) for name, value in options.items() if name in IN_ITERATIONS}
     return part(**{**given, **options})
 
 

@@ -122,7 +122,7 @@ def simulate(
 def _front_end(engines: Sequence[Engine]) -> FrontEnd:
     profile = engines[0].cost.inner.profile
     between = profile.handover_ns if len(engines) > 1 else 0
-    return FrontEnd(profile.api_ns + between, profile.api_ns_per_token)
+    return FrontEnd(profile.api_ns + between, profile.api_ns_per_token, profile.api_ns_per_request)
 
 
 def _engines(

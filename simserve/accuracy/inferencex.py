@@ -1,12 +1,14 @@
 """Engine settings of those measured points that come from InferenceX, by its public benchmark scripts.
 
-Source: https://github.com/SemiAnalysisAI/InferenceX (Apache-2.0), `benchmarks/*.sh` as of early 2026: limits, memory
-shares, KV formats, polling and speculation by model, GPU, framework and load [known]. The scripts changed between runs;
-what is here is what they said about the time of the measurements, not checked row by row. A point is InferenceX's if
-its source names a database dump or a dated export [derived].
-Speculation: the exports hold both the plain and the MTP runs of DeepSeek-R1 without saying which. Told apart by image
-and date: TensorRT-LLM 1.2.0rc6.post3, and 1.1.0rc2.post2 from 2026 on, were MTP images (plain runs of that time:
-1.2.0rc6.post2); exports of SGLang 0.5.9 in fp8 on eight B200 beside the same plain loads of the dump [derived].
+Source: https://github.com/SemiAnalysisAI/InferenceX (Apache-2.0), `benchmarks/**/*.sh`, late 2025 to spring 2026:
+limits, memory shares, KV formats, polling and speculation by model, GPU, framework and load [known]. They changed
+between runs; what is here is what they said about the time of the measurements, not checked row by row. A point is
+InferenceX's if its source names a database dump or a dated export [derived].
+Speculation: the exports hold both the plain and the MTP runs without saying which. Told apart by image and date:
+TensorRT-LLM 1.2.0rc6.post3, and 1.1.0rc2.post2 from 2026 on, were MTP images (plain runs of that time:
+1.2.0rc6.post2); exports of SGLang 0.5.9 in fp8 on eight B200 beside the same plain loads of the dump; and Qwen3.5 in
+fp8 on four Blackwell GPUs without expert parallelism, under the image v0.5.9-cu130 where plain runs had
+v0.5.9-cu130-amd64 [derived].
 """
 
 from __future__ import annotations
@@ -15,10 +17,13 @@ import re
 from dataclasses import replace
 
 from simserve.accuracy.points import Point
+from simserve.perf.host import is_older
 
 # Random prompts without a chat template draft badly: on the calibration scenarios the TPOT of MTP runs is 1.5 times
 # what 0.7 gives. With a template (the TensorRT-LLM scripts) 0.7 leaves a bias of -2 % [derived].
 RAW_ACCEPTANCE = 0.35
+TEMPLATE_ACCEPTANCE = 0.6  # under SGLang, with a template: TPOT of Qwen3.5 +-0 %, of DeepSeek-R1 -12 % [derived]
+ADP_TIMEOUT = 60  # timeout_iters of the DeepSeek scripts' attention_dp_config [known]; its default is 50 [recalled]
 _EXPORT = re.compile(r"db-dump|source_file=(20\d\d-\d\d-\d\d|[\w.-]*gap-analysis)\.csv")
 
 
@@ -36,15 +41,22 @@ def with_recipe(point: Point, source: str) -> Point:
 def _sglang(point: Point, source: str) -> Point:
     tokens, share, seqs, kv, interval = 32768, 0.82, 128, "fp8", 30 if point.concurrency >= 16 else 10
     hopper = point.gpu == "h200_sxm"
-    drafts = 0
+    drafts, acceptance = 0, RAW_ACCEPTANCE
     if "Qwen3.5" in point.model:
-        tokens, share, interval = (16384, 0.8, 1) if hopper else (tokens, share, interval)
-        if point.gpu == "b300_sxm":
+        if hopper:
+            tokens, share, interval = 16384, 0.8, 1
+        elif _is_qwen_mtp(point):
+            share, drafts, acceptance = 0.8, 3, TEMPLATE_ACCEPTANCE
+        elif point.dtype == "nvfp4":
+            share, interval = (0.85, 30) if point.gpu == "b200_sxm" else (0.8, interval)
+        elif point.gpu == "b300_sxm" and point.dtype != "bf16" and "0.5.9" not in point.version:
             tokens, share, seqs, interval = 16384, 0.8, point.concurrency, 10
     elif "GLM" in point.model:
         tokens, share, interval = 8192, 0.85, 1
         kv = "auto" if hopper else kv
         drafts = 0 if hopper else 3
+        if point.dtype == "nvfp4":
+            tokens, share, interval, drafts = 32768, 0.9, 10, 0
     elif hopper:
         seqs, kv, interval = 512 if point.output_tokens == point.prompt_tokens else 256, "auto", 1
     elif point.dtype == "nvfp4":
@@ -52,14 +64,19 @@ def _sglang(point: Point, source: str) -> Point:
     elif point.tensor_parallel_size == 4:
         tokens, share, seqs, interval = 8192, 0.95, 32, 10
     elif point.gpu == "b200_sxm" and "0.5.9" in point.version and source.startswith("source_file"):
-        seqs, drafts = 256, 2
+        seqs, drafts, acceptance = 256, 2, TEMPLATE_ACCEPTANCE
     options = f"max_prefill_tokens={tokens}; scheduler_recv_interval={interval}"
     # Loads above the limit ran all their clients: on the calibration scenarios they waited 2 to 8 s, not 40 [derived].
     seqs = max(seqs, point.concurrency)
     return replace(
         point, max_num_batched_tokens=tokens, gpu_memory_utilization=share, max_num_seqs=seqs, kv_cache_dtype=kv,
-        scheduler_options=options, num_speculative_tokens=drafts, acceptance_rate=RAW_ACCEPTANCE,
+        scheduler_options=options, num_speculative_tokens=drafts, acceptance_rate=acceptance,
     )  # fmt: skip
+
+
+def _is_qwen_mtp(point: Point) -> bool:
+    four = point.tensor_parallel_size == 4 and not point.enable_expert_parallel
+    return point.version == "0.5.9" and point.dtype == "fp8_block" and four
 
 
 def _trtllm(point: Point, source: str) -> Point:
@@ -69,16 +86,20 @@ def _trtllm(point: Point, source: str) -> Point:
         return replace(
             point, max_num_batched_tokens=20_000, gpu_memory_utilization=0.85,
             max_num_seqs=concurrency if hopper else 512, kv_cache_dtype="auto" if hopper else "fp8",
+            scheduler_options="attention_dp_timeout_iters=50" if point.data_parallel_size > 1 else "",
         )  # fmt: skip
     share = 0.75 if point.gpu == "h200_sxm" or (point.tensor_parallel_size == 4 and prompt == 8192) else 0.8
+    balance = f"attention_dp_timeout_iters={ADP_TIMEOUT}" if point.data_parallel_size > 1 else ""
     if _is_mtp(point, source):
-        tokens = (4 * concurrency + prompt + 127) // 64 * 64
-        return replace(point, max_num_batched_tokens=tokens, gpu_memory_utilization=0.8, max_num_seqs=concurrency,
-                       kv_cache_dtype="fp8", num_speculative_tokens=3)  # fmt: skip
+        drafts, parts = (1, 4 if point.dtype == "nvfp4" else 8) if balance else (3, 1)
+        seqs = max(1, concurrency // parts)
+        tokens = ((drafts + 1) * seqs + prompt + 127) // 64 * 64
+        return replace(point, max_num_batched_tokens=tokens, gpu_memory_utilization=0.8, max_num_seqs=seqs,
+                       kv_cache_dtype="fp8", num_speculative_tokens=drafts, scheduler_options=balance)  # fmt: skip
     tokens = max(8192, (concurrency + prompt + 127) // 64 * 64)
     waits = point.dtype != "nvfp4" and point.gpu == "b200_sxm" and prompt == point.output_tokens
     holds = "batch_wait_timeout_iters=40; batch_wait_max_tokens_ratio=0.8"
-    options = holds if waits and 64 <= concurrency < 256 else ""
+    options = holds if waits and 64 <= concurrency < 256 and not balance else balance
     return replace(point, max_num_batched_tokens=tokens, gpu_memory_utilization=share, kv_cache_dtype="fp8",
                    max_num_seqs=2048, scheduler_options=options)  # fmt: skip
 
@@ -100,5 +121,7 @@ def _vllm(point: Point, source: str) -> Point:
         return replace(point, gpu_memory_utilization=0.9 if fp4 else 0.95, max_num_seqs=point.concurrency)
     # Measured queues for memory say 0.9 of it, where later scripts say 0.95, and that KV is 16 bit on Hopper [derived].
     seqs = point.concurrency if point.dtype == "nvfp4" else max(1024, point.concurrency)
+    if point.gpu in ("b200_sxm", "b300_sxm") and not is_older(point.version, "0.19"):
+        point = replace(point, max_num_batched_tokens=2 * point.prompt_tokens)
     kv = "auto" if point.gpu in ("h100_sxm", "h200_sxm") else point.kv_cache_dtype
     return replace(point, gpu_memory_utilization=0.9, max_num_seqs=seqs, kv_cache_dtype=kv)

@@ -75,7 +75,8 @@ def _residual(row: dict[str, str]) -> Residual:
     )
     rate, measured_ms = float(row["stage_rate_rps"]), float(row["tpot_from_e2e_ms"])
     prompt, output = int(row["in_tok"]), int(row["out_tok"])
-    batch = max(1, min(128, round(rate * (float(row["e2e_mean"]) / 1e3 - engine.api_ns / 1e9))))
+    inside_s = float(row["e2e_mean"]) / 1e3 - (engine.api_ns + engine.api_ns_per_request) / 1e9
+    batch = max(1, min(128, round(rate * inside_s)))
     context = int(batch * (prompt + output / 2))
     decode_ns = cost.step_ns((), batch, context, batch) - engine.host_ns_per_step
     chunk = min(prompt, limit - batch)

@@ -11,7 +11,9 @@ Simplified: one-step look-ahead, no beams, LoRA or cross attention; its overlap 
 `async_scheduling`, and drafts (`num_speculative_tokens`) are in the price of a token; a request is not delayed for the
 prefix that another is about to compute; the budget of contexts is what the generations at the start of the step leave;
 a context longer than the budget is cut even with chunking off (the engine rejects it); batch_wait_* [known] hold whole
-contexts back beside generations until enough tokens are together, under guaranteed_no_evict alone; a request that
+contexts back beside generations until enough tokens are together, under guaranteed_no_evict alone; so does
+attention_dp_config with enable_balance [known]: ranks wait for contexts on all of them, taken to be there when as many
+wait as it takes in the mean to fall on each rank (ranks x (1 + 1/2 + ... + 1/ranks)) [derived]; a request that
 outlives `max_new_tokens` grows by blocks, and the last one pauses if there are none (the engine would have ended it).
 Knobs: `max_num_batched_tokens` is its max_num_tokens (8192 [known]), `max_num_seqs` its max_batch_size (2048 there);
 `max_new_tokens` stands for the max_tokens of requests [guessed].
@@ -57,7 +59,11 @@ class TrtLlm:
     max_new_tokens: int = knob(1024, "output tokens to guarantee; 0: the whole cache", low=0, high=65536)
     batch_wait_timeout_iters: int = knob(0, "steps for which contexts wait for company", low=0, high=1000)
     batch_wait_max_tokens_ratio: float = knob(0.0, "share of the budget that need not wait", low=0.0, high=1.0)
+    attention_dp_timeout_iters: int = knob(0, "steps that ranks wait for contexts on all; 0: none", low=0, high=1000)
+    attention_dp_size: int = knob(1, "ranks that wait for one another", low=1, high=1024)
     _held_steps: int = field(default=0, init=False)
+    _apart_steps: int = field(default=0, init=False)
+    _watched: tuple[Seen, int] | None = field(default=None, init=False)
 
     def plan(self, view: View) -> Plan:
         """Generations, contexts under way, new contexts."""
@@ -68,10 +74,11 @@ class TrtLlm:
             left = decode_running(view, plan, self.max_num_batched_tokens)
             left = continue_prompts(view, plan, left, self._unit(view))
             starts = not plan.preempted and left and len(view.running) < self.max_num_seqs
-            if starts and not self._holds_back(view, plan, left):
+            apart = self._ranks_apart(view, plan)
+            if starts and not apart and not self._holds_back(view, plan, left):
                 self._guarantee(view, plan, left)
         promise(view, plan)
-        if self.batch_wait_timeout_iters and view.waiting:
+        if (self.batch_wait_timeout_iters or self.attention_dp_timeout_iters) and view.waiting:
             plan.repeats = False  # the wait is counted in plans
         return plan
 
@@ -88,6 +95,25 @@ class TrtLlm:
             self._held_steps = 0
             return False
         self._held_steps += 1
+        return True
+
+    def _ranks_apart(self, view: View, plan: Plan) -> bool:
+        """Whether new contexts wait until every rank has one, or the steps without have come to the limit.
+
+        Not while a rank generates nothing. The steps are counted also where nobody waits (a leap is many).
+        """
+        ranks, limit = self.attention_dp_size, self.attention_dp_timeout_iters
+        if ranks == 1 or not limit:
+            return False
+        steps = self._watched[0].num_tokens - self._watched[1] if self._watched is not None else 1
+        first = next(iter(plan.tokens), None)
+        self._watched = None if first is None or in_prompt(first) else (first, first.num_tokens)
+        self._apart_steps += max(steps, 1)
+        together = len(view.waiting) >= round(ranks * sum(1 / i for i in range(1, ranks + 1)))
+        if together or len(plan.tokens) < ranks or (self._apart_steps >= limit and view.waiting):
+            self._apart_steps = 0
+            return False
+        self._apart_steps %= limit
         return True
 
     def _unit(self, view: View) -> int:

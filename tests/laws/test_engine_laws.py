@@ -26,6 +26,7 @@ OWN_KNOBS: dict[str, dict[str, st.SearchStrategy[object]]] = {
         "capacity_policy": st.sampled_from(["guaranteed_no_evict", "max_utilization"]),
         "enable_chunked_context": st.booleans(), "max_new_tokens": st.sampled_from([0, 1, 20, 1024]),
         "batch_wait_timeout_iters": st.sampled_from([0, 3]), "batch_wait_max_tokens_ratio": st.sampled_from([0.0, 0.9]),
+        "attention_dp_timeout_iters": st.sampled_from([0, 0, 5]), "attention_dp_size": st.sampled_from([1, 2]),
     },
     "sarathi": {"watermark": st.sampled_from([0.0, 0.2])},
 }  # fmt: skip

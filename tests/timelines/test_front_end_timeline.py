@@ -34,6 +34,14 @@ def test_prompts_are_tokenized_one_after_the_other() -> None:
     assert trace.requests["first_token_ns"].tolist() == [180, 280]
 
 
+def test_work_on_a_request_keeps_the_next_one_waiting() -> None:
+    """40 ns for each before its 10 tokens at 3 ns; 50 ns of latency keep nobody: at the engine at 120, 190 and 260."""
+    trace = played([(0, 10, 1)] * 3, FrontEnd(50, 3, 40))
+    assert trace.requests["first_scheduled_ns"].tolist() == [120, 220, 320]
+    apart = played([(0, 10, 1), (1000, 10, 1)], FrontEnd(50, 3, 40))
+    assert apart.requests["first_scheduled_ns"].tolist() == [120, 1120]
+
+
 def test_an_idle_tokenizer_starts_when_a_prompt_comes() -> None:
     """The second prompt comes long after the first is through."""
     trace = played([(0, 10, 1), (1000, 10, 1)], FrontEnd(50, 3))

@@ -93,3 +93,21 @@ def test_an_idle_engine_holds_no_context_back() -> None:
     _, steps = steps_of([(0, 5, 1)], TrtLlm(batch_wait_timeout_iters=9, batch_wait_max_tokens_ratio=1.0))
 
     assert [s.start_ns for s in steps] == [0]
+
+
+def test_ranks_wait_for_contexts_on_all_of_them() -> None:
+    """Two ranks that generate: request 2 waits alone until the third step without one on each; three wait for none."""
+    ranks = {"attention_dp_size": 2, "attention_dp_timeout_iters": 3}
+    start = [(0, 5, 9), (0, 5, 9)]
+    _, alone = steps_of([*start, (250, 5, 1)], TrtLlm(**ranks))
+    _, many = steps_of([*start, *[(250, 5, 1)] * 3], TrtLlm(**ranks))
+
+    assert [s.tokens for s in alone][:5] == [{0: 5, 1: 5}, {0: 1, 1: 1}, {0: 1, 1: 1}, {0: 1, 1: 1, 2: 5}, {0: 1, 1: 1}]
+    assert [s.tokens for s in many][:3] == [{0: 5, 1: 5}, {0: 1, 1: 1}, {0: 1, 1: 1, 2: 5, 3: 5, 4: 5}]
+
+
+def test_a_rank_that_generates_nothing_waits_for_no_other() -> None:
+    """One generation on two ranks: the next context starts at once."""
+    _, steps = steps_of([(0, 5, 4), (50, 5, 1)], TrtLlm(attention_dp_size=2, attention_dp_timeout_iters=9))
+
+    assert [s.tokens for s in steps][:2] == [{0: 5}, {0: 1, 1: 5}]

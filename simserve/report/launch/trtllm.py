@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 EXPRESSED = frozenset({
     "capacity_policy", "enable_chunked_context", "batch_wait_timeout_iters", "batch_wait_max_tokens_ratio",
+    "attention_dp_timeout_iters",
 })  # fmt: skip
 ROUTERS = {"round_robin": "round_robin", "least_loaded": "load_balancing"}
 _NEAREST = {"prefix_affinity": "kv_cache_aware", "least_kv": "load_balancing", "power_of_two": "load_balancing"}
@@ -92,6 +93,9 @@ def llm_args(run: Outcome, pool: str = "") -> dict[str, Any]:
     for name in ("batch_wait_timeout_iters", "batch_wait_max_tokens_ratio"):
         if options.get(name):
             args[name] = options[name]
+    if d.data_parallel_size > 1 and options.get("attention_dp_timeout_iters"):
+        wait = {"timeout_iters": options["attention_dp_timeout_iters"], "batching_wait_iters": 0}
+        args["attention_dp_config"] = {"enable_balance": True, **wait}
     return args
 
 

@@ -289,3 +289,44 @@ def test_sparse_attention_is_cached_as_sglang_does(tmp_path: Path, gpu: str, kv:
     """In fp8 on Blackwell, in 16 bits on Hopper; experts in blocks mean that all of the checkpoint is."""
     ((_, point),) = silicon_points(sample(tmp_path, {**GLM, "system": gpu})).points
     assert (point.kv_cache_dtype, point.dtype, point.moe_dtype, point.obstacle) == (kv, "fp8_block", "", "")
+
+
+def exported(tmp_path: Path, source: str = "source_file=2026-04-06.csv", **changes: object) -> Point:
+    """The one point of an InferenceX export of these values."""
+    ((_, point),) = silicon_points(sample(tmp_path, {"silicon_data_source": source, **changes})).points
+    return point
+
+
+def test_minimax_under_newer_vllm_gets_two_prompts_a_step(tmp_path: Path) -> None:
+    """InferenceX's scripts for Blackwell say --max-num-batched-tokens 2 x ISL from vLLM 0.19 on."""
+    minimax = {"model_path": "MiniMaxAI/MiniMax-M2.5", "system": "b300_sxm", "isl": 2048}
+    assert exported(tmp_path / "a", **minimax).max_num_batched_tokens == 4096
+    assert exported(tmp_path / "b", **minimax, backend_version="0.17.0").max_num_batched_tokens == 8192
+    assert exported(tmp_path / "c", **{**minimax, "system": "h200_sxm"}).max_num_batched_tokens == 8192
+
+
+QWEN = {"model_path": "Qwen/Qwen3.5-397B-A17B", "backend": "sglang", "backend_version": "0.5.9", "system": "b200_sxm",
+        "gemm_quant_mode": "fp8_block", "moe_quant_mode": "fp8_block", "batch_size": 16.0}  # fmt: skip
+
+
+def test_qwen_on_four_blackwell_gpus_was_drafted(tmp_path: Path) -> None:
+    """Without expert parallelism; with it, and in a later version, not."""
+    drafted = exported(tmp_path / "a", **QWEN)
+    experts = exported(tmp_path / "b", **QWEN, moe_tp_size=1.0, moe_ep_size=4.0)
+    later = exported(tmp_path / "c", **{**QWEN, "backend_version": "0.5.10.post1", "system": "b300_sxm"})
+    assert (drafted.num_speculative_tokens, drafted.acceptance_rate) == (3, 0.6)
+    assert (experts.num_speculative_tokens, later.num_speculative_tokens) == (0, 0)
+    assert "scheduler_recv_interval=30" in experts.scheduler_options
+    assert "scheduler_recv_interval=10" in later.scheduler_options
+
+
+def test_ranks_of_tensorrt_have_limits_of_their_own(tmp_path: Path) -> None:
+    """128 clients on 8 ranks in fp8: 16 seats each, (1 draft + 1) x 16 + 1,024 tokens, rounded up with 64 to spare."""
+    deepseek = {"model_path": "deepseek-ai/DeepSeek-R1", "backend": "trtllm", "system": "b200_sxm", "tp_size": 1.0,
+                "attention_dp_size": 8.0, "moe_tp_size": 1.0, "moe_ep_size": 8.0, "batch_size": 16.0,
+                "gemm_quant_mode": "fp8_block", "moe_quant_mode": "fp8_block"}  # fmt: skip
+    drafted = exported(tmp_path / "a", **deepseek, backend_version="1.2.0rc6.post3")
+    plain = exported(tmp_path / "b", **deepseek, backend_version="1.2.0rc6.post2")
+    assert (drafted.concurrency, drafted.max_num_seqs, drafted.max_num_batched_tokens) == (128, 16, 1152)
+    assert (drafted.num_speculative_tokens, plain.num_speculative_tokens) == (1, 0)
+    assert drafted.scheduler_options == plain.scheduler_options == "attention_dp_timeout_iters=60"

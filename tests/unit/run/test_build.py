@@ -1,5 +1,7 @@
 """What a deployment builds: scheduler knobs, and errors that name them."""
 
+from typing import cast
+
 import pytest
 
 from simserve.build import build_scheduler, memory_share
@@ -8,6 +10,8 @@ from simserve.run import simulate
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.hardware import load_gpu
 from simserve.spec.model import load_model
+from simserve.systems.sglang import SgLang
+from simserve.systems.trtllm import TrtLlm
 from simserve.systems.vllm import Vllm
 from simserve.testing.builders import load
 
@@ -23,6 +27,23 @@ def test_knobs_come_from_fields_and_options() -> None:
 
     assert Vllm(8192, 9, policy="priority", watermark=0.1) == built
     assert hash(deployment(watermark=0.1)) == hash(deployment(watermark=0.1))
+
+
+def test_iterations_with_drafts_are_several_steps() -> None:
+    """Two drafts, half accepted: 1 + 1/2 + 1/4 tokens an iteration, so 40 iterations are 70 steps of a token."""
+    drafts = {"scheduler": "sglang", "num_speculative_tokens": 2, "acceptance_rate": 0.5}
+    options = {"scheduler_recv_interval": 40, "max_prefill_tokens": 4096}
+    for given, interval in (({}, 40), (drafts, 70)):
+        spec = {"scheduler": "sglang", "scheduler_options": options, **given}
+        built = cast(SgLang, build_scheduler(DeploymentSpec.model_validate(spec)))
+        assert (built.scheduler_recv_interval, built.max_prefill_tokens) == (interval, 4096)
+
+
+def test_ranks_are_told_how_many_they_are() -> None:
+    """TensorRT-LLM's ranks wait for one another; their limits are those of all together."""
+    spec = DeploymentSpec(scheduler="trtllm", data_parallel_size=4, max_num_seqs=8)
+    built = cast(TrtLlm, build_scheduler(spec))
+    assert (built.attention_dp_size, built.max_num_seqs) == (4, 32)
 
 
 @pytest.mark.parametrize(
