@@ -147,7 +147,7 @@ def _add(cluster: Cluster, model: ModelSpec, engine: Engine, cost_factor: float)
     """The replicas of one pool."""
     own, gpu = engine.deployment, load_gpu(engine.deployment.gpu)
     cost = engine.cost if cost_factor == 1.0 else ScaledCost(engine.cost, cost_factor)
-    return [
+    instances = [
         cluster.add(
             build_scheduler(own), cost, num_gpu_blocks=engine.num_gpu_blocks, block_size=own.kv_block_tokens,
             stages=own.pipeline_parallel_size, max_model_len=max_model_len(model, own, engine.num_gpu_blocks),
@@ -157,6 +157,9 @@ def _add(cluster: Cluster, model: ModelSpec, engine: Engine, cost_factor: float)
         )
         for index in engine.instances
     ]  # fmt: skip
+    for instance in instances:
+        instance.on_cut = engine.cost.cut
+    return instances
 
 
 def _disaggregated(

@@ -124,7 +124,7 @@ class Flags:
         if self.isl is None or self.osl is None:
             raise _flag_error("--trace", "give --trace, or --isl and --osl with --rate or --concurrency")
         common = self.prefix or 0
-        if common >= self.isl:
+        if common and common >= self.isl:
             raise _flag_error("--prefix", f"must leave tokens of a prompt's own: less than --isl {self.isl}", common)
         prefixes = {"count": 1, "tokens": {"kind": "fixed", "value": common}}
         return _present({

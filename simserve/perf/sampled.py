@@ -26,6 +26,7 @@ class SampledCost:
         self.inner, self._keep = inner, keep
         self._stride, self._count = 1, 0
         self._calls: list[tuple[Call, int]] = []
+        self._runs: dict[int, tuple[NDArray[np.int64], int]] = {}  # by id, the durations of a kept run and its place
         self._told: tuple[int, list[Sampled]] = (0, [])  # what `sampled` said after so many calls
 
     def step_ns(
@@ -44,8 +45,17 @@ class SampledCost:
         self._count += 1
         if self._count % self._stride == 0:
             middle = decode_context_tokens + decode_seqs * (steps // 2)
+            self._runs[id(durations)] = durations, len(self._calls)
             self._note(((), decode_seqs, middle, decode_seqs), int(durations.sum()))
         return durations
+
+    def cut(self, durations: NDArray[np.int64], steps: int) -> None:
+        """The run that had these durations took only its first `steps` steps: no more of its time counts."""
+        if (kept := self._runs.pop(id(durations), None)) is not None:
+            (_, seqs, middle, rows), _ = self._calls[kept[1]]
+            context = middle - seqs * ((len(durations) - steps) // 2)
+            self._calls[kept[1]] = ((), seqs, context, rows), int(durations[:steps].sum())
+            self._told = (0, [])
 
     def stages_ns(
         self, prefill: Sequence[tuple[int, int]], decode_seqs: int, decode_context_tokens: int, sampled: int
@@ -61,6 +71,7 @@ class SampledCost:
         self._calls.append((call, ns))
         if len(self._calls) >= self._keep:
             self._calls = self._calls[1::2]
+            self._runs = {key: (run, place // 2) for key, (run, place) in self._runs.items() if place % 2}
             self._stride *= 2
 
     def sampled(self) -> list[Sampled]:

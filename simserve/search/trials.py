@@ -10,6 +10,7 @@ the next of the screen's order: no configuration is simulated twice.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,8 @@ class Trials:
 
     order: feasible deployments, the most promising first; budget: how many to simulate at most; sampler: as in
     `SearchSpec`; learned: makes the order anew when a batch is done; objective: what the sampler is told, as large as
-    possible, beside TPOT; batch: as in `SearchSpec`; pruned: (deployment, why its simulation was given up).
+    possible, beside TPOT; batch: as in `SearchSpec`; pruned: (deployment, why its simulation was given up). What came
+    out stands in the order of slots, whoever ended first: equal runs are ranked by it.
     """
 
     study: Study
@@ -65,7 +67,7 @@ class Trials:
         self.budget = min(self.budget, len(set(self.order)))
         self._possible: set[DeploymentSpec] = set()
         self._waiting: Iterator[DeploymentSpec] = iter(())
-        self._tried: set[DeploymentSpec] = set()
+        self._tried: dict[DeploymentSpec, int] = {}  # and their slots
         self._slots = 0
         self._screened = self.budget
         if len(self.order) > self.budget:
@@ -106,7 +108,7 @@ class Trials:
             trial.set_constraint(name, value)
         trial.set_user_attr("outcome", outcome.to_dict())
         self.study.tell(trial, [-goal(outcome, self.objective), outcome.tpot_order])
-        self.outcomes.append(outcome)
+        self._add(outcome)
 
     def _reorder(self) -> None:
         """By all that earlier batches found, so that it does not matter who finished first within one."""
@@ -125,8 +127,8 @@ class Trials:
         if trial is None or deployment is None:
             trial, deployment = self._enqueue(next(d for d in self._waiting if d not in self._tried))
         trial.set_user_attr("slot", self._slots)
+        self._tried[deployment] = self._slots
         self._slots += 1
-        self._tried.add(deployment)
         return trial, deployment
 
     def _propose(self) -> tuple[Trial, DeploymentSpec] | tuple[None, None]:
@@ -165,7 +167,7 @@ class Trials:
                 continue
             self._slots += 1
             deployment = self.space.deployment(frozen.params)
-            self._tried.add(deployment)
+            self._tried[deployment] = frozen.user_attrs["slot"]
             if frozen.state == TrialState.RUNNING:
                 self.pending.append((Trial(self.study, frozen._trial_id), deployment))
             else:
@@ -173,13 +175,16 @@ class Trials:
 
     def _take(self, frozen: FrozenTrial, deployment: DeploymentSpec) -> None:
         if "outcome" in frozen.user_attrs:
-            self.outcomes.append(outcome_from_dict(frozen.user_attrs["outcome"]))
+            self._add(outcome_from_dict(frozen.user_attrs["outcome"]))
         else:
             why, missed = (str(frozen.user_attrs.get(name, default)) for name, default in _WHY)
             self._note(deployment, GivenUp(why, missed) if missed else why)
 
+    def _add(self, outcome: Outcome) -> None:
+        insort(self.outcomes, outcome, key=lambda found: self._tried[found.deployment])
+
     def _note(self, deployment: DeploymentSpec, reason: str) -> None:
         if isinstance(reason, GivenUp):
-            self.pruned.append((deployment, reason))
+            insort(self.pruned, (deployment, reason), key=lambda found: self._tried[found[0]])
         else:
-            self.failed.append((deployment, reason))
+            insort(self.failed, (deployment, reason), key=lambda found: self._tried[found[0]])

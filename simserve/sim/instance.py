@@ -9,6 +9,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from simserve.errors import LawBroken
 from simserve.perf.cost import CostModel
 from simserve.sim.clock import COMMIT, PLAN, Clock, Timer
@@ -54,6 +57,7 @@ class Instance:
         self.truncated = 0
         self.hand_over: Callable[[Request], None] | None = None
         self.fetch: Callable[[Request, Callable[[], None]], None] | None = None
+        self.on_cut: Callable[[NDArray[np.int64], int], None] | None = None  # (a leap's durations, steps it took)
         self._seen = View(
             0, queues.running, queues.waiting, queues.preempted, ledger, queues.suspended, queues.loading,
             queues.loaded, queues.swapped, swap, offload,
@@ -292,6 +296,8 @@ class Instance:
         if self._timer is not None:
             self._timer.cancel()
         step.count = count
+        if self.on_cut is not None:
+            self.on_cut(step.durations, count)
         step.duration_ns, step.last_ns = step.ends.item(count - 1), step.durations.item(count - 1)
         self._timer = self.clock.call_at(step.start_ns + step.duration_ns, self._finish, self._commit)
 

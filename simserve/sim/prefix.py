@@ -47,7 +47,8 @@ class PrefixLedger(BlockLedger):
         self._writers: dict[int, Seen] = {}  # by the content that it generates, the one request with late blocks
         self._several: set[int] = set()  # contents that several requests generate: their blocks enter at once
         self._chain: dict[int, list[int]] = {}
-        self._found: tuple[int, int, list[int]] | None = None  # request, blocks asked for and found by `_hits` last
+        # What `_hits` found last: request, blocks asked for, blocks found, the contents they could be of.
+        self._found: tuple[int, int, list[int], tuple[int, ...]] | None = None
 
     def cached_tokens(self, request: Seen) -> int:
         """Tokens of the longest cached prefix: whole blocks, at most all tokens but one; or what was fetched."""
@@ -200,6 +201,9 @@ class PrefixLedger(BlockLedger):
         if request.output_content not in self._several:
             other = self._writers.setdefault(request.output_content, request)
             if other is request:
+                found = self._found
+                if found is not None and request.id not in self._late and request.output_content in found[3]:
+                    self._found = None  # the first late block since: it may lengthen what was found
                 return True
             self._several.add(request.output_content)
             self._catch_up(other)
@@ -244,7 +248,7 @@ class PrefixLedger(BlockLedger):
             if found is None:
                 break
             hits.append(next(iter(found)) if isinstance(found, dict) else found)
-        self._found = request.id, most, hits
+        self._found = request.id, most, hits, names
         return hits
 
     def hashes(self, request: Seen, count: int) -> list[int]:

@@ -157,7 +157,9 @@ def _sglang(
         return "", ["SGLang's benchmark does not take the lengths of a trace: use vllm or aiperf"]
     command = Command(known("sglang"), "bench", ("python", "-m", "sglang.benchmark.serving"))
     remarks = [f"SGLang {command.known.version}; drawn anew, not the simulated requests"]
+    common, _, one = _lengths((spec.get("prefixes") or {}).get("tokens") or {"kind": "fixed", "value": 0})
     prompt, low, same = _lengths(spec["prompt_tokens"])
+    prompt, low, same = prompt + common, low + common, same and one
     output, low_out, same_out = _lengths(spec["output_tokens"])
     ratio = min(low / prompt, low_out / output)
     for flag, value in (("--backend", "sglang-oai"), ("--model", model.target), ("--dataset-name", "random-ids"),

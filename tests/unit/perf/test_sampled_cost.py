@@ -49,6 +49,25 @@ def test_the_sample_stays_small_and_weighs_time() -> None:
     )
 
 
+def test_a_run_that_is_cut_counts_with_the_steps_that_it_took() -> None:
+    """Priced for 100 steps, ended after 4 while the next is under way; the sample is thinned on the way."""
+    cost, open_run = SampledCost(inner(), keep=8), None
+    for _ in range(50):
+        run = cost.decode_run_ns(8, 8000, 100)
+        if open_run is not None:
+            cost.cut(open_run, 4)
+        open_run = run
+        cost.step_ns([(512, 0)], 0, 0, 0)
+        cost.step_ns([(512, 0)], 0, 0, 0)
+    assert open_run is not None
+    cost.cut(open_run, 4)
+    runs = [(call, ns) for call, ns in cost._calls if not call[0]]
+
+    assert runs
+    assert set(runs) == {(((), 8, 8016, 8), int(open_run[:4].sum()))}
+    assert not cost._runs
+
+
 def test_a_gpu_without_tables_is_modelled_throughout() -> None:
     """And says so."""
     alone = load_gpu("l4").model_copy(update={"name": "unheard_of"})

@@ -159,6 +159,14 @@ def test_open_loop() -> None:
     assert "simulated otherwise" not in text
 
 
+def test_a_common_prefix_counts_as_prompt() -> None:
+    """SGLang's benchmark shares none, so its prompts are as long as those that were simulated, prefix included."""
+    prefixes = {"count": 2, "tokens": {"kind": "fixed", "value": 300}}
+    sglang = command(script({**DRAWN, "prefixes": prefixes}), "python -m sglang")
+
+    assert {"--random-input-len": "500", "--random-range-ratio": "0.5"}.items() <= sglang.items()
+
+
 def test_closed_loop() -> None:
     """So many in flight, and no times."""
     text = script({**DRAWN, "arrivals": {"kind": "closed_loop", "concurrency": 8}})

@@ -7,6 +7,7 @@ import pytest
 
 from simserve.errors import SpecError
 from simserve.search.objective import Outcome, SloValue
+from simserve.search.prune import GivenUp
 from simserve.search.space import SearchSpace
 from simserve.search.storage import open_study
 from simserve.search.trials import Trials
@@ -68,6 +69,23 @@ def test_proposals_go_beyond_the_screen() -> None:
 def test_order_of_completion_changes_nothing() -> None:
     """Workers that finish in another order lead to the same trials."""
     assert run(fresh()) == run(fresh(), backwards=True)
+
+
+def test_order_of_completion_leaves_the_same_lists(tmp_path: Path) -> None:
+    """Runs that are equal are ranked as they stand here, and what was given up first is what is played to its end."""
+    ends = []
+    for name, backwards in (("a", False), ("b", True)):
+        trials = fresh(tmp_path / name, budget=16)
+        for _ in range(2):
+            batch = trials.next_batch()
+            played = [(t, d, (fake(d), GivenUp("late", "ttft"), "no")[i % 3]) for i, (t, d) in enumerate(batch)]
+            for trial, deployment, outcome in reversed(played) if backwards else played:
+                trials.finish(trial, deployment, outcome)
+        ends += [trials, fresh(tmp_path / name, budget=16, resume=True)]
+
+    lists = [(t.outcomes, t.pruned, t.failed) for t in ends]
+    assert [len(found) for found in lists[0]] == [6, 6, 4]
+    assert lists == [lists[0]] * 4
 
 
 @pytest.mark.parametrize("batch", [3, 16])
