@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _SPACE, _RUN = "Search space (repeat, or separate by commas)", "Search"
 _DEFAULT_TOKENS, _DEFAULT_SEQS = [2048, 8192, 16384], [128, 256]
 _DEFAULT_ENGINE = ["vllm"]
+_BOTH = ["aggregated", "disaggregated"]
 RESULTS = Path("simserve-results")
 
 Words = list[str] | None
@@ -38,7 +39,7 @@ def search(
     gpu: Annotated[Words, typer.Option(help="GPU types.", rich_help_panel=_SPACE)] = None,
     gpus: Annotated[int | None, typer.Option(help="GPUs at most (default 8).", min=1, rich_help_panel=_SPACE)] = None,
     mode: Annotated[
-        Words, typer.Option(help="aggregated, disaggregated (default: both).", rich_help_panel=_SPACE)
+        Words, typer.Option(help="aggregated, disaggregated, or both (default).", rich_help_panel=_SPACE)
     ] = None,
     engine: Annotated[
         Words, typer.Option(help="vllm (default), sglang, trtllm.", rich_help_panel=_SPACE)
@@ -230,7 +231,7 @@ def _sections(space_flags: dict[str, Any], trials: int | None, model: str | None
     most = space_flags["--gpus"] if space_flags["--gpus"] is not None else 8
     dtype, moe_dtype = opt.weights_formats(model)
     space = {
-        "mode": opt.words(space_flags["--mode"]) or ["aggregated", "disaggregated"],
+        "mode": _BOTH if (modes := opt.words(space_flags["--mode"])) in ([], ["both"]) else modes,
         "engine": opt.words(space_flags["--engine"]) or (None if space_flags["--scheduler"] else _DEFAULT_ENGINE),
         "gpu": gpu,
         "dtype": opt.words(space_flags["--dtype"]) or [dtype],

@@ -358,3 +358,15 @@ def test_results_are_saved_before_they_are_printed(
     monkeypatch.setattr(f"simserve.report.terminal.{printer}", gone)
     assert main([command, str(study), "-o", str(tmp_path / "out"), "--no-html"]) != 0
     assert json.loads((tmp_path / "out" / "result.json").read_text())["kind"] == command
+
+
+def test_both_modes_are_the_default(tmp_path: Path) -> None:
+    """`--mode both` asks for what `search` looks at without it."""
+    spaces = []
+    for name, mode in (("plain", []), ("both", ["--mode", "both"]), ("one", ["--mode", "aggregated"])):
+        out = tmp_path / f"{name}.json"
+        options = ["--gpu", "h100_sxm", "--gpus", "2", "--trials", "1", "--no-html", "-o", str(tmp_path / name)]
+        assert main(["search", *FLAGS, *options, *mode, "--json", str(out)]) in (0, 1)
+        spaces.append(json.loads(out.read_text())["configurations"])
+
+    assert spaces[0] == spaces[1] > spaces[2]
