@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-EXPERT_LAUNCHES = 8  # choose, sort, quantise, gate and up, activate, quantise, down, sum [derived]
-
 
 @dataclass(frozen=True, slots=True)
 class Gemm:
@@ -152,9 +150,8 @@ class StepOps:
     experts: Experts | None = None
     prefill_gemms: tuple[Gemm, ...] = ()
 
-    @property
-    def launches(self) -> int:
-        """Operations that the host launches in a step with prompts; an expert layer counts `EXPERT_LAUNCHES`."""
+    def launches(self, expert_launches: int) -> int:
+        """Operations that the host launches in a step with prompts, so many for an expert layer."""
         several = (self.gemms, self.attentions, self.all_reduces, self.elementwise, self.prefill_gemms)
-        experts = EXPERT_LAUNCHES * self.experts.count if self.experts else 0
+        experts = expert_launches * self.experts.count if self.experts else 0
         return 1 + experts + sum(op.count for ops in several for op in ops)

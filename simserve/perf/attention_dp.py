@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from simserve.arch.dtypes import ACTIVATION_BYTES
 from simserve.arch.layout import Layout
-from simserve.arch.ops import Experts
+from simserve.arch.ops import Experts, StepOps
 from simserve.perf.collective import AllReduceCurve, measured_exchange
 from simserve.perf.compile import Formats, Tables, TokenOp
 from simserve.perf.cost import PricedCost
@@ -39,23 +39,24 @@ Rank = tuple[list[tuple[int, int]], int, int, int]
 class AttentionDpCost:
     """A `simserve.perf.cost.PricedCost` of `ranks` data-parallel ranks, each priced by `rank`.
 
-    shared: experts and exchange over the tokens of all of them; launches: operations that the host launches in a step
-    that is not captured, whose time none undercuts; drafts: those that the rank's prices of decode steps are with
+    shared: experts and exchange over the tokens of all of them; ops: what the host launches in a step that is not
+    captured, whose time none undercuts (None: nothing); drafts: those that the rank's prices of decode steps are with
     already; layers: of the model.
     """
 
     def __init__(
-        self, rank: PricedCost, shared: Sequence[TokenOp], ranks: int, profile: EngineProfile, launches: int = 0,
-        drafts: Drafts = NO_DRAFTS, layers: int = 1,
+        self, rank: PricedCost, shared: Sequence[TokenOp], ranks: int, profile: EngineProfile,
+        ops: StepOps | None = None, drafts: Drafts = NO_DRAFTS, layers: int = 1,
     ) -> None:  # fmt: skip
         # the floor of launches is that of rank and experts together
         self.rank = rank.under(replace(profile, eager_ns_per_op=0))
-        self._rest = (shared, ranks, launches, drafts, layers)
+        self._rest = (shared, ranks, ops, drafts, layers)
         factors = {"experts": profile.moe_time_factor}
         self.shared = [op.times(factors.get(op.name, profile.exchange_time_factor)) for op in shared]
         self.ranks, self.profile = ranks, profile
         self.gpu: GpuSpec = rank.gpu
         self.formats: Formats = rank.formats
+        launches = ops.launches(profile.expert_launches) if ops is not None else 0
         self._launches_ns = launches * profile.eager_ns_per_op + profile.host_ns_per_step
         seqs = rank.formats.max_num_seqs
         self._captured = max(self.profile.capture_sizes(seqs), default=0)
@@ -101,8 +102,8 @@ class AttentionDpCost:
 
     def under(self, profile: EngineProfile) -> AttentionDpCost:
         """The same tables under another engine profile."""
-        shared, ranks, launches, drafts, layers = self._rest
-        return AttentionDpCost(self.rank, shared, ranks, profile, launches, drafts, layers)
+        shared, ranks, ops, drafts, layers = self._rest
+        return AttentionDpCost(self.rank, shared, ranks, profile, ops, drafts, layers)
 
     def provenance(self) -> dict[str, Any]:
         """That of a rank, and the tables of what all share."""

@@ -38,7 +38,8 @@ class EngineProfile:
     times;
     max_cudagraph_tokens: largest captured step of decodes, max_mixed_cudagraph_tokens: of steps with prompts;
     shared_expert_stream_tokens: steps of at most so many tokens run shared experts beside the routed ones;
-    eager_ns_per_op: host time to launch one operation of a step that is not captured, which no such step can undercut;
+    eager_ns_per_op: host time to launch one operation of a step that is not captured, which no such step can undercut,
+    expert_launches: operations of an expert layer;
     *_time_factor: what the kernels of a family take, against the tables (exchange: of experts' tokens);
     memory_rule: see `MEMORY_RULES`; ttft_spread, tpot_spread: of 90 % of the calibration points |log(predicted /
     measured)| was at most that (0: not calibrated); the rest are the engine's default limits (gpu_memory_utilization
@@ -59,6 +60,7 @@ class EngineProfile:
     max_cudagraph_tokens: int
     max_mixed_cudagraph_tokens: int
     eager_ns_per_op: int
+    expert_launches: int
     gemm_time_factor: float
     moe_time_factor: float
     prefill_attention_time_factor: float

@@ -75,7 +75,7 @@ def _stage(
         return _rank(model, gpu, layout, formats, own, drafts, ops)
     rank = _rank(model, gpu, layout, formats, own, drafts, replace(ops, experts=None))
     shared = attention_dp.shared_ops(experts, layout, Tables(gpu, formats), all2all_backend)
-    return attention_dp.AttentionDpCost(rank, shared, layout.dp, own, ops.launches, drafts, model.num_hidden_layers)
+    return attention_dp.AttentionDpCost(rank, shared, layout.dp, own, ops, drafts, model.num_hidden_layers)
 
 
 def _rank(

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from simserve.arch.ops import EXPERT_LAUNCHES
 from simserve.perf.host import load_profile
 from simserve.perf.model import TableCost, build_cost
 from simserve.spec.hardware import load_gpu
@@ -20,7 +19,7 @@ def cost(**changes: object) -> TableCost:
 def test_a_step_of_prompts_is_no_faster_than_its_launches() -> None:
     """1 + 32 x (4 GEMMs, attention) + the passes between them, 100 us each; captured steps are not held up."""
     plain, slow = cost(), cost(eager_ns_per_op=100_000)
-    launches = slow.ops.launches
+    launches = slow.ops.launches(PLAIN.expert_launches)
     assert launches == 1 + 32 * 5 + sum(op.count for op in slow.ops.elementwise)
     assert slow.step_ns([(1000, 0)], 0, 0, 1) == launches * 100_000 + PLAIN.host_ns_per_step
     assert slow.step_ns([(8192, 0)], 0, 0, 1) == plain.step_ns([(8192, 0)], 0, 0, 1)
@@ -51,12 +50,14 @@ def test_factors_scale_their_family_alone() -> None:
 
 
 def test_an_expert_layer_is_several_launches() -> None:
-    """As many as `EXPERT_LAUNCHES` for each of its layers."""
+    """As many as the engine has operations for it: TensorRT-LLM fewer than vLLM."""
     model = load_model("Qwen/Qwen3-30B-A3B")
     ops = build_cost(model, load_gpu("h100_sxm")).ops
     assert ops.experts is not None
     several = (ops.gemms, ops.attentions, ops.elementwise)
-    assert ops.launches == 1 + 48 * EXPERT_LAUNCHES + sum(op.count for group in several for op in group)
+    others = 1 + sum(op.count for group in several for op in group)
+    for engine, own in (("vllm", 8), ("sglang", 8), ("trtllm", 2)):
+        assert ops.launches(load_profile(engine, calibrated=False).expert_launches) == others + 48 * own
 
 
 def test_delta_nets_over_prompts_have_a_factor_of_their_own() -> None:
