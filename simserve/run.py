@@ -19,6 +19,7 @@ from simserve.build import (
     max_model_len,
     placed_bytes,
     resolve_pools,
+    tiered,
 )
 from simserve.metrics import Metrics, compute
 from simserve.perf.host import EngineProfile
@@ -147,9 +148,11 @@ def _add(cluster: Cluster, model: ModelSpec, engine: Engine, cost_factor: float)
     """The replicas of one pool."""
     own, gpu = engine.deployment, load_gpu(engine.deployment.gpu)
     cost = engine.cost if cost_factor == 1.0 else ScaledCost(engine.cost, cost_factor)
+    placed = tiered(model, own, gpu)
+    settled = placed.knobs(model, own.tiers) if placed is not None and own.tiers is not None else None
     return [
         cluster.add(
-            build_scheduler(own), cost, num_gpu_blocks=engine.num_gpu_blocks, block_size=own.kv_block_tokens,
+            build_scheduler(own, settled), cost, num_gpu_blocks=engine.num_gpu_blocks, block_size=own.kv_block_tokens,
             stages=own.pipeline_parallel_size, max_model_len=max_model_len(model, own, engine.num_gpu_blocks),
             enable_prefix_caching=own.enable_prefix_caching, swap=build_swap(model, own, gpu),
             async_scheduling=own.async_scheduling,

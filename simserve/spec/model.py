@@ -74,9 +74,9 @@ class ModelSpec(NamedSpec):
     """One model: sizes as in its config.json, plus what the config leaves to the model class.
 
     attention_bias: on the q, k and v projections; attention_output_bias: on o; qk_norm: an RMS norm over
-    each query and key head (Qwen3), or over all of them (`qk_norm_whole`, MiniMax). gated_mlp: gate, up and down, else up
-    and down alone (OPT); norm_bias: norms have a bias beside their weight; learned_positions: rows of a table of position
-    embeddings, 0 for rotary ones.
+    each query and key head (Qwen3), or over all of them (`qk_norm_whole`, MiniMax). gated_mlp: gate, up and down,
+    else up and down alone (OPT); norm_bias: norms have a bias beside their weight; learned_positions: rows of a table
+    of position embeddings, 0 for rotary ones.
     published_parameters: the count of the published checkpoint, None where nobody stated one. aliases: checkpoints of
     the same architecture. experts: expert layers, None for a dense model; latent: multi-head latent attention;
     sliding_window: keys that a query sees in `sliding_layers` of the layers; attention_sinks: one value per query head;
