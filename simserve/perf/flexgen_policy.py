@@ -129,8 +129,9 @@ def best_policy(plan: Plan, most: int) -> Policy:
     return best
 
 
-def given_policy(plan: Plan, asked: PolicySpec) -> Policy:
-    """A study's placement, as the runtime makes it; Infeasible names the memory that it does not fit."""
+def given_policy(plan: Plan, asked: PolicySpec, most: int) -> Policy:
+    """A study's placement of a block, by default of `most` sequences, as the runtime makes it; Infeasible if it does
+    not fit a memory."""
     shape, matrices = plan.shape, plan.shape.weight_bytes // 2
     attention = 2 * shape.hidden * (shape.query + shape.kv_bytes // 4)
     square = shape.hidden * shape.query
@@ -138,7 +139,8 @@ def given_policy(plan: Plan, asked: PolicySpec) -> Policy:
     columns = shape.hidden * shape.ffn
     mlp = [columns] * ((matrices - attention) // columns)
     weights = _whole_matrices([[square, kv, kv, square], mlp], asked.weights)
-    policy = Policy(asked.gpu_batch_size, asked.num_gpu_batches, weights, _shares(asked.kv), _shares(asked.hidden))
+    gpu_batch_size = asked.gpu_batch_size or max(1, most // asked.num_gpu_batches)
+    policy = Policy(gpu_batch_size, asked.num_gpu_batches, weights, _shares(asked.kv), _shares(asked.hidden))
     for tier, peak in peaks(plan, policy, policy.shares):
         if peak > plan.capacity[tier]:
             have = format_bytes(plan.capacity[tier])

@@ -61,7 +61,7 @@ def offline(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> Offli
         return _instinfer(model, deployment, tiers, gpu, shape, reached)
     plan = Plan(shape, reached, tiers.prompt_tokens, tiers.output_tokens, _capacity(tiers, gpu))
     if tiers.policy is not None:
-        policy, safety = given_policy(plan, tiers.policy), 1.0
+        policy, safety = given_policy(plan, tiers.policy, deployment.max_num_seqs), 1.0
     else:
         policy, safety = best_policy(plan, deployment.max_num_seqs), SAFETY
     cost = FlexGenCost(shape, reached, policy, gpu, load_profile(PROFILE, calibrated=False), _formats(deployment))

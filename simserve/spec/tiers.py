@@ -40,12 +40,12 @@ class RatesSpec(Spec):
 class PolicySpec(Spec):
     """A placement as FlexGen's command line takes it.
 
-    gpu_batch_size: sequences that the GPU computes at a time; num_gpu_batches: of them in a block, which goes through a
-    layer before the next layer's weights are loaded; weights, kv, hidden: percent on the GPU and in host memory, the
-    rest on disk (`--percent`).
+    gpu_batch_size: sequences that the GPU computes at a time, None for max_num_seqs over num_gpu_batches;
+    num_gpu_batches: of them in a block, which goes through a layer before the next layer's weights are loaded; weights,
+    kv, hidden: percent on the GPU and in host memory, the rest on disk (`--percent`).
     """
 
-    gpu_batch_size: Count
+    gpu_batch_size: Count | None = None
     num_gpu_batches: Count = 1
     weights: Placed = (100.0, 0.0)
     kv: Placed = (100.0, 0.0)

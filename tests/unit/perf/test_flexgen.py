@@ -31,14 +31,16 @@ T4 = load_gpu("t4")
 
 def cost(policy: Policy, shape: LayerShape = TOY, reached: Rates = SLOW) -> FlexGenCost:
     """On a T4 that is as slow as the toy's rates."""
-    return FlexGenCost(shape, reached, policy, T4, load_profile("vllm", calibrated=False), Formats("fp16", "auto", 8, 8))
+    formats = Formats("fp16", "auto", 8, 8)
+    return FlexGenCost(shape, reached, policy, T4, load_profile("vllm", calibrated=False), formats)
 
 
 @pytest.mark.parametrize(
     ("policy", "prefill_s", "decode_s"),
     [
-        # Two prompts of three tokens: hidden 6 U, KV 6 + 2 rows. H2D (4 + 6) / 2 and reading 2 / 1: 7; D2H 8 / 2 + 6 / 3:
-        # 6; compute 6 x 4 / 4 and 4 x 18 / 24: 9. Decode, contexts of 9: H2D (4 + 2) / 2 = 3, compute 2 + 9 / 4.5 = 4.
+        # Two prompts of three tokens: hidden 6 U, KV 6 + 2 rows. H2D (4 + 6) / 2 and reading 2 / 1: 7; D2H
+        # 8 / 2 + 6 / 3: 6; compute 6 x 4 / 4 and 4 x 18 / 24: 9. Decode, contexts of 9: H2D (4 + 2) / 2 = 3, compute
+        # 2 + 9 / 4.5 = 4.
         (HALF, 2 * 9, 2 * (3 + 4)),
         # KV on the GPU: 9 / 9 instead of 9 / 4.5.
         (replace(HALF, kv=(1.0, 0.0, 0.0)), 2 * 9, 2 * (3 + 3)),
@@ -153,12 +155,12 @@ def test_a_given_placement_puts_matrices_whole() -> None:
     own = Plan(layer_shape(load_model("facebook/opt-30b")), rates(TiersSpec(host_memory_gib=1), T4, "fp16"), 512, 32,
                (T4.memory_bytes, 208 * GIB, 1500 * GIB))  # fmt: skip
     asked = PolicySpec(gpu_batch_size=48, num_gpu_batches=3, weights=(20, 80), kv=(0, 100), hidden=(0, 100))
-    policy = given_policy(own, asked)
+    policy = given_policy(own, asked, 256)
 
     assert policy.weights == pytest.approx((1 / 12, 11 / 12, 0))
     assert kv_tokens(own, policy, 1.0) >= 144 * 544
     with pytest.raises(Infeasible, match=r"a block of 64 x 3 sequences needs .* of GPU, which has 14.6 GiB"):
-        given_policy(own, asked.model_copy(update={"gpu_batch_size": 64}))
+        given_policy(own, asked.model_copy(update={"gpu_batch_size": None}), 192)
 
 
 def test_tiers_hold_the_kv_that_is_left() -> None:
