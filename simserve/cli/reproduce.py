@@ -70,9 +70,9 @@ def reproduce(
 
 def _play(papers: list[Paper], shown: Console | None) -> list[Reproduced]:
     """All papers, each printed when done; progress is by run."""
+    from simserve.check.paper_page import print_reproduced
     from simserve.check.papers import reproduce as play
     from simserve.cli.progress import progress_bar
-    from simserve.report.reproduced import print_reproduced
 
     found, total, done = [], sum(len(paper.runs) for paper in papers), 0
     for paper in papers:
@@ -94,10 +94,10 @@ def _store(
     console: Console, found: list[Reproduced], json_out: str | None, html: Path | None, out: Path | None
 ) -> None:  # fmt: skip
     """The rows as JSON, the page, and all of it in a folder."""
+    from simserve.check.paper_page import reproduced_html
     from simserve.check.papers import provenance_of
     from simserve.report.answers import answer, save_answer
     from simserve.report.document import json_safe
-    from simserve.report.reproduced import reproduced_html
     from simserve.report.save import to_json, write_atomic
 
     rows = [row.to_dict() for one in found for row in one.rows]

@@ -17,7 +17,7 @@ from simserve.perf.rates import LayerShape, Rates, layer_shape, rates
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.hardware import GpuSpec, load_host, load_link
 from simserve.spec.model import ModelSpec
-from simserve.spec.tiers import TiersSpec, tiers_mismatch
+from simserve.spec.tiers import OFFLINE, TiersSpec, tiers_mismatch
 from simserve.units import GIB, format_bytes
 
 PROFILE = "vllm"  # in whose place no profile of these systems is known; none of its times is used
@@ -47,15 +47,19 @@ class Offline:
 
 
 def offline(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> Offline | None:
-    """The offline system of one replica, None for any other; Infeasible if a tier is too small."""
+    """The offline system of one replica, None for any other; Infeasible if a tier is too small.
+
+    Other schedulers of a search leave the tiers that its study names alone.
+    """
     tiers = deployment.tiers
-    if problem := tiers_mismatch(deployment.scheduler, tiers):
-        raise Infeasible(problem)
-    if tiers is None:
+    if deployment.scheduler not in OFFLINE:
         return None
+    if tiers is None or (problem := tiers_mismatch(deployment.scheduler, tiers)):
+        raise Infeasible(problem if tiers is not None else f"scheduler {deployment.scheduler} needs tiers")
     check_dtype(gpu, deployment.dtype)
-    if deployment.dtype not in ("bf16", "fp16") or deployment.kv_cache_dtype == "fp8":
-        raise Infeasible(f"{deployment.scheduler} is modelled in 16 bits, not {deployment.dtype}; compression is not")
+    for key, value in (("dtype", deployment.dtype), ("kv_cache_dtype", deployment.kv_cache_dtype)):
+        if value not in ("auto", "bf16", "fp16"):
+            raise Infeasible(f"{deployment.scheduler} is modelled in 16 bits: {key} {value} would need its compression")
     shape, reached = layer_shape(model), rates(tiers, gpu, deployment.dtype)
     if tiers.csd is not None:
         return _instinfer(model, deployment, tiers, gpu, shape, reached)
