@@ -127,7 +127,7 @@ def max_model_len(model: ModelSpec, deployment: DeploymentSpec, blocks: int) -> 
 def placed_bytes(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec, blocks: int) -> dict[str, int]:
     """What lies in the memory of one GPU of the fullest pipeline stage, by name; Infeasible if it does not fit."""
     if (tiers := tiered(model, deployment, gpu)) is not None:
-        return tiers.gpu_bytes
+        return tiers.placed_bytes
     layout, engine = layout_of(deployment), _engine(deployment)
     memory = Memory({"hbm": gpu.memory_bytes})
     states = max(stage_state_bytes(model, layout, engine))

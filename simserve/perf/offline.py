@@ -9,7 +9,7 @@ from simserve.arch.memory import weight_bytes
 from simserve.errors import Infeasible
 from simserve.perf.compile import Formats
 from simserve.perf.cost import PricedCost
-from simserve.perf.flexgen import FlexGenCost
+from simserve.perf.flexgen import FlexGenCost, Policy
 from simserve.perf.flexgen_policy import SAFETY, Plan, best_policy, given_policy, kv_tokens
 from simserve.perf.host import load_profile
 from simserve.perf.instinfer import InstInferCost, drives
@@ -27,12 +27,13 @@ PROFILE = "vllm"  # in whose place no profile of these systems is known; none of
 class Offline:
     """A placement with its cost.
 
-    kv_tokens: whose KV the tiers hold; gpu_bytes: by name; a block is num_gpu_batches of gpu_batch_size sequences.
+    kv_tokens: whose KV the tiers hold; placed_bytes: by name, `host_` and `disk_` before what is not on the GPU; a block
+    is num_gpu_batches of gpu_batch_size sequences.
     """
 
     cost: PricedCost
     kv_tokens: int
-    gpu_bytes: dict[str, int]
+    placed_bytes: dict[str, int]
     gpu_batch_size: int
     num_gpu_batches: int
 
@@ -70,8 +71,7 @@ def offline(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> Offli
         policy, safety = best_policy(plan, deployment.max_num_seqs), SAFETY
     cost = FlexGenCost(shape, reached, policy, gpu, load_profile(PROFILE, calibrated=False), _formats(deployment))
     tokens = kv_tokens(plan, policy, safety)
-    placed = _gpu_bytes(shape, policy.weights[0], round(policy.kv[0] * tokens))
-    return Offline(cost, tokens, placed, policy.gpu_batch_size, policy.num_gpu_batches)
+    return Offline(cost, tokens, _lie(shape, policy, tokens), policy.gpu_batch_size, policy.num_gpu_batches)
 
 
 def _instinfer(
@@ -92,7 +92,9 @@ def _instinfer(
         shape, reached, own, size, gpu, load_profile(PROFILE, calibrated=False), _formats(deployment)
     )
     tokens = int(own.capacity / (own.copies * shape.layers * shape.kv_bytes))
-    placed = {"weights": weights, "activations": _prompt_bytes(shape, tiers.prompt_tokens, size, batch)}
+    kv = tokens * shape.layers * shape.kv_bytes
+    placed = {"weights": weights, "activations": _prompt_bytes(shape, tiers.prompt_tokens, size, batch),
+              "disk_kv_cache": round(own.copies * kv)}  # fmt: skip
     return Offline(cost, tokens, placed, batch, 1)
 
 
@@ -120,11 +122,16 @@ def _capacity(tiers: TiersSpec, gpu: GpuSpec) -> tuple[int, int, int]:
     return gpu.memory_bytes, int(memory), int(tiers.disk_gib * GIB)
 
 
-def _gpu_bytes(shape: LayerShape, weights: float, kv_tokens_there: int) -> dict[str, int]:
-    return {
-        "weights": round(weights * shape.layers * shape.weight_bytes),
-        "kv_cache": kv_tokens_there * shape.layers * shape.kv_bytes,
-    }
+def _lie(shape: LayerShape, policy: Policy, tokens: int) -> dict[str, int]:
+    """Bytes of weights and of KV by tier: on the GPU, and what there is beside it."""
+    found: dict[str, int] = {}
+    for tier, prefix in enumerate(("", "host_", "disk_")):
+        each = {
+            "weights": policy.weights[tier] * shape.layers * shape.weight_bytes,
+            "kv_cache": policy.kv[tier] * tokens * shape.layers * shape.kv_bytes,
+        }
+        found |= {prefix + name: round(size) for name, size in each.items() if size or not tier}
+    return found
 
 
 def _formats(deployment: DeploymentSpec) -> Formats:

@@ -107,6 +107,7 @@ def test_drives_hold_the_kv_and_the_gpu_what_is_left() -> None:
     assert sparse is not None
     assert (dense.kv_tokens, sparse.kv_tokens) == (2_000_000_000_000 // 819_200, 2_000_000_000_000 * 2 // 3 // 819_200)
     assert dense.gpu_batch_size == 256
-    assert sum(dense.gpu_bytes.values()) <= GPU.memory_bytes
+    assert dense.placed_bytes["weights"] + dense.placed_bytes["activations"] <= GPU.memory_bytes
+    assert dense.placed_bytes["disk_kv_cache"] == pytest.approx(2e12, rel=1e-5)
     with pytest.raises(Infeasible, match=r"the prompts of 1 sequences do not fit into the 47\.4 GiB of rtx_a6000"):
         tiered(load_model("facebook/opt-30b"), asked(csd={}), GPU)
