@@ -27,8 +27,8 @@ PROFILE = "vllm"  # in whose place no profile of these systems is known; none of
 class Offline:
     """A placement with its cost.
 
-    kv_tokens: whose KV the tiers hold; placed_bytes: by name, `host_` and `disk_` before what is not on the GPU; a block
-    is num_gpu_batches of gpu_batch_size sequences.
+    kv_tokens: whose KV the tiers hold; placed_bytes: by name, `host_` and `disk_` before what is not on the GPU; a
+    block is num_gpu_batches of gpu_batch_size sequences.
     """
 
     cost: PricedCost
