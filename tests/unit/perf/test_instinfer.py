@@ -111,3 +111,20 @@ def test_drives_hold_the_kv_and_the_gpu_what_is_left() -> None:
     assert dense.placed_bytes["disk_kv_cache"] == pytest.approx(2e12, rel=1e-5)
     with pytest.raises(Infeasible, match=r"the prompts of 1 sequences do not fit into the 47\.4 GiB of rtx_a6000"):
         tiered(load_model("facebook/opt-30b"), asked(csd={}), GPU)
+
+
+def test_tiers_are_for_the_offline_schedulers() -> None:
+    """A study says so at once; another scheduler of its search leaves them alone."""
+    model, own = load_model("facebook/opt-13b"), asked(csd={})
+
+    assert tiered(model, own.model_copy(update={"scheduler": "vllm"}), GPU) is None
+    for wrong, problem in (
+        ({"scheduler": "vllm"}, "tiers are for flexgen and instinfer"),
+        ({"scheduler": "flexgen"}, r"tiers\.csd is for scheduler instinfer"),
+        ({"tiers": {"host_memory_gib": 1}}, r"scheduler instinfer needs tiers\.csd"),
+        ({"tensor_parallel_size": 2}, "tiers are modelled beside one GPU a replica"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            DeploymentSpec.model_validate({**own.model_dump(exclude_unset=True), **wrong})
+    with pytest.raises(Infeasible, match="kv_cache_dtype fp8 would need its compression"):
+        tiered(model, own.model_copy(update={"kv_cache_dtype": "fp8"}), GPU)
