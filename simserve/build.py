@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from simserve.arch.layout import Layout
@@ -13,6 +14,7 @@ from simserve.perf.cost import PricedCost
 from simserve.perf.host import EngineProfile, has_profile, load_profile
 from simserve.perf.host_copy import large_rate, piece_overhead_ns
 from simserve.perf.model import NO_DRAFTS
+from simserve.perf.offline import Offline, offline
 from simserve.perf.replica import build_replica
 from simserve.perf.speculative import Drafts
 from simserve.policies import EVICTIONS, ROUTERS
@@ -58,6 +60,8 @@ def profile_name(engine: str | None, scheduler: str) -> str:
 
 def deployment_cost(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> PricedCost:
     """The compiled cost model of one replica."""
+    if (tiers := tiered(model, deployment, gpu)) is not None:
+        return tiers.cost
     return build_replica(
         model, gpu, layout_of(deployment),
         dtype=deployment.dtype,
@@ -72,6 +76,12 @@ def deployment_cost(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) 
     )  # fmt: skip
 
 
+@lru_cache(maxsize=64)
+def tiered(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> Offline | None:
+    """What an offline system makes of its tiers, None for others; Infeasible if one is too small."""
+    return offline(model, deployment, gpu)
+
+
 def _drafts(deployment: DeploymentSpec) -> Drafts:
     if not deployment.num_speculative_tokens:
         return NO_DRAFTS
@@ -82,6 +92,8 @@ def deployment_blocks(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec
     """KV blocks of one replica, those of all its data-parallel ranks: as given, or what the memory leaves."""
     layout = layout_of(deployment)
     layout.check(model)
+    if (tiers := tiered(model, deployment, gpu)) is not None:
+        return deployment.num_gpu_blocks or tiers.kv_tokens // deployment.block_size + 1
     own = deployment.num_gpu_blocks or rank_blocks(
         model, gpu, layout, _engine(deployment), gpu_memory_utilization=memory_share(deployment, gpu),
         block_size=deployment.block_size,
@@ -115,6 +127,8 @@ def max_model_len(model: ModelSpec, deployment: DeploymentSpec, blocks: int) -> 
 
 def placed_bytes(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec, blocks: int) -> dict[str, int]:
     """What lies in the memory of one GPU of the fullest pipeline stage, by name; Infeasible if it does not fit."""
+    if (tiers := tiered(model, deployment, gpu)) is not None:
+        return tiers.placed_bytes
     layout, engine = layout_of(deployment), _engine(deployment)
     memory = Memory({"hbm": gpu.memory_bytes})
     states = max(stage_state_bytes(model, layout, engine))
@@ -134,8 +148,9 @@ def _engine(d: DeploymentSpec) -> Engine:
     return Engine(d.dtype, d.kv_cache_dtype, d.moe_dtype or "", d.max_num_batched_tokens, d.max_num_seqs)
 
 
-def build_scheduler(deployment: DeploymentSpec) -> Scheduler:
-    """A fresh scheduler whose knobs are the deployment's fields of the same name, and its scheduler_options.
+def build_scheduler(deployment: DeploymentSpec, settled: Mapping[str, int] | None = None) -> Scheduler:
+    """A fresh scheduler whose knobs are the deployment's fields of the same name, what a placement in tiers has
+    `settled`, and its scheduler_options.
 
     That of data-parallel ranks has the limits of all together; no request gets more of a step than one rank's budget.
     With drafts an iteration of the engine gives several tokens, which are as many steps here.
@@ -149,6 +164,7 @@ def build_scheduler(deployment: DeploymentSpec) -> Scheduler:
             given["long_prefill_token_threshold"] = deployment.max_num_batched_tokens
     if "attention_dp_size" in known:
         given["attention_dp_size"] = deployment.data_parallel_size
+    given |= {name: value for name, value in (settled or {}).items() if name in known}
     options = _options(deployment.scheduler, "scheduler_options", deployment.scheduler_options, known)
     tokens = _drafts(deployment).tokens_per_step
     options |= {name: round(value * tokens) for name, value in options.items() if name in IN_ITERATIONS}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from simserve.arch.memory import kv_bytes_per_token
 from simserve.build import (
+    RANK_LIMITS,
     build_offload,
     build_router,
     build_scheduler,
@@ -19,6 +20,7 @@ from simserve.build import (
     max_model_len,
     placed_bytes,
     resolve_pools,
+    tiered,
 )
 from simserve.metrics import Metrics, compute
 from simserve.perf.host import EngineProfile
@@ -48,7 +50,8 @@ class Engine:
     """The equal replicas of one pool (name "" where there is only one).
 
     num_gpu_blocks: KV blocks per replica; memory_bytes: per GPU, by name; cost: notes what its numbers rest on;
-    instances: indices in the trace.
+    instances: indices in the trace; deployment: with the limits that a placement in tiers has settled; settled: those
+    and other knobs of its scheduler.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Engine:
     memory_bytes: dict[str, int]
     cost: SampledCost
     instances: range
+    settled: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,8 +141,10 @@ def _engines(
         asked = profile or tables.profile
         cost = SampledCost(tables.under(asked.times(factors)) if profile or factors else tables)
         blocks = deployment_blocks(model, own, gpu)
-        placed = placed_bytes(model, own, gpu, blocks)
-        found.append(Engine(name, own, blocks, placed, cost, range(first, first + own.replicas)))
+        placed, tiers = placed_bytes(model, own, gpu, blocks), tiered(model, own, gpu)
+        settled = tiers.knobs(model, own.tiers) if tiers is not None and own.tiers is not None else {}
+        limits = own.model_copy(update={key: settled[key] for key in RANK_LIMITS if key in settled})
+        found.append(Engine(name, limits, blocks, placed, cost, range(first, first + own.replicas), settled))
         first += own.replicas
     return tuple(found)
 
@@ -149,8 +155,9 @@ def _add(cluster: Cluster, model: ModelSpec, engine: Engine, cost_factor: float)
     cost = engine.cost if cost_factor == 1.0 else ScaledCost(engine.cost, cost_factor)
     instances = [
         cluster.add(
-            build_scheduler(own), cost, num_gpu_blocks=engine.num_gpu_blocks, block_size=own.kv_block_tokens,
-            stages=own.pipeline_parallel_size, max_model_len=max_model_len(model, own, engine.num_gpu_blocks),
+            build_scheduler(own, engine.settled), cost, num_gpu_blocks=engine.num_gpu_blocks,
+            block_size=own.kv_block_tokens, stages=own.pipeline_parallel_size,
+            max_model_len=max_model_len(model, own, engine.num_gpu_blocks),
             enable_prefix_caching=own.enable_prefix_caching, swap=build_swap(model, own, gpu),
             async_scheduling=own.async_scheduling,
             offload=build_offload(cluster, f"instance {index}", model, own, gpu),

@@ -87,7 +87,7 @@ def _prefill_gemms(model: ModelSpec, part: Shard) -> tuple[Gemm, ...]:
 def _mlp_gemms(model: ModelSpec, part: Shard) -> tuple[Gemm, ...]:
     hidden, found = model.hidden_size, []
     if model.dense_layers:
-        found += _gate_up_down("", part.intermediate_size, hidden, model.dense_layers)
+        found += _gate_up_down("", part.intermediate_size, hidden, model.dense_layers, gated=model.gated_mlp)
     if model.experts is not None:
         router = Gemm("router", n=model.experts.num_experts, k=hidden, count=model.expert_layers, dtype=ROUTER_DTYPE)
         found.append(router)
@@ -96,9 +96,10 @@ def _mlp_gemms(model: ModelSpec, part: Shard) -> tuple[Gemm, ...]:
     return tuple(found)
 
 
-def _gate_up_down(prefix: str, columns: int, hidden: int, count: int) -> list[Gemm]:
+def _gate_up_down(prefix: str, columns: int, hidden: int, count: int, *, gated: bool = True) -> list[Gemm]:
+    up = ("gate_up_proj", 2 * columns) if gated else ("up_proj", columns)
     return [
-        Gemm(f"{prefix}gate_up_proj", n=2 * columns, k=hidden, count=count),
+        Gemm(f"{prefix}{up[0]}", n=up[1], k=hidden, count=count),
         Gemm(f"{prefix}down_proj", n=hidden, k=columns, count=count),
     ]
 
@@ -143,7 +144,9 @@ def _elementwise(model: ModelSpec, part: Shard) -> tuple[Elementwise, ...]:
         *linear_passes(model, part),
     ]
     if model.dense_layers:
-        passes.append(Elementwise("silu_and_mul", 3 * ACTIVATION_BYTES * part.intermediate_size, model.dense_layers))
+        name = "silu_and_mul" if model.gated_mlp else "relu"
+        row_bytes = model.mlp_matrices * ACTIVATION_BYTES * part.intermediate_size
+        passes.append(Elementwise(name, row_bytes, model.dense_layers))
     if part.shared_size:
         passes.append(Elementwise("shared_silu_and_mul", 3 * ACTIVATION_BYTES * part.shared_size, model.expert_layers))
     if model.experts is not None and model.experts.shared_gate:
@@ -156,7 +159,9 @@ def _attention_passes(model: ModelSpec, part: Shard) -> tuple[Elementwise, ...]:
     """Passes beside attention, where they are not part of a module that was measured whole."""
     layers = model.attention_layers
     kv_row, query_key = _rows(model, part)
-    passes = [Elementwise("rotary", 2 * query_key, layers), Elementwise("kv_write", 4 * kv_row, layers)]
+    passes = [Elementwise("kv_write", 4 * kv_row, layers)]
+    if not model.learned_positions:
+        passes.insert(0, Elementwise("rotary", 2 * query_key, layers))
     if model.qk_norm:
         passes.append(Elementwise("qk_norm", 2 * query_key, layers))
     if model.attention_output_gate:

@@ -44,7 +44,8 @@ SGLANG_CAPTURED = (
 def parameter_count(model: ModelSpec) -> int:
     """Parameters of the whole model, biases and norms included; tied embeddings counted once."""
     whole = shard(model, 1)
-    embeddings = model.vocab_size * model.hidden_size * (1 if model.tie_word_embeddings else 2)
+    tables = model.vocab_size * (1 if model.tie_word_embeddings else 2) + model.learned_positions
+    embeddings = tables * model.hidden_size
     routers = _router_parameters(model) + _expert_biases(model)
     linear = _attention_parameters(model, whole) + _mlp_parameters(model, whole)
     return embeddings + linear + _expert_parameters(model, 1) + routers + _small_parameters(
@@ -64,7 +65,8 @@ def weight_bytes(
     """
     part = shard(model, tensor_parallel_size, expert_parallel, expert_ranks=expert_ranks, moe_tp=moe_tp)
     tables = (1 if model.tie_word_embeddings else 2) if tables is None else tables
-    wide = tables * part.vocab_rows * model.hidden_size + _small_parameters(model, part) + _router_parameters(model)
+    rows = tables * part.vocab_rows + model.learned_positions
+    wide = rows * model.hidden_size + _small_parameters(model, part) + _router_parameters(model)
     wide += _expert_biases(model) // part.ranks
     linear = weight_element_bytes(dtype) * (_attention_parameters(model, part) + _mlp_parameters(model, part))
     if dtype == "nvfp4":
@@ -106,7 +108,7 @@ def activation_bytes(
     """
     part = shard(model, tensor_parallel_size)
     hidden_rows = 2 * ACTIVATION_BYTES * model.hidden_size
-    mlp_row = 3 * ACTIVATION_BYTES * part.intermediate_size if model.dense_layers else 0
+    mlp_row = model.mlp_matrices * ACTIVATION_BYTES * part.intermediate_size if model.dense_layers else 0
     if model.experts is not None:
         inner = model.experts.moe_intermediate_size // part.moe_tp
         expert_row = ACTIVATION_BYTES * model.experts.num_experts_per_tok * (max(2 * inner, model.hidden_size) + inner)
@@ -220,7 +222,7 @@ def _attention_parameters(model: ModelSpec, part: Shard) -> int:
 def _mlp_parameters(model: ModelSpec, part: Shard) -> int:
     """Weights of the dense MLPs and shared experts of all layers on one rank."""
     shared = model.expert_layers * part.shared_size
-    return 3 * model.hidden_size * (model.dense_layers * part.intermediate_size + shared)
+    return model.mlp_matrices * model.hidden_size * (model.dense_layers * part.intermediate_size + shared)
 
 
 def _kept_parameters(model: ModelSpec, part: Shard) -> int:
@@ -269,8 +271,9 @@ def _small_parameters(model: ModelSpec, part: Shard) -> int:
         layer += (part.heads + 2 * part.kv_heads) * head_dim
     if model.attention_output_bias:
         layer += hidden
-    total = model.attention_layers * layer + (2 * model.num_hidden_layers + 1) * hidden
+    norms = (2 * model.num_hidden_layers + 1) * hidden
+    total = model.attention_layers * layer + (2 * norms if model.norm_bias else norms)
     total += linear_small_parameters(model, part)
     if model.mlp_bias:
-        total += model.dense_layers * (2 * part.intermediate_size + hidden)
+        total += model.dense_layers * ((model.mlp_matrices - 1) * part.intermediate_size + hidden)
     return total

@@ -54,7 +54,7 @@ def judge(expect: ExpectSpec, result: SearchResult) -> list[Verdict]:
                   **({} if expect.winner is None else {"winner": _stated(expect.winner)})}  # fmt: skip
         return [*found, *(_no_winner(name, words, result) for name, words in wanted.items())]
     values = numbers(run)
-    found += [_bound(name, _value(values, name), bound) for name, bound in expect.bounds.items()]
+    found += [within(name, _value(values, name), bound) for name, bound in expect.bounds.items()]
     if expect.winner is not None:
         found.append(_winner(expect.winner, result, run, ties=expect.ties))
     return found
@@ -92,7 +92,8 @@ def _slo(expected: bool, result: SearchResult) -> Verdict:
     return Verdict("slo_met", "failed", measured, wanted, off, why + above)
 
 
-def _bound(name: str, value: float | None, bound: BoundSpec) -> Verdict:
+def within(name: str, value: float | None, bound: BoundSpec) -> Verdict:
+    """Whether a metric lies in its bounds; one without a value does not."""
     wanted = _range(bound)
     if value is None:
         return Verdict(name, "failed", None, wanted, message=f"{name} has no value in this run, expected {wanted}")

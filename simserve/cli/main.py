@@ -21,6 +21,7 @@ from simserve.cli import (
     launch,
     models,
     perfdb,
+    reproduce,
     search,
     sensitivity,
     simulate,
@@ -43,6 +44,7 @@ app.command("check")(check.check)
 app.command("capacity")(capacity.capacity)
 app.command("compare")(compare.compare)
 app.command("sensitivity")(sensitivity.sensitivity)
+app.command("reproduce")(reproduce.reproduce)
 app.command("validate")(validate.validate)
 app.command("calibrate")(calibrate.calibrate)
 app.command("explain")(explain.explain)
@@ -72,7 +74,7 @@ def _top(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for a user error, 130 after Ctrl-C, 1 for our own bug.
 
-    `check` has 1 for an expectation that does not hold.
+    `check` and `reproduce` have 1 for an expectation that does not hold.
     """
     with warnings.catch_warnings():
         if not sys.warnoptions:

@@ -66,12 +66,16 @@ def _check_engine(
 ) -> None:
     """The names in a deployment, or in one of its pools."""
     from simserve.policies import EVICTIONS, ROUTERS
-    from simserve.spec.hardware import load_gpu, load_link
+    from simserve.spec.deployment import DeploymentSpec
+    from simserve.spec.hardware import load_gpu, load_host, load_link
     from simserve.systems import SCHEDULERS
 
     look_up(f"{key}.gpu", engine.gpu, load_gpu)
     look_up(f"{key}.scheduler", engine.scheduler, SCHEDULERS.get)
     look_up(f"{key}.router", engine.router, ROUTERS.get)
+    if isinstance(engine, DeploymentSpec) and engine.tiers is not None:
+        look_up(f"{key}.tiers.host", engine.tiers.host, load_host)
+        look_up(f"{key}.tiers.disk_link", engine.tiers.disk_link, load_link)
     if engine.offload is not None:
         look_up(f"{key}.offload.eviction", engine.offload.eviction, EVICTIONS.get)
         look_up(f"{key}.offload.ssd_link", engine.offload.ssd_link, load_link)

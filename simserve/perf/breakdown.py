@@ -13,6 +13,7 @@ KINDS = {
     "decode_attention": "decode attention",
     "collectives": "collectives",
     "elementwise": "elementwise",
+    "transfers": "host and disk transfers",
     "host": "host",
 }
 RESOURCES = {
@@ -21,11 +22,12 @@ RESOURCES = {
     "kv": "memory bandwidth, reading KV",
     "activations": "memory bandwidth, passes over activations",
     "links": "links between GPUs",
+    "transfers": "links to host memory, disk and drives",
     "host": "host",
 }
 _COLLECTIVES = ("all_reduce", "collective", "moe_exchange", "send")
 _BOUND = {"prefill_attention": "compute", "decode_attention": "kv", "collectives": "links",
-          "elementwise": "activations", "host": "host"}  # fmt: skip
+          "elementwise": "activations", "transfers": "transfers", "host": "host"}  # fmt: skip
 
 
 def kind_of(name: str, price: Priced) -> str:
@@ -41,7 +43,7 @@ def kind_of(name: str, price: Priced) -> str:
             return kind
     if family in _COLLECTIVES:
         return "collectives"
-    return {"moe": "experts", "gemm": "gemm"}.get(family, "elementwise")
+    return {"moe": "experts", "gemm": "gemm", "transfer": "transfers"}.get(family, "elementwise")
 
 
 def ridge_tokens(gpu: GpuSpec, dtype: str) -> float:

@@ -140,6 +140,35 @@ def reservation(blocks: Blocks, request: Seen, max_new_tokens: int) -> int:
     return min(max(request.num_tokens, declared), capacity)
 
 
+def closed_batch(view: View, *, budget: int, seats: int, max_new_tokens: int) -> Plan:
+    """The next step of a batch that nobody joins: a new batch if none runs, else its prompts, else its decodes."""
+    plan = Plan()
+    if not view.running:
+        _form(view, plan, budget, seats, max_new_tokens)
+        return plan
+    continue_prompts(view, plan, budget)
+    if not plan.tokens:
+        decode_running(view, plan, budget, spare_prompts=True)
+    promise(view, plan)
+    plan.arrival_breaks = False
+    return plan
+
+
+def _form(view: View, plan: Plan, budget: int, seats: int, max_new_tokens: int) -> None:
+    """The first requests that fit; those whose prompts exceed the budget compute them in later steps."""
+    for request in queue(view):
+        slots = reservation(view.blocks, request, max_new_tokens)
+        if elsewhere(view, request):
+            if not fetch(view, plan, request, slots=slots):
+                return
+            continue
+        if len(plan.admitted) == seats or not view.blocks.fits(request, slots, 0):
+            return
+        new = min(request.num_tokens - view.blocks.cached_tokens(request), budget)
+        admit(view, plan, request, new, slots)
+        budget -= new
+
+
 def promise(view: View, plan: Plan) -> None:
     """A step that only decodes, and decodes all, repeats; arrivals matter only if nobody waits before them.
 

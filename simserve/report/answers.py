@@ -14,6 +14,8 @@ Each document has `schema` ("simserve.<kind>/1"), `kind`, `name` of the study, `
                  [{change, what, differences {metric: {value, low, high}}}]}]; order {metric: names of the factors,
                  the widest swing first}
     explanation  see `simserve.search.explained`
+    reproduce    studies [{what a paper study says (`simserve.spec.paper`), rows [{study, quantity, published, ours,
+                 low, high, ok, unit, source, note}], played [{run, at, numbers, infeasible}]}]
 """
 
 from __future__ import annotations

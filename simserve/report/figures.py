@@ -26,7 +26,7 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 GREY = "#808080"  # seen on a light and on a dark page
 KIND_COLOURS = {
     "gemm": "#2A84C6", "experts": "#8CC8EE", "prefill_attention": "#D55E00", "decode_attention": "#E69F00",
-    "collectives": "#CC79A7", "elementwise": "#009E73", "host": GREY,
+    "collectives": "#CC79A7", "elementwise": "#009E73", "transfers": "#F0E442", "host": GREY,
 }  # fmt: skip
 LATENCIES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "E2E"}
 _TICKS = 7  # fit beside one another on a narrow screen

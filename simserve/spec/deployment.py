@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from simserve.spec.base import Spec
+from simserve.spec.tiers import TiersSpec, tiers_mismatch
 
 Dtype = Literal["bf16", "fp16", "fp8", "fp8_block", "nvfp4"]
 MoeDtype = Literal[
@@ -102,6 +103,7 @@ class DeploymentSpec(Spec):
     Gb/s InfiniBand; engine, engine_version: whose profile (`perfdb/engines`) prices what is not kernels, None for the
     one called like the scheduler, else vllm's; calibrated: with what was fitted to measured runs;
     async_scheduling: a step is planned while the one before it runs (the default of vLLM from 0.14, overlap of others);
+    tiers: host memory and disks of an offline system (scheduler flexgen or instinfer);
     num_speculative_tokens: drafted by the model's own next-token layer in every decode step (MTP, EAGLE), each accepted
     with acceptance_rate if all before it were.
     """
@@ -134,6 +136,7 @@ class DeploymentSpec(Spec):
     snapshot_interval_ms: float = Field(default=0.0, ge=0)
     swap_space_gib: float = Field(default=0.0, ge=0, le=1 << 20)
     offload: OffloadSpec | None = None
+    tiers: TiersSpec | None = None
     system: str | None = None
     pools: Pools = ()
     kv_link: str | None = None
@@ -157,6 +160,15 @@ class DeploymentSpec(Spec):
             alone = engine.gpus_per_replica == engine.tensor_parallel_size and engine.decode_context_parallel_size == 1
             if not alone and (engine.offload is not None or engine.swap_space_gib):
                 raise ValueError("offload and swap_space_gib are modelled beside tensor parallelism alone")
+        return self
+
+    @model_validator(mode="after")
+    def _tiers_fit_the_scheduler(self) -> DeploymentSpec:
+        for _, engine in self.engines():
+            if problem := tiers_mismatch(engine.scheduler, engine.tiers):
+                raise ValueError(problem)
+            if engine.tiers is not None and engine.gpus_per_replica > 1:
+                raise ValueError("tiers are modelled beside one GPU a replica")
         return self
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from simserve.spec.catalogue import Catalogue, NamedSpec, fold
 ModelType = Literal[
     "llama", "mistral", "qwen2", "qwen3",
     "mixtral", "qwen3_moe", "minimax_m2", "gpt_oss", "deepseek_v3", "kimi_k2",
-    "qwen3_5", "qwen3_5_moe", "deepseek_v32", "glm_moe_dsa",
+    "qwen3_5", "qwen3_5_moe", "deepseek_v32", "glm_moe_dsa", "opt",
 ]  # fmt: skip
 
 
@@ -74,7 +74,9 @@ class ModelSpec(NamedSpec):
     """One model: sizes as in its config.json, plus what the config leaves to the model class.
 
     attention_bias: on the q, k and v projections; attention_output_bias: on o; qk_norm: an RMS norm over
-    each query and key head (Qwen3), or over all of them (`qk_norm_whole`, MiniMax). The MLP is gated (gate, up, down).
+    each query and key head (Qwen3), or over all of them (`qk_norm_whole`, MiniMax). gated_mlp: gate, up and down,
+    else up and down alone (OPT); norm_bias: norms have a bias beside their weight; learned_positions: rows of a table
+    of position embeddings, 0 for rotary ones.
     published_parameters: the count of the published checkpoint, None where nobody stated one. aliases: checkpoints of
     the same architecture. experts: expert layers, None for a dense model; latent: multi-head latent attention;
     sliding_window: keys that a query sees in `sliding_layers` of the layers; attention_sinks: one value per query head;
@@ -96,6 +98,9 @@ class ModelSpec(NamedSpec):
     attention_bias: bool = False
     attention_output_bias: bool = False
     mlp_bias: bool = False
+    gated_mlp: bool = True
+    norm_bias: bool = False
+    learned_positions: NonNegativeInt = 0
     qk_norm: bool = False
     qk_norm_whole: bool = False
     experts: ExpertsSpec | None = None
@@ -131,6 +136,11 @@ class ModelSpec(NamedSpec):
     def attention_layers(self) -> int:
         """Layers that attend to cached keys: all but those with a gated delta net."""
         return self.num_hidden_layers - (self.linear.linear_layers if self.linear else 0)
+
+    @property
+    def mlp_matrices(self) -> int:
+        """Weight matrices of an MLP, each hidden_size x intermediate_size."""
+        return 3 if self.gated_mlp else 2
 
     @property
     def dense_layers(self) -> int:

@@ -17,16 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simserve.policies.batching import (
-    admit,
-    continue_prompts,
-    decode_running,
-    elsewhere,
-    fetch,
-    promise,
-    queue,
-    reservation,
-)
+from simserve.policies.batching import closed_batch
 from simserve.sim.plan import Plan, View, knob
 from simserve.systems import scheduler
 
@@ -42,28 +33,6 @@ class Static:
 
     def plan(self, view: View) -> Plan:
         """A new batch if none runs; else its prompts; else its decodes."""
-        plan = Plan()
-        if not view.running:
-            self._form(view, plan)
-            return plan
-        continue_prompts(view, plan, self.max_num_batched_tokens)
-        if not plan.tokens:
-            decode_running(view, plan, self.max_num_batched_tokens, spare_prompts=True)
-        promise(view, plan)
-        plan.arrival_breaks = False
-        return plan
-
-    def _form(self, view: View, plan: Plan) -> None:
-        """The first requests that fit; those whose prompts exceed the budget compute them in later steps."""
-        budget = self.max_num_batched_tokens
-        for request in queue(view):
-            slots = reservation(view.blocks, request, self.max_new_tokens)
-            if elsewhere(view, request):
-                if not fetch(view, plan, request, slots=slots):
-                    return
-                continue
-            if len(plan.admitted) == self.max_num_seqs or not view.blocks.fits(request, slots, 0):
-                return
-            new = min(request.num_tokens - view.blocks.cached_tokens(request), budget)
-            admit(view, plan, request, new, slots)
-            budget -= new
+        return closed_batch(
+            view, budget=self.max_num_batched_tokens, seats=self.max_num_seqs, max_new_tokens=self.max_new_tokens
+        )

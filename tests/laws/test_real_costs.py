@@ -5,8 +5,10 @@ import numpy as np
 from simserve.metrics import compute
 from simserve.perf.model import build_cost
 from simserve.policies.routers import RoundRobin
+from simserve.run import simulate
 from simserve.sim import laws
 from simserve.sim.rng import stream
+from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.hardware import load_gpu
 from simserve.spec.model import load_model
 from simserve.systems.vllm import Vllm
@@ -30,3 +32,22 @@ def test_leap_is_exact_on_table_costs() -> None:
     assert np.abs(steps[0]["duration_ns"] - steps[1]["duration_ns"]).max() <= 4
     assert np.abs(steps[0]["start_ns"] - steps[1]["start_ns"]).max() <= 400
     assert max(abs(getattr(itl[0], p) - getattr(itl[1], p)) for p in ("mean", "p50", "p90", "p99")) < 1e-5
+
+
+def test_leap_is_exact_on_offline_costs() -> None:
+    """Blocks of FlexGen and batches of InstInfer over tiers: the same requests, laws kept, fewer steps stored."""
+    rows = [(i * 1_000_000, 20 + 7 * (i % 5), 1 + (i * 13) % 90) for i in range(60)]
+    base = {"gpu": "t4", "dtype": "fp16", "max_num_seqs": 8}
+    tiers = {"prompt_tokens": 64, "output_tokens": 90}
+    model = load_model("facebook/opt-6.7b")
+    for own in (
+        {"scheduler": "flexgen", "tiers": {**tiers, "host_memory_gib": 64, "disk_gib": 100}},
+        {"scheduler": "instinfer", "tiers": {**tiers, "csd": {"count": 2, "sparf": {}}}},
+    ):
+        deployment = DeploymentSpec.model_validate({**base, **own})
+        traces = [simulate(model, deployment, load(rows), leap=leap).trace for leap in (True, False)]
+
+        laws.check(traces[0])
+        laws.check(traces[1])
+        assert len(traces[0].steps["steps"]) < len(traces[1].steps["steps"]) / 3
+        assert all(np.array_equal(traces[0].requests[k], traces[1].requests[k]) for k in traces[0].requests)

@@ -72,6 +72,7 @@ DENSE_SPLITS = [
     for name in model_names()
     for ranks in (1, 2, 4, 8)
     if load_model(name).experts is None and load_model(name).num_key_value_heads % ranks == 0
+    if load_model(name).gated_mlp
 ]
 
 
@@ -86,6 +87,18 @@ def test_the_gemms_of_all_ranks_hold_all_matrix_weights(name: str, ranks: int) -
     biases = model.num_hidden_layers * heads * model.head_dim * model.attention_bias
     embedding = model.vocab_size * model.hidden_size
     assert parameter_count(model) == matrices + norms + biases + model.hidden_size + embedding
+
+
+def test_opt_has_two_matrices_an_mlp_and_no_rotation() -> None:
+    """OPT-6.7B: 16384 columns up and down, relu over them, positions from a table."""
+    ops = decoder_ops(load_model("facebook/opt-6.7b"), 1)
+
+    assert [(g.name, g.n, g.k) for g in ops.gemms] == [
+        ("qkv_proj", 12288, 4096), ("o_proj", 4096, 4096), ("up_proj", 16384, 4096), ("down_proj", 4096, 16384),
+    ]  # fmt: skip
+    assert [(e.name, e.bytes_per_token) for e in ops.elementwise] == [
+        ("embedding", 16384), ("add_rms_norm", 32768), ("kv_write", 32768), ("relu", 65536),
+    ]  # fmt: skip
 
 
 def test_elementwise_traffic_of_llama_8b() -> None:

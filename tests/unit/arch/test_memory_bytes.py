@@ -26,6 +26,9 @@ PUBLISHED = {
     "meta-llama/Llama-3.1-8B": 8_030_261_248,
     "meta-llama/Llama-3.1-70B": 70_553_706_496,
     "Qwen/Qwen3-8B": 8_190_735_360,
+    "facebook/opt-6.7b": 6_658_473_984,
+    "facebook/opt-13b": 12_853_473_280,
+    "facebook/opt-30b": 29_974_540_288,
     "Qwen/Qwen3-14B": 14_768_307_200,
     "Qwen/Qwen3-32B": 32_762_123_264,
     "codellama/CodeLlama-34b-hf": 33_743_970_304,
@@ -43,7 +46,7 @@ PUBLISHED = {
     "zai-org/GLM-5": 743_911_218_432,
 }
 # Named by size alone: 229 billion, 20.9 billion; or by a checkpoint with layers that are left out here.
-UNCOUNTED = ["MiniMaxAI/MiniMax-M2.5", "deepseek-ai/DeepSeek-V3.2", "openai/gpt-oss-20b"]
+UNCOUNTED = ["MiniMaxAI/MiniMax-M2.5", "deepseek-ai/DeepSeek-V3.2", "facebook/opt-175b", "openai/gpt-oss-20b"]
 LLAMA_8B = "meta-llama/Llama-3.1-8B"
 
 

@@ -65,7 +65,9 @@ def test_the_shipped_hardware_is_complete() -> None:
         "pcie5_x16",
         "roce_400g",
     ]
-    assert host_names() == ["epyc_2c", "epyc_7r32", "xeon_8259cl", "xeon_gold_6130_x2", "xeon_gold_6342_x2"]
+    assert host_names() == [
+        "epyc_2c", "epyc_7r32", "xeon_8259cl", "xeon_gold_5320", "xeon_gold_6130_x2", "xeon_gold_6342_x2",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", GPUS)
