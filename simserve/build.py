@@ -178,7 +178,8 @@ def build_tier(
     link, pieces = load_link(gpu.host_link), 2 * model.attention_layers
     out, back = (_copies(link, direction, size // pieces).cost_ns(size, pieces) for direction in ("d2h", "h2d"))
     times = LayerPrices(cost, link, cpu)
-    return HostTier(int(asked.kv_gib * GIB) // size, HybridCost(times, block_out_ns=out, block_in_ns=back, factor=factor))
+    hybrid = HybridCost(times, block_out_ns=out, block_in_ns=back, factor=factor)
+    return HostTier(int(asked.kv_gib * GIB) // size, hybrid)
 
 
 def give_predictor(scheduler: Scheduler, deployment: DeploymentSpec, tier: HostTier | None) -> Scheduler:

@@ -152,8 +152,9 @@ def _add(cluster: Cluster, model: ModelSpec, engine: Engine, cost_factor: float)
     tier = build_tier(model, own, gpu, engine.cost.inner, cost_factor)
     return [
         cluster.add(
-            give_predictor(build_scheduler(own), own, tier), cost, num_gpu_blocks=engine.num_gpu_blocks, block_size=own.kv_block_tokens,
-            stages=own.pipeline_parallel_size, max_model_len=max_model_len(model, own, engine.num_gpu_blocks),
+            give_predictor(build_scheduler(own), own, tier), cost, num_gpu_blocks=engine.num_gpu_blocks,
+            block_size=own.kv_block_tokens, stages=own.pipeline_parallel_size,
+            max_model_len=max_model_len(model, own, engine.num_gpu_blocks),
             enable_prefix_caching=own.enable_prefix_caching, swap=build_swap(model, own, gpu),
             async_scheduling=own.async_scheduling, tier=tier,
             offload=build_offload(cluster, f"instance {index}", model, own, gpu),

@@ -8,9 +8,9 @@ the launching thread; 0, 1: sub-batches (digest of APEX, arXiv 2506.03296, and N
     overlapped  the GPU's own step + [l(n + b) - l(n)] for each cohort of b requests at one of the layers  [I]
 
 A stage ends when both sides have ended (NEO). An overlapped cohort is at one layer for a whole step, for weights of
-different layers share no GEMM [I]: its attention at that layer ends after l + tau + c, and the GPU takes the result when
-it passes there next. A token takes L + 1 steps: one to begin, the attention of L layers, each taken a step late; the
-published estimate says L.
+different layers share no GEMM [I]: its attention at that layer ends after l + tau + c, and the GPU takes the result
+when it passes there next. A token takes L + 1 steps: one to begin, the attention of L layers, each taken a step late;
+the published estimate says L.
 Copies of whole KV (swaps, prompts that go to the host) run beside the step and prolong it only where they take longer.
 """
 
@@ -26,8 +26,8 @@ Batch = tuple[int, int]  # requests, sum of their contexts
 
 @dataclass(frozen=True, slots=True)
 class PipelinedStep:
-    """Two sub-batches. prefill, gpu: of the first; cpu0, cpu1: decodes on the CPU of each; sampled: rows of the LM head;
-    launch_ns: of a stage with CPU attention.
+    """Two sub-batches. prefill, gpu: of the first; cpu0, cpu1: decodes on the CPU of each; sampled: rows of the LM
+    head; launch_ns: of a stage with CPU attention.
     """
 
     prefill: Sequence[tuple[int, int]]

@@ -138,7 +138,8 @@ class PredictedTimes:
     def attention_ns(self, prefill: Chunks, decode_seqs: int, context_tokens: int) -> float:
         """See `LayerTimes`."""
         work = context_tokens + sum(chunk for chunk, _ in prefill)
-        return self._times.attention_ns(prefill, decode_seqs, context_tokens) * float(self._attention[work.bit_length()])
+        factor = float(self._attention[work.bit_length()])
+        return self._times.attention_ns(prefill, decode_seqs, context_tokens) * factor
 
     def cpu_attention_ns(self, decode_seqs: int, context_tokens: int) -> float:
         """See `LayerTimes`."""

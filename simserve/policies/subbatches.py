@@ -16,7 +16,9 @@ Part = tuple[int, int]  # requests, tokens that they attend
 class SubBatch:
     """Prompts, GPU decodes and CPU decodes; tokens, and predicted times of one layer."""
 
-    def __init__(self, predictor: Predictor, decodes: Iterable[Seen] = (), chunks: Iterable[tuple[int, int]] = ()) -> None:
+    def __init__(
+        self, predictor: Predictor, decodes: Iterable[Seen] = (), chunks: Iterable[tuple[int, int]] = ()
+    ) -> None:  # fmt: skip
         self._times = predictor
         self.gpu: Part = _part(decodes)
         self.cpu: list[Seen] = []

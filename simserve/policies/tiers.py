@@ -93,11 +93,12 @@ def choose_prompts(
     """Waiting requests in order that one step could prefill: on the GPU while they fit and none before went to the
     host; on the host while its blocks in use stay within `host_blocks` and the staging layer holds them all [N].
 
-    seats: requests that may run in both tiers; budget: of a whole step; prefer_host: on the GPU only what is longer than
-    a step, or than all of `host_blocks`.
+    seats: requests that may run in both tiers; budget: of a whole step; prefer_host: on the GPU only what is longer
+    than a step, or than all of `host_blocks`.
     """
     blocks, host = view.blocks, host_of(view)
     free, staged, left = blocks.free, 0, at.budget
+    room = min(blocks.total, host_blocks - (host.total - host.free))
     seats -= len(view.running) + len(view.hosted)
     if at.long:
         return
@@ -110,7 +111,7 @@ def choose_prompts(
         if need <= free and on_gpu:
             at.gpu_prompts.append(request)
             free -= need
-        elif not alone and not (prefer_host and on_gpu) and staged + need <= min(blocks.total, host_blocks - (host.total - host.free)):
+        elif not alone and not (prefer_host and on_gpu) and staged + need <= room:
             at.host_prompts.append(request)
             staged += need
         else:

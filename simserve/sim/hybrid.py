@@ -56,7 +56,8 @@ class HybridStep:
 
     batch0, batch1: hosted requests that get a whole token in a pipelined step, by sub-batch; started: hosted requests
     that become a cohort in an overlapped one, with the slots of their newest token; joined: cohorts (keys of
-    `View.cohorts`) that go on by one layer there; one that is not ready makes the GPU wait. launch_ns: per stage, where CPU attention shares the launching thread.
+    `View.cohorts`) that go on by one layer there; one that is not ready makes the GPU wait. launch_ns: per stage, where
+    CPU attention shares the launching thread.
     """
 
     strategy: Strategy

@@ -12,9 +12,9 @@ from simserve.sim.request import Request, Seen
 class Queues:
     """Requests by id.
 
-    hosted: they run with their KV on the host; loading: their KV is on the way here, into blocks that they hold; loaded: it has arrived; swapped: it lies on the
-    host; late: they arrived when the next step was planned already; suspended: plans that were interrupted, by the key
-    that resumes them.
+    hosted: they run with their KV on the host; loading: their KV is on the way here, into blocks that they hold;
+    loaded: it has arrived; swapped: it lies on the host; late: they arrived when the next step was planned already;
+    suspended: plans that were interrupted, by the key that resumes them.
     """
 
     def __init__(self) -> None:

@@ -17,8 +17,8 @@ class Step:
 
     __slots__ = (
         "arrival_breaks", "batch", "context", "count", "cpu_decode", "decode", "duration_ns", "durations", "ends",
-        "first_ns", "last_ns", "last_used", "left", "plan", "preempted", "prefill", "regular", "run", "running", "sampled",
-        "start_ns", "tokens", "used", "waiting",
+        "first_ns", "last_ns", "last_used", "left", "plan", "preempted", "prefill", "regular", "run", "running",
+        "sampled", "start_ns", "tokens", "used", "waiting",
     )  # fmt: skip
 
     arrival_breaks: bool

@@ -1,16 +1,17 @@
 """APEX: decode attention on the CPU beside a GPU that does not wait for it.
 
-Source: "Parallel CPU-GPU Execution for LLM Inference on Constrained GPUs", arXiv 2506.03296 (v2, v4), IPDPS 2026. Its full
-text was not at hand: abstract [P], a reading note of v4 [N], notes that quote its formulae [H, L]; what fills gaps is [I].
-Claim: a batch split in two (NEO) makes the GPU stream its weights twice; one batch whose CPU requests take their results
-a layer late keeps the GPU as fast as alone: +84 to +96 % over vLLM on T4, +11 to +89 % on A10.
+Source: "Parallel CPU-GPU Execution for LLM Inference on Constrained GPUs", arXiv 2506.03296 (v2, v4), IPDPS 2026. Its
+full text was not at hand: abstract [P], a reading note of v4 [N], notes that quote its formulae [H, L]; what fills gaps
+is [I].
+Claim: a batch split in two (NEO) makes the GPU stream its weights twice; one batch whose CPU requests take their
+results a layer late keeps the GPU as fast as alone: +84 to +96 % over vLLM on T4, +11 to +89 % on A10.
 Modelled: GPU-first placement; the gate (6) for decodes and its extension to batches with prompts, or the explicit
 estimator [I]; cohorts of at least min_cohort requests that go one layer per step, taken when ready, without a stall; a
-thread of its own for CPU attention (launch 0); asymmetric pipelining as in NEO where the gate asks for it, with requests
-that are in no cohort.
-Simplified: placement thresholds are NEO's, which APEX extends [I]; min_cohort's value is unknown [guessed]; a cohort is no
-larger than the CPU can attend in one step of decodes [I]; prompts go to the host up to host_depth such cohorts [guessed];
-cohorts rest during pipelined steps [I]; what only fits the host is not pipelined with cohorts in flight.
+thread of its own for CPU attention (launch 0); asymmetric pipelining as in NEO where the gate asks for it, with
+requests that are in no cohort.
+Simplified: placement thresholds are NEO's, which APEX extends [I]; min_cohort's value is unknown [guessed]; a cohort is
+no larger than the CPU can attend in one step of decodes [I]; prompts go to the host up to host_depth such cohorts
+[guessed]; cohorts rest during pipelined steps [I]; what only fits the host is not pipelined with cohorts in flight.
 Reproduces: the closed forms, the static table of the digest, hand-made timelines; published gains by paper studies.
 """
 
@@ -37,7 +38,7 @@ class Apex:
 
     max_num_batched_tokens: int = knob(20480, "tokens that one step may schedule", low=64, high=65536)
     max_num_seqs: int = knob(1024, "requests that may run at once, in both tiers", low=1, high=4096)
-    decision: str = knob("inequality", "how a strategy is chosen; the last two: always that one",
+    decision: str = knob("estimator", "how a strategy is chosen; the last two: always that one",
                          choices=("inequality", "estimator", "overlap", "pipeline"))  # fmt: skip
     min_cohort: int = knob(8, "requests below which no cohort is started [guessed]", low=1, high=1024)
     n_cohorts: int = knob(1, "cohorts on their way at once", low=1, high=64)
@@ -97,7 +98,7 @@ class Apex:
         if not at.hosted and not view.cohorts:
             return None
         joined = sum(len(view.cohorts[key].requests) for key in ready)
-        batches = self._pipelined(view, at, prompts, joined + len(cohort))
+        batches = self._pipelined(view, at, prompts, min(joined + len(cohort), at.budget))
         if batches is not None:
             return self._pipeline_step(plan, batches)
         return self._overlap_step(view, plan, at, cohort, ready)

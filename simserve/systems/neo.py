@@ -6,8 +6,8 @@ Apache-2.0, in own words [N]; times from page-citing reading notes of the paper.
 Claim: a GPU short of KV memory serves larger batches if host memory holds some requests' KV and the CPU attends to it
 while the GPU computes the linear layers of another sub-batch: +12 to +79 % on A10G, up to 7.5 times on T4.
 Modelled: whole-request placement, swap-out at 100 % and swap-in at 95 % of GPU blocks, prompts to the host up to its
-blocks less the GPU's through one staging layer (1/(L+1) of the GPU's blocks), batch-0 with prompts, GPU decodes and some
-CPU decodes beside batch-1, windows with 0.8 ms of launch per stage, 128-token rule, the GPU-only batch where it is
+blocks less the GPU's through one staging layer (1/(L+1) of the GPU's blocks), batch-0 with prompts, GPU decodes and
+some CPU decodes beside batch-1, windows with 0.8 ms of launch per stage, 128-token rule, the GPU-only batch where it is
 predicted to be faster, a join at each stage; always_gpu: the SwiftLLM base mode, in which the host only keeps KV.
 Simplified: the scheduler's own 3 ms are in the engine's host time; a victim for which the host has no room is
 recomputed, an empty GPU takes a request above 95 %, and prompts longer than a step are cut [I]; one GPU.
@@ -34,7 +34,8 @@ class Neo:
     max_num_seqs: int = knob(1024, "requests that may run at once, in both tiers", low=1, high=4096)
     launch_ms: float = knob(0.8, "launch of a stage with CPU attention [N]", low=0.0, high=10.0)
     swap_in: float = knob(0.95, "share of GPU blocks up to which requests come back [N]", low=0.1, high=1.0)
-    linear_threshold: int = knob(128, "tokens that a step keeps when it drops prompts for the host [N]", low=0, high=4096)
+    linear_threshold: int = knob(128, "tokens that a step keeps when it drops prompts for the host [N]",
+                                 low=0, high=4096)  # fmt: skip
     always_gpu: bool = knob(False, "SwiftLLM's base mode: the host keeps KV, the CPU attends to none",
                             choices=(True, False))  # fmt: skip
     predictor: Predictor = field(init=False, repr=False)

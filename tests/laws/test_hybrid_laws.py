@@ -85,3 +85,105 @@ def test_host_tiers_keep_the_laws(
 
     assert (traces[0].requests["outcome"] != 2).all()
     assert same(*traces)
+
+
+class Spoiled:
+    """A scheduler's plans with one rule broken."""
+
+    cpu_kernel = "llamafile"
+
+    def __init__(self, name: str, spoil: Callable[[View, Plan], None]) -> None:
+        limits = {"max_num_batched_tokens": 64, "max_num_seqs": 8}
+        own = {"decision": "overlap", "min_cohort": 1} if name == "apex" else {"launch_ms": 0.0}
+        self.inner, self.spoil = SCHEDULERS.get(name)(**limits, **own), spoil  # type: ignore[call-arg]
+        self.max_num_batched_tokens, self.max_num_seqs = 64, 8
+
+    def plan(self, view: View) -> Plan:
+        """The inner plan, spoiled."""
+        self.inner.predictor = self.predictor  # type: ignore[attr-defined]
+        plan = self.inner.plan(view)
+        self.spoil(view, plan)
+        return plan
+
+
+def spoiled(name: str, spoil: Callable[[View, Plan], None]) -> Trace:
+    """A run in which all three ways to use the host occur."""
+    scheduler, tier = Spoiled(name, spoil), HostTier(40, HybridCost(TIMES))
+    requests = load([(0, 60, 20), (0, 30, 9), (0, 20, 9), (0, 12, 7)])
+    return play(requests, [scheduler], RoundRobin(), TIMES, num_gpu_blocks=22, block_size=4, tier=tier)[0]
+
+
+def keeps_the_gpus_blocks(view: View, plan: Plan) -> None:
+    """A request leaves for the host and its blocks there come from the GPU's ledger."""
+    for request in plan.admitted_host:
+        view.host_blocks.release(request)  # type: ignore[union-attr]
+        view.blocks.reserve(request, 1)
+
+
+def forgets_the_token(_: View, plan: Plan) -> None:
+    """The CPU attends for a request that the token map leaves out."""
+    if plan.hybrid is not None:
+        for request in (*plan.hybrid.batch0, *plan.hybrid.batch1):
+            del plan.tokens[request]
+
+
+def decodes_twice(_: View, plan: Plan) -> None:
+    """One request in both sub-batches."""
+    if plan.hybrid is not None and plan.hybrid.batch1:
+        plan.hybrid = dataclasses.replace(plan.hybrid, batch0=plan.hybrid.batch1)
+
+
+def splits_a_gpu_request(view: View, plan: Plan) -> None:
+    """The CPU attends for a request whose KV is on the GPU."""
+    if view.running and plan.hybrid is not None and plan.hybrid.batch1:
+        plan.hybrid = dataclasses.replace(plan.hybrid, batch0=(next(iter(view.running.values())),))
+
+
+def leaves_between_layers(view: View, plan: Plan) -> None:
+    """A request of a cohort comes to the GPU."""
+    for cohort in view.cohorts.values():
+        plan.to_gpu.append(cohort.requests[0])
+
+
+def joins_in_a_pipelined_step(view: View, plan: Plan) -> None:
+    """A cohort goes on in a step whose sub-batches join at every stage."""
+    if view.cohorts and plan.hybrid is not None:
+        plan.hybrid = dataclasses.replace(plan.hybrid, strategy=Strategy.PIPELINE, started=())
+
+
+def goes_to_the_host_twice(_: View, plan: Plan) -> None:
+    """A request that is not on the GPU is sent to the host."""
+    plan.to_host.extend(plan.admitted_host)
+
+
+def takes_no_slot(view: View, plan: Plan) -> None:
+    """Starts a cohort without a slot for the newest token."""
+    if plan.hybrid is not None:
+        for request in plan.hybrid.started:
+            view.host_blocks.release(request)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "law"),
+    [("neo", keeps_the_gpus_blocks, "tiers"), ("fastdecode", forgets_the_token, "tokens"),
+     ("fastdecode", decodes_twice, "cohort"), ("neo", splits_a_gpu_request, "cohort"),
+     ("apex", leaves_between_layers, "cohort"), ("apex", joins_in_a_pipelined_step, "cohort"),
+     ("neo", goes_to_the_host_twice, "tiers"), ("apex", takes_no_slot, "tiers|tokens")],
+)  # fmt: skip
+def test_a_broken_rule_is_caught(name: str, spoil: Callable[[View, Plan], None], law: str) -> None:
+    """The instance refuses plans that break the rules of two tiers."""
+    with pytest.raises(LawBroken, match=f"^law broken: ({law})"):
+        spoiled(name, spoil)
+
+
+def test_the_same_plans_unspoiled_pass() -> None:
+    """What the spoiled runs refuse is what was spoiled; and the host is used."""
+    for name in OWN_KNOBS:
+        trace = spoiled(name, lambda *_: None)
+        laws.check(trace)
+        assert "instance 0 cpu" in trace.resources
+
+
+def test_a_hybrid_step_says_whether_it_needs_no_tokens() -> None:
+    """One that starts or joins a cohort goes on without any GPU request."""
+    assert [HybridStep(Strategy.GPU).moves_on, HybridStep(Strategy.OVERLAP, joined=(0,)).moves_on] == [False, True]
