@@ -10,7 +10,7 @@ estimator [I]; cohorts of at least min_cohort requests that go one layer per ste
 thread of its own for CPU attention (launch 0); asymmetric pipelining as in NEO where the gate asks for it, with
 requests that are in no cohort.
 Simplified: placement thresholds are NEO's, which APEX extends [I]; min_cohort's value is unknown [guessed]; a cohort is
-no larger than the CPU can attend in one step of decodes [I]; prompts go to the host up to host_depth such cohorts
+no larger than the CPU can attend in most of a step of decodes [I]; prompts go to the host up to host_depth such cohorts
 [guessed]; cohorts rest during pipelined steps [I]; what only fits the host is not pipelined with cohorts in flight.
 Reproduces: the closed forms, the static table of the digest, hand-made timelines; published gains by paper studies.
 """
@@ -42,6 +42,8 @@ class Apex:
                          choices=("inequality", "estimator", "overlap", "pipeline"))  # fmt: skip
     min_cohort: int = knob(8, "requests below which no cohort is started [guessed]", low=1, high=1024)
     n_cohorts: int = knob(1, "cohorts on their way at once", low=1, high=64)
+    window_share: float = knob(0.9, "of a step that a cohort's attention may take, for later steps are shorter [guessed]",
+                               low=0.1, high=1.0)  # fmt: skip
     host_depth: float = knob(2.0, "prompts go to the host up to so many cohorts' KV [guessed]", low=0.1, high=1000.0)
     launch_ms: float = knob(0.0, "launch of a stage with CPU attention; a thread of its own needs none [N]",
                             low=0.0, high=10.0)  # fmt: skip
@@ -91,14 +93,17 @@ class Apex:
         self, view: View, plan: Plan, at: Placement, prompts: Sequence[tuple[int, int]], window: float
     ) -> HybridStep | None:
         """The CPU's part of the step, None where it has none; gives hosted requests their tokens."""
-        cohort = self._next_cohort(view, at, window)
+        cohort: list[Seen] = []
+        if len(view.cohorts) < self.n_cohorts and len(at.hosted) >= self.min_cohort:
+            cohort = self._fitting(at.hosted, window)
         ready = tuple(key for key, c in view.cohorts.items() if c.ready_ns <= view.now_ns)
         if not plan.tokens and not ready and not cohort:
             ready = tuple(sorted(view.cohorts, key=lambda key: view.cohorts[key].ready_ns)[:1])
         if not at.hosted and not view.cohorts:
             return None
-        joined = sum(len(view.cohorts[key].requests) for key in ready)
-        batches = self._pipelined(view, at, prompts, min(joined + len(cohort), at.budget))
+        batches = None
+        if prompts or len(ready) == len(view.cohorts):  # else the CPU attends for a cohort still
+            batches = self._pipelined(view, at, prompts, window)
         if batches is not None:
             return self._pipeline_step(plan, batches)
         return self._overlap_step(view, plan, at, cohort, ready)
@@ -130,23 +135,21 @@ class Apex:
     def _launch_ns(self) -> int:
         return round(self.launch_ms * 1e6)
 
-    def _next_cohort(self, view: View, at: Placement, window: float) -> list[Seen]:
-        """Who starts together: as many as the CPU attends in a window, if they are enough and there is a place."""
-        if len(view.cohorts) >= self.n_cohorts or len(at.hosted) < self.min_cohort:
-            return []
+    def _fitting(self, hosted: Iterable[Seen], window: float) -> list[Seen]:
+        """As many as the CPU attends in a window, at least one."""
         found: list[Seen] = []
         context = 0
-        for request in at.hosted:
+        for request in hosted:
             context += request.num_tokens
             seqs = len(found) + 1
             taken = self.predictor.cpu_attention_ns(seqs, context) + sum(self.predictor.copies_ns(seqs))
-            if found and taken > window:
+            if found and taken > self.window_share * window:
                 break
             found.append(request)
         return found
 
     def _pipelined(
-        self, view: View, at: Placement, prompts: Sequence[tuple[int, int]], overlapped: int
+        self, view: View, at: Placement, prompts: Sequence[tuple[int, int]], window: float
     ) -> Batches | None:
         """Two sub-batches if the decision is to pipeline and a second one comes about."""
         if self.decision == "overlap" or not at.hosted:
@@ -157,8 +160,11 @@ class Apex:
         fill(batches, with_slots(view, at.hosted), at.budget, self._launch_ns)
         if not batches[1].cpu:
             return None
-        if self.decision == "estimator" and self._pipelined_rate(batches) <= self._overlapped_rate(batches, overlapped):
-            return None
+        if self.decision == "estimator":
+            # a cohort under way may be smaller than the next one, which must not keep it from going on
+            overlapped = min(len(self._fitting(view.hosted.values(), window)), at.budget)
+            if self._pipelined_rate(batches) <= self._overlapped_rate(batches, overlapped):
+                return None
         return batches
 
     def _gate(self, view: View, at: Placement, prompts: Sequence[tuple[int, int]]) -> bool:
