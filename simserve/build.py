@@ -41,6 +41,8 @@ def layout_of(deployment: DeploymentSpec) -> Layout:
     d = deployment
     if d.pipeline_parallel_size > 1 and d.scheduler != "vllm":
         raise Infeasible(f"pipeline_parallel_size is modelled with the scheduler vllm, not {d.scheduler}")
+    if d.hybrid is not None and d.gpus_per_replica > 1 and hasattr(SCHEDULERS.get(d.scheduler), "cpu_kernel"):
+        raise Infeasible(f"{d.scheduler} is modelled with one GPU per replica, not {d.gpus_per_replica}")
     return Layout(
         d.tensor_parallel_size, d.data_parallel_size, d.pipeline_parallel_size, d.prefill_context_parallel_size,
         d.decode_context_parallel_size, d.enable_expert_parallel, d.moe_tensor_parallel_size or 0,
@@ -172,8 +174,7 @@ def build_tier(
     host, size = load_host(asked.host), _block_bytes(model, deployment)
     if host.memory_bytes is not None and asked.kv_gib * GIB > host.memory_bytes:
         raise Infeasible(f"hybrid.kv_gib {asked.kv_gib:g} is more than {host.name} has: {host.memory_bytes} bytes")
-    if not isinstance(cost, TableCost):
-        raise Infeasible("hybrid is modelled for one GPU per replica")
+    assert isinstance(cost, TableCost)  # of one GPU
     cpu = CpuSide(host, asked.kernel or kernel, asked.threads, asked.cpu_attention_bytes_per_s)
     link, pieces = load_link(gpu.host_link), 2 * model.attention_layers
     out, back = (_copies(link, direction, size // pieces).cost_ns(size, pieces) for direction in ("d2h", "h2d"))

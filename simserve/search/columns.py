@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simserve.search.space import AGGREGATED, DISAGGREGATED, ENGINE_KNOBS, POOLS, SHARED_KNOBS, SearchSpace
+from simserve.search.space import AGGREGATED, DISAGGREGATED, ENGINE_KNOBS, POOLS, SHARED_KNOBS, SearchSpace, uses_host
 
 if TYPE_CHECKING:
     from simserve.spec.deployment import DeploymentSpec
@@ -101,13 +101,16 @@ def _axes(space: SearchSpace, choices: Mapping[str, tuple[Any, ...]], scheduler:
     for knob, values in choices.items():
         points: list[dict[str, Any]] = [{knob: value} for value in values]
         if knob in parts:
+            if knob != "router" and "hybrid_kv_gib" in choices:
+                sizes: list[dict[str, Any]] = [{"hybrid_kv_gib": size} for size in choices["hybrid_kv_gib"]]
+                points = [{**p, **own} for p in points for own in (sizes if uses_host(str(p[knob])) else [{}])]
             points = [{**point, **own} for point in points for own in _own_knobs(space, str(point[knob]))]
         elif knob == "enable_prefix_caching" and "offload_dram_gib" in choices:
             beside = [{knob: True, "offload_dram_gib": size} for size in choices["offload_dram_gib"]]
             points = [own for point in points for own in (beside if point[knob] else [point])]
-        elif knob == "offload_dram_gib" and (
+        elif (knob == "hybrid_kv_gib" and (parts.keys() & choices.keys() - {"router"} or not uses_host(scheduler))) or (knob == "offload_dram_gib" and (
             "enable_prefix_caching" in choices or not space.base.enable_prefix_caching
-        ):  # fmt: skip
+        )):
             continue
         axes[knob] = points
     for knob, name in (("scheduler", scheduler), ("router", router)):

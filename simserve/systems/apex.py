@@ -42,7 +42,7 @@ class Apex:
                          choices=("inequality", "estimator", "overlap", "pipeline"))  # fmt: skip
     min_cohort: int = knob(8, "requests below which no cohort is started [guessed]", low=1, high=1024)
     n_cohorts: int = knob(1, "cohorts on their way at once", low=1, high=64)
-    window_share: float = knob(0.9, "of a step that a cohort's attention may take, for later steps are shorter [guessed]",
+    window_share: float = knob(0.9, "of a step that a cohort's attention may take: later ones are shorter [guessed]",
                                low=0.1, high=1.0)  # fmt: skip
     host_depth: float = knob(2.0, "prompts go to the host up to so many cohorts' KV [guessed]", low=0.1, high=1000.0)
     launch_ms: float = knob(0.0, "launch of a stage with CPU attention; a thread of its own needs none [N]",
