@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from simserve.arch.layout import Layout
 from simserve.arch.memory import static_share
@@ -13,19 +13,22 @@ from simserve.errors import Infeasible, SpecError, UnknownName
 from simserve.perf.cost import PricedCost
 from simserve.perf.host import EngineProfile, has_profile, load_profile
 from simserve.perf.host_copy import large_rate, piece_overhead_ns
-from simserve.perf.model import NO_DRAFTS
+from simserve.perf.hybrid import HybridCost
+from simserve.perf.layers import CpuSide, LayerPrices, PredictedTimes
+from simserve.perf.model import NO_DRAFTS, TableCost
 from simserve.perf.offline import Offline, offline
 from simserve.perf.replica import build_replica
 from simserve.perf.speculative import Drafts
 from simserve.policies import EVICTIONS, ROUTERS
 from simserve.sim.cluster import Cluster, OffloadOf
+from simserve.sim.hybrid_instance import HostTier
 from simserve.sim.memory import Memory, MemoryObject, ObjectKind
 from simserve.sim.offload import DRAM, SSD, Channels, OffloadTiers
 from simserve.sim.plan import Router, Scheduler, knobs
 from simserve.sim.prefix import PrefixLedger
 from simserve.sim.swap import Copies, SwapSpace
 from simserve.spec.deployment import DeploymentSpec, OffloadSpec
-from simserve.spec.hardware import GpuSpec, LinkSpec, load_gpu, load_link
+from simserve.spec.hardware import GpuSpec, LinkSpec, load_gpu, load_host, load_link
 from simserve.spec.model import ModelSpec
 from simserve.systems import SCHEDULERS, SYSTEMS
 from simserve.units import GIB, NS_PER_S
@@ -41,6 +44,8 @@ def layout_of(deployment: DeploymentSpec) -> Layout:
     d = deployment
     if d.pipeline_parallel_size > 1 and d.scheduler != "vllm":
         raise Infeasible(f"pipeline_parallel_size is modelled with the scheduler vllm, not {d.scheduler}")
+    if d.hybrid is not None and d.gpus_per_replica > 1 and hasattr(SCHEDULERS.get(d.scheduler), "cpu_kernel"):
+        raise Infeasible(f"{d.scheduler} is modelled with one GPU per replica, not {d.gpus_per_replica}")
     return Layout(
         d.tensor_parallel_size, d.data_parallel_size, d.pipeline_parallel_size, d.prefill_context_parallel_size,
         d.decode_context_parallel_size, d.enable_expert_parallel, d.moe_tensor_parallel_size or 0,
@@ -99,7 +104,14 @@ def deployment_blocks(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec
         block_size=deployment.block_size,
         rule=engine_profile(deployment).memory_rule,
     )  # fmt: skip
-    return layout.dp * (own - 1) + 1
+    return layout.dp * (_without_staging(model, deployment, own) - 1) + 1
+
+
+def _without_staging(model: ModelSpec, deployment: DeploymentSpec, blocks: int) -> int:
+    """What is left of a KV cache that also holds staging layers for KV on its way to the host."""
+    staging = getattr(SCHEDULERS.get(deployment.scheduler), "staging_layers", 0)
+    layers = model.num_hidden_layers
+    return max(2, blocks * layers // (layers + staging)) if deployment.hybrid is not None else blocks
 
 
 def memory_share(deployment: DeploymentSpec, gpu: GpuSpec) -> float:
@@ -169,6 +181,37 @@ def build_scheduler(deployment: DeploymentSpec, settled: Mapping[str, int] | Non
     tokens = _drafts(deployment).tokens_per_step
     options |= {name: round(value * tokens) for name, value in options.items() if name in IN_ITERATIONS}
     return part(**{**given, **options})
+
+
+def build_tier(
+    model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec, cost: PricedCost, factor: float = 1.0
+) -> HostTier | None:
+    """The host of one replica, None if its scheduler uses none; factor: every price is so many times as large."""
+    part, asked = SCHEDULERS.get(deployment.scheduler), deployment.hybrid
+    kernel = getattr(part, "cpu_kernel", None)
+    if kernel is None:
+        return None
+    if asked is None:
+        raise SpecError(f"{deployment.scheduler} keeps KV on a host: name one, and kv_gib", key="deployment.hybrid")
+    host, size = load_host(asked.host), _block_bytes(model, deployment)
+    if host.memory_bytes is not None and asked.kv_gib * GIB > host.memory_bytes:
+        raise Infeasible(f"hybrid.kv_gib {asked.kv_gib:g} is more than {host.name} has: {host.memory_bytes} bytes")
+    assert isinstance(cost, TableCost)  # of one GPU
+    cpu = CpuSide(host, asked.kernel or kernel, asked.threads, asked.cpu_attention_bytes_per_s)
+    link, pieces = load_link(gpu.host_link), 2 * model.attention_layers
+    out, back = (_copies(link, direction, size // pieces).cost_ns(size, pieces) for direction in ("d2h", "h2d"))
+    times = LayerPrices(cost, link, cpu)
+    hybrid = HybridCost(times, block_out_ns=out, block_in_ns=back, factor=factor)
+    return HostTier(int(asked.kv_gib * GIB) // size, hybrid)
+
+
+def give_predictor(scheduler: Scheduler, deployment: DeploymentSpec, tier: HostTier | None) -> Scheduler:
+    """The scheduler with what it believes of layer times, which is off as the deployment says."""
+    if tier is not None and deployment.hybrid is not None:
+        asked = deployment.hybrid
+        times = PredictedTimes(tier.cost.times, asked.prediction_error, asked.prediction_seed)
+        cast(Any, scheduler).predictor = times if asked.prediction_error else tier.cost.times
+    return scheduler
 
 
 def build_router(deployment: DeploymentSpec) -> Router:

@@ -14,8 +14,10 @@ from simserve.build import (
     build_router,
     build_scheduler,
     build_swap,
+    build_tier,
     deployment_blocks,
     deployment_cost,
+    give_predictor,
     kv_link,
     max_model_len,
     placed_bytes,
@@ -153,13 +155,14 @@ def _add(cluster: Cluster, model: ModelSpec, engine: Engine, cost_factor: float)
     """The replicas of one pool."""
     own, gpu = engine.deployment, load_gpu(engine.deployment.gpu)
     cost = engine.cost if cost_factor == 1.0 else ScaledCost(engine.cost, cost_factor)
+    tier = build_tier(model, own, gpu, engine.cost.inner, cost_factor)
     instances = [
         cluster.add(
-            build_scheduler(own, engine.settled), cost, num_gpu_blocks=engine.num_gpu_blocks,
+            give_predictor(build_scheduler(own, engine.settled), own, tier), cost, num_gpu_blocks=engine.num_gpu_blocks,
             block_size=own.kv_block_tokens, stages=own.pipeline_parallel_size,
             max_model_len=max_model_len(model, own, engine.num_gpu_blocks),
             enable_prefix_caching=own.enable_prefix_caching, swap=build_swap(model, own, gpu),
-            async_scheduling=own.async_scheduling,
+            async_scheduling=own.async_scheduling, tier=tier,
             offload=build_offload(cluster, f"instance {index}", model, own, gpu),
         )
         for index in engine.instances

@@ -26,6 +26,7 @@ from simserve.perf.shapes import nearest
 from simserve.spec.hardware import HostSpec
 
 FAMILY = "cpu_decode_attention"
+REFERENCE = "llamafile"  # the kernel whose bandwidth a study may give
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,11 @@ class CpuKernel:
     half_width: float
     source: str
 
-    def rate_bytes_per_s(self, host: HostSpec, threads: int, batch: int) -> float:
-        """Effective bandwidth of `threads` threads over a batch."""
+    def rate_bytes_per_s(self, host: HostSpec, threads: int, batch: int, large_batch_bytes_per_s: float = 0.0) -> float:
+        """Effective bandwidth of `threads` threads over a batch; or of a given one that large batches reach."""
         cores = min(threads, host.cores) * self.core_bytes_per_s
-        return min(cores, self.share * host.memory_bandwidth_bytes_per_s) * batch / (batch + self.batch_half)
+        most = large_batch_bytes_per_s or min(cores, self.share * host.memory_bandwidth_bytes_per_s)
+        return most * batch / (batch + self.batch_half)
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,18 @@ def cpu_attention(
     dtype: str = "bf16",
     kernel: str = "",
     max_batch: int = 256,
+    bytes_per_s: float = 0.0,
 ) -> CpuAttention:
     """Decode attention of one layer; threads: 0 = all cores; dtype: of the KV; kernel: '' = the host's table.
 
+    bytes_per_s: what large batches reach under REFERENCE on this host, 0 for what the kernel's entry says; other
+    kernels keep their ratio to it, and each its curve over the batch.
     MissingData if there is no table and no kernel is named; UnknownName for a kernel that nobody described.
     """
     threads = threads or host.cores
     if kernel:
-        return _published(host, kernel, kv_bytes(1, kv_heads, head_dim, 1) * element_bytes(dtype), threads, max_batch)
+        token_bytes = kv_bytes(1, kv_heads, head_dim, 1) * element_bytes(dtype)
+        return _published(host, kernel, token_bytes, threads, max_batch, bytes_per_s)
     if not store.has_table(host.name, FAMILY):
         known = ", ".join(sorted(kernels()))
         raise MissingData(f"no {FAMILY} table for {host.name}; name a kernel ({known}) or collect one with "
@@ -102,16 +108,20 @@ def kernels() -> dict[str, CpuKernel]:
     return {name: CpuKernel(**entry) for name, entry in data.items()}
 
 
-def _published(host: HostSpec, kernel: str, token_bytes: float, threads: int, max_batch: int) -> CpuAttention:
+def _published(
+    host: HostSpec, kernel: str, token_bytes: float, threads: int, max_batch: int, bytes_per_s: float
+) -> CpuAttention:  # fmt: skip
     if kernel not in kernels():
         raise UnknownName("CPU kernel", kernel, kernels())
     known = kernels()[kernel]
+    most = bytes_per_s * known.share / kernels()[REFERENCE].share
     sums = 2.0 ** np.arange(EXPONENTS)
     ns = np.array([
-        known.launch_ns + token_bytes * sums / known.rate_bytes_per_s(host, threads, max(batch, 1)) * NS
+        known.launch_ns + token_bytes * sums / known.rate_bytes_per_s(host, threads, max(batch, 1), most) * NS
         for batch in range(max_batch + 1)
     ])  # fmt: skip
-    table = DecodeTable(ns, "transferred", f"kernel {kernel}, {threads} threads", frozenset(), EXPONENTS)
+    rate = f"{bytes_per_s / 1e9:g} GB/s for {REFERENCE}" if bytes_per_s else f"{threads} threads"
+    table = DecodeTable(ns, "transferred", f"kernel {kernel}, {rate}", frozenset(), EXPONENTS)
     return CpuAttention(table, f"{host.name}/{FAMILY}")
 
 

@@ -188,14 +188,33 @@ class TableCost:
         kernels = self._tokens[tokens] + self._head[sampled]
         if self._prompts is not None:
             kernels += self._prompts[tokens - decode_seqs]
-        if decode_seqs and self.attentions[0].prefill.one_launch:
-            kernels += self._one_launch_ns(prefill, decode_seqs, context)
-        else:
-            beside = decode_attention - self._launch
-            kernels += self._prefill_ns(prefill) + (beside if beside > 0.0 else 0.0)
+        kernels += self._beside_prompts_ns(prefill, decode_seqs, context, decode_attention)
         if kernels < self._launching and tokens > self.profile.max_mixed_cudagraph_tokens:
             kernels = self._launching
         return int(kernels + self._host[min(decode_seqs + len(prefill), self._top)] + 0.5)
+
+    def _beside_prompts_ns(
+        self, prefill: Sequence[tuple[int, int]], decode_seqs: int, context: int, decode_attention: float
+    ) -> float:
+        """Attention of all layers in a step with prompts."""
+        if decode_seqs and self.attentions[0].prefill.one_launch:
+            return self._one_launch_ns(prefill, decode_seqs, context)
+        beside = decode_attention - self._launch
+        return self._prefill_ns(prefill) + (beside if beside > 0.0 else 0.0)
+
+    def tokens_ns(self, tokens: int) -> float:
+        """What depends on the tokens of a step alone (GEMMs, elementwise), all layers."""
+        return self._tokens[tokens]
+
+    def attention_ns(self, prefill: Sequence[tuple[int, int]], decode_seqs: int, context: int) -> float:
+        """Attention of all layers."""
+        j = context.bit_length()
+        decode = self._a[decode_seqs][j] + self._c[decode_seqs][j] * context
+        return self._beside_prompts_ns(prefill, decode_seqs, context, decode) if prefill else decode
+
+    def ends_ns(self, sampled: int, requests: int) -> tuple[float, float]:
+        """(LM head of the sampled rows, host time of a step of so many requests)."""
+        return self._head[sampled], self._host[min(requests, self._top)]
 
     def _one_launch_ns(self, prefill: Sequence[tuple[int, int]], decode_seqs: int, context: int) -> float:
         """Attention of all layers where one kernel takes prompts and decoding requests together."""

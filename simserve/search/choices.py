@@ -34,6 +34,8 @@ def space_of(study: StudySpec) -> SearchSpace:
     modes = _modes(study)
     if "engine" in choices and "scheduler" in choices:
         raise SpecError("an engine has its own scheduler; name one of the two", key="search.space.scheduler")
+    if "hybrid_kv_gib" in choices and (base.hybrid is None or modes != (AGGREGATED,)):
+        raise SpecError("needs deployment.hybrid, which names the host, and one pool", key="search.space.hybrid_kv_gib")
     options = _options(asked, choices, study)
     pools: dict[str, Choices] = {}
     if DISAGGREGATED in modes:

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simserve.search.space import AGGREGATED, DISAGGREGATED, ENGINE_KNOBS, POOLS, SHARED_KNOBS, SearchSpace
+from simserve.search.space import (
+    AGGREGATED,
+    DISAGGREGATED,
+    ENGINE_KNOBS,
+    MEMORY_KNOBS,
+    POOLS,
+    SHARED_KNOBS,
+    SearchSpace,
+    uses_host,
+)
 
 if TYPE_CHECKING:
     from simserve.spec.deployment import DeploymentSpec
@@ -101,13 +110,14 @@ def _axes(space: SearchSpace, choices: Mapping[str, tuple[Any, ...]], scheduler:
     for knob, values in choices.items():
         points: list[dict[str, Any]] = [{knob: value} for value in values]
         if knob in parts:
+            if knob != "router" and "hybrid_kv_gib" in choices:
+                sizes: list[dict[str, Any]] = [{"hybrid_kv_gib": size} for size in choices["hybrid_kv_gib"]]
+                points = [{**p, **own} for p in points for own in (sizes if uses_host(str(p[knob])) else [{}])]
             points = [{**point, **own} for point in points for own in _own_knobs(space, str(point[knob]))]
         elif knob == "enable_prefix_caching" and "offload_dram_gib" in choices:
             beside = [{knob: True, "offload_dram_gib": size} for size in choices["offload_dram_gib"]]
             points = [own for point in points for own in (beside if point[knob] else [point])]
-        elif knob == "offload_dram_gib" and (
-            "enable_prefix_caching" in choices or not space.base.enable_prefix_caching
-        ):  # fmt: skip
+        elif knob in MEMORY_KNOBS and _goes_elsewhere(space, knob, choices, scheduler):
             continue
         axes[knob] = points
     for knob, name in (("scheduler", scheduler), ("router", router)):
@@ -115,6 +125,13 @@ def _axes(space: SearchSpace, choices: Mapping[str, tuple[Any, ...]], scheduler:
         if name and not named and name in space.options:
             axes[knob] = _own_knobs(space, name)
     return axes
+
+
+def _goes_elsewhere(space: SearchSpace, knob: str, choices: Mapping[str, tuple[Any, ...]], scheduler: str) -> bool:
+    """Whether a size of memory is part of another axis, or of no use."""
+    if knob == "hybrid_kv_gib":
+        return "engine" in choices or "scheduler" in choices or not uses_host(scheduler)
+    return "enable_prefix_caching" in choices or not space.base.enable_prefix_caching
 
 
 def _own_knobs(space: SearchSpace, part: str) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from simserve.search.feasible import Rejected, reasons
 from simserve.search.objective import NEVER_MS, Outcome, ranked, recommend
 from simserve.search.pareto import AXES, TWO, front
+from simserve.search.space import uses_host
 
 if TYPE_CHECKING:
     from simserve.search.objective import Interval
@@ -109,16 +110,20 @@ def describe_deployment(d: DeploymentSpec) -> str:
 
 
 def layout(d: DeploymentSpec) -> str:
-    """Number, type, split and format of the replicas, limits and router left out: '2 x h100_sxm TP1 bf16'."""
-    engines = [f"{e.replicas} x {e.gpu} {e.split} {e.dtype}" for _, e in d.engines()]
-    return " + ".join(engines)
+    """Number, type, split and format of the replicas, and their host if it keeps KV, limits and router left out:
+    '2 x h100_sxm TP1 bf16', '1 x t4 TP1 fp16, apex with 60 GiB of xeon_gold_6130_x2'."""
+    return " + ".join(_layout(e) for _, e in d.engines())
+
+
+def _layout(d: DeploymentSpec) -> str:
+    text = f"{d.replicas} x {d.gpu} {d.split} {d.dtype}"
+    if d.hybrid is None or not uses_host(d.scheduler):
+        return text
+    return f"{text}, {d.scheduler} with {d.hybrid.kv_gib:g} GiB of {d.hybrid.host}"
 
 
 def _replicas(d: DeploymentSpec) -> str:
-    text = (
-        f"{d.replicas} x {d.gpu} {d.split} {d.dtype}, "
-        f"{d.max_num_batched_tokens} tokens, {d.max_num_seqs} seqs"
-    )
+    text = f"{_layout(d)}, {d.max_num_batched_tokens} tokens, {d.max_num_seqs} seqs"
     return f"{text}, {d.router}" if d.replicas > 1 else text
 
 

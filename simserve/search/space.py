@@ -26,8 +26,10 @@ ENGINE_KNOBS = (
 # of a deployment, the same for all pools
 SHARED_KNOBS = (
     "engine", "scheduler", "kv_cache_dtype", "moe_dtype", "enable_prefix_caching", "offload_dram_gib",
-    "num_speculative_tokens",
+    "hybrid_kv_gib", "num_speculative_tokens",
 )  # fmt: skip
+# sizes of memory that only some deployments use, and which are no fields of their own
+MEMORY_KNOBS = ("offload_dram_gib", "hybrid_kv_gib")
 KNOBS = (*ENGINE_KNOBS, *SHARED_KNOBS)
 AGGREGATED, DISAGGREGATED = "aggregated", "disaggregated"
 SYSTEM = "distserve"
@@ -61,7 +63,7 @@ class SearchSpace:
     @property
     def conditional(self) -> bool:
         """Whether some parameters are there only for some values of others."""
-        return len(self.modes) > 1 or bool(self.options) or "offload_dram_gib" in self.choices
+        return len(self.modes) > 1 or bool(self.options) or any(knob in self.choices for knob in MEMORY_KNOBS)
 
     @property
     def limits(self) -> tuple[int, int]:
@@ -92,7 +94,7 @@ class SearchSpace:
         for knob, values in self.choices.items():
             if mode == DISAGGREGATED and knob in ENGINE_KNOBS:
                 continue
-            if knob != "offload_dram_gib" or self._caches_prefixes(found):
+            if knob not in MEMORY_KNOBS or self.uses(knob, found):
                 take(knob, values)
         self._take_options(take, self.scheduler(found))
         for prefix in ("",) if mode == AGGREGATED else tuple(f"{pool}." for pool in POOLS):
@@ -109,6 +111,12 @@ class SearchSpace:
 
     def _router(self, combination: Mapping[str, Any], prefix: str) -> str:
         return str(combination.get(f"{prefix}router", self.base.router))
+
+    def uses(self, knob: str, combination: Mapping[str, Any]) -> bool:
+        """Whether a combination has a use for one of MEMORY_KNOBS."""
+        if knob == "offload_dram_gib":
+            return self._caches_prefixes(combination)
+        return uses_host(self.scheduler(combination))
 
     def _caches_prefixes(self, combination: Mapping[str, Any]) -> bool:
         return bool(combination.get("enable_prefix_caching", self.base.enable_prefix_caching))
@@ -179,7 +187,7 @@ class SearchSpace:
         own = dict(combination)
         if prefix:
             own |= {name.removeprefix(prefix): v for name, v in combination.items() if name.startswith(prefix)}
-        values = {knob: own[knob] for knob in KNOBS if knob in own and knob not in ("engine", "offload_dram_gib")}
+        values = {knob: own[knob] for knob in KNOBS if knob in own and knob not in ("engine", *MEMORY_KNOBS)}
         scheduler, options = str(own.get("engine") or own.get("scheduler") or base.scheduler), self.options
         if values.get("replicas", base.replicas) == 1 and "router" in values:
             values["router"] = choices["router"][0]
@@ -191,6 +199,8 @@ class SearchSpace:
             values["offload"] = _offload(base, own["offload_dram_gib"])
         elif not self._caches_prefixes(own):
             values["offload"] = None
+        if own.get("hybrid_kv_gib") is not None and base.hybrid is not None:
+            values["hybrid"] = base.hybrid.model_copy(update={"kv_gib": own["hybrid_kv_gib"]})
         for part, key in ((scheduler, "scheduler_options"), (router, "router_options")):
             chosen = {knob: own[f"{part}.{knob}"] for knob in options.get(part, {}) if f"{part}.{knob}" in own}
             if chosen:
@@ -242,7 +252,16 @@ def _value_of(engine: DeploymentSpec, name: str, values: tuple[Any, ...]) -> Any
         return dict(options).get(knob, values[0])
     if name == "offload_dram_gib":
         return 0.0 if engine.offload is None else engine.offload.dram_gib
+    if name == "hybrid_kv_gib":
+        return values[0] if engine.hybrid is None else engine.hybrid.kv_gib
     return getattr(engine, name)
+
+
+def uses_host(scheduler: str) -> bool:
+    """Whether a scheduler keeps KV of running requests on a host."""
+    from simserve.systems import SCHEDULERS
+
+    return hasattr(SCHEDULERS.get(scheduler), "cpu_kernel")
 
 
 def _offload(base: DeploymentSpec, dram_gib: float) -> Any:

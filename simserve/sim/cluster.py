@@ -12,6 +12,7 @@ from simserve.errors import LawBroken, SimserveError
 from simserve.perf.cost import CostModel
 from simserve.sim.clock import ARRIVAL, Clock
 from simserve.sim.front import FrontEnd
+from simserve.sim.hybrid_instance import HostTier, HybridInstance
 from simserve.sim.instance import Instance, Observer
 from simserve.sim.kv import BlockLedger
 from simserve.sim.lanes import GpuLanes
@@ -56,16 +57,19 @@ class Cluster:
         enable_prefix_caching: bool = False, max_model_len: int | None = None,
         observer: Observer | None = None, gpu: GpuLanes | None = None, swap: SwapSpace | None = None,
         offload: OffloadOf | None = None, async_scheduling: bool = False, stages: int = 1,
+        tier: HostTier | None = None,
     ) -> Instance:  # fmt: skip
         """One more instance; its index is the order of adding.
 
         offload: makes its offload tiers from its ledger; they need prefix caching, for they go by block hashes. stages:
-        pipeline stages, of which `cost` then prices each.
+        pipeline stages, of which `cost` then prices each. tier: a host with KV of running requests.
         """
         ledger = (PrefixLedger if enable_prefix_caching else BlockLedger)(num_gpu_blocks, block_size)
         if offload is not None and not isinstance(ledger, PrefixLedger):
             raise SimserveError("prefix offload needs enable_prefix_caching")
-        kind = Instance if stages == 1 else partial(PipelinedInstance, stages=stages)
+        kind: Callable[..., Instance] = Instance if stages == 1 else partial(PipelinedInstance, stages=stages)
+        if tier is not None:
+            kind = partial(HybridInstance, tier=tier)
         instance = kind(
             len(self.instances), self.clock, scheduler, ledger, cost,
             on_end=self._end, max_model_len=max_model_len, leap=self._leap, observer=observer,

@@ -7,7 +7,7 @@ or (if it matters) arrival are priced together and taken as one event; the trace
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from simserve.sim.lanes import Demand, GpuLanes, SegmentRun, demands
 from simserve.sim.offload import OffloadTiers
 from simserve.sim.plan import InstanceView, Lane, Plan, Scheduler, View
 from simserve.sim.queues import Queues
-from simserve.sim.request import Outcome, Request
+from simserve.sim.request import Outcome, Request, Seen
 from simserve.sim.step import Step
 from simserve.sim.swap import SwapSpace
 from simserve.sim.trace import Spans
@@ -121,17 +121,19 @@ class Instance:
         plan = self.scheduler.plan(self._seen)
         late = self.queues.admit_late()
         plan.repeats = plan.repeats and not late
-        if plan.admitted or plan.preempted or plan.fetched or plan.swapped_out or plan.swapped_in:
+        moves = plan.admitted or plan.preempted or plan.fetched or plan.swapped_out or plan.swapped_in
+        if moves or plan.hybrid is not None:
             self._move(plan, now)
         if plan.resume is not None:
             self._resume(plan.resume, now)
             return
-        if not plan.tokens:
-            if plan.preempted or plan.swapped_out or late:  # blocks are free or requests there: schedule again at once
+        if not plan.tokens and (plan.hybrid is None or not plan.hybrid.moves_on):
+            # blocks are free or requests there: schedule again at once
+            if plan.preempted or plan.swapped_out or plan.to_host or late:
                 self._form()
             return
         step = self._step = Step(now, plan)
-        self._advance(step)
+        self._advance(step, plan.tokens, self.running)
         if plan.segments or self._gpu is not None:
             self._run_segments(step)
             return
@@ -218,14 +220,14 @@ class Instance:
 
         fetch(request, arrived)
 
-    def _advance(self, step: Step) -> None:
+    def _advance(self, step: Step, tokens_of: Mapping[Seen, int], running: Mapping[int, Request]) -> None:
         """Check the token map and advance computed tokens, gathering what the price depends on."""
-        running, size, start = self.running, self.ledger.block_size, step.start_ns
+        size, start = self.ledger.block_size, step.start_ns
         prefill: list[tuple[int, int]] = []
         batch: list[Request] = []
         context = sampled = regular = total = 0
         most_left = 1 << 62
-        for seen, tokens in step.plan.tokens.items():
+        for seen, tokens in tokens_of.items():
             request = running.get(seen.id)
             if request is None:
                 raise LawBroken("running", "a request that does not run got tokens", time_ns=start,
@@ -320,9 +322,7 @@ class Instance:
             self._store_prompts(step, self._offload)
         step.log_to(self.step_log)
         for request in done:
-            del self.running[request.id]
-            self.ledger.release(request)
-            self.ledger.forget(request)
+            self._drop(request)
         if self.hand_over is not None:
             self._hand_over_all(self.hand_over)
         self.view.num_running = len(self.running)
@@ -337,6 +337,12 @@ class Instance:
             self._form()
         elif self._timer is None:
             self._timer = self.clock.call_at(end, self._form, PLAN)
+
+    def _drop(self, request: Request) -> None:
+        """Take out a request that has ended, and its blocks."""
+        del self.running[request.id]
+        self.ledger.release(request)
+        self.ledger.forget(request)
 
     def _store_prompts(self, step: Step, offload: OffloadTiers) -> None:
         """Copy what the step computed of prompts to the offload tiers."""

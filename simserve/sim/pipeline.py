@@ -50,7 +50,7 @@ class PipelinedInstance(Instance):
                 self._form()
             return
         step = Step(now, plan)
-        self._advance(step)
+        self._advance(step, plan.tokens, self.running)
         sampling = [(r, r.preemptions) for r in step.batch if r.computed_tokens == r.num_tokens]
         end = self._through_stages(step)
         step.duration_ns = step.first_ns = step.last_ns = end - now

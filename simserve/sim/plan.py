@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
+from simserve.sim.hybrid import Cohort, HybridStep
 from simserve.sim.request import Seen
 
 
@@ -106,6 +107,10 @@ class Plan:
     that handed them over or from the offload tiers, into blocks that the plan reserved (with `delay_cache`); they
     come back in `View.loaded`, holding them; segments: empty for the default.
 
+    to_host, to_gpu: requests whose KV changes tier, with blocks in the tier where it goes; admitted_host: requests that
+    leave the waiting side and are prefilled on the GPU with blocks on the host; hybrid: the CPU's part, None for
+    a plan in which nothing is on the host or changes tier.
+
     interruptible: an arrival stops the step at the end of the segment that runs; the work done is kept and the
     plan appears in `View.suspended`. resume: go on with that suspended plan; then nothing else may be planned.
 
@@ -121,6 +126,10 @@ class Plan:
     swapped_out: list[Seen] = field(default_factory=list)
     swapped_in: list[Seen] = field(default_factory=list)
     fetched: list[Seen] = field(default_factory=list)
+    to_host: list[Seen] = field(default_factory=list)
+    to_gpu: list[Seen] = field(default_factory=list)
+    admitted_host: list[Seen] = field(default_factory=list)
+    hybrid: HybridStep | None = None
     segments: tuple[Segment, ...] = ()
     interruptible: bool = False
     resume: int | None = None
@@ -180,6 +189,8 @@ class View:
     scheduled already. loading: requests whose KV is on the way into blocks that they hold. loaded: those whose KV has
     been fetched, with their blocks. swapped: requests whose KV lies on the host, in `swap` (None: no swap space).
     offload: tiers with the KV of prefixes (None: there are none).
+    hosted: running requests whose KV is on the host, in `host_blocks` (None: KV is on the GPU alone), which count in
+    `Seen.blocks` likewise; cohorts: those of them that are between layers.
     preempted: requests to resume, the last one preempted last (vLLM resumes that one first).
     """
 
@@ -194,6 +205,9 @@ class View:
     swapped: Mapping[int, Seen] = field(default_factory=dict)
     swap: Swap | None = None
     offload: Offload | None = None
+    hosted: Mapping[int, Seen] = field(default_factory=dict)
+    host_blocks: Blocks | None = None
+    cohorts: Mapping[int, Cohort] = field(default_factory=dict)
 
 
 class Scheduler(Protocol):

@@ -12,9 +12,9 @@ from simserve.sim.request import Request, Seen
 class Queues:
     """Requests by id.
 
-    loading: their KV is on the way here, into blocks that they hold; loaded: it has arrived; swapped: it lies on the
-    host; late: they arrived when the next step was planned already; suspended: plans that were interrupted, by the key
-    that resumes them.
+    hosted: they run with their KV on the host; loading: their KV is on the way here, into blocks that they hold;
+    loaded: it has arrived; swapped: it lies on the host; late: they arrived when the next step was planned already;
+    suspended: plans that were interrupted, by the key that resumes them.
     """
 
     def __init__(self) -> None:
@@ -24,6 +24,7 @@ class Queues:
         self.loading: dict[int, Request] = {}
         self.loaded: dict[int, Request] = {}
         self.swapped: dict[int, Request] = {}
+        self.hosted: dict[int, Request] = {}
         self.late: dict[int, Request] = {}
         self.suspended: dict[int, Plan] = {}
 
@@ -36,7 +37,7 @@ class Queues:
     @property
     def can_go_on(self) -> bool:
         """Whether a plan may find work without an arrival."""
-        return bool(self.running or self.suspended or self.num_waiting)
+        return bool(self.running or self.suspended or self.hosted or self.num_waiting)
 
     def admit_late(self) -> bool:
         """Let those wait who arrived after a plan was made; whether there were any."""
@@ -61,11 +62,28 @@ class Queues:
             request = self.loading[seen.id] = self._take(seen, (self.waiting, self.preempted), now_ns)
             request.computed_tokens = plan.cached.get(seen, 0)
         for seen in plan.admitted:
-            self._admit(seen, plan, now_ns)
+            self.running[seen.id] = self._admitted(seen, plan, now_ns)
         return [self.loading[seen.id] for seen in plan.fetched] if plan.fetched else []
 
+    def change_tiers(self, plan: Plan, now_ns: int) -> None:
+        """Apply the part of a plan that is about the host: what leaves the GPU goes to the head there, the last one
+        first; prompts go to the end."""
+        kept = list(self.hosted.items())
+        self.hosted.clear()
+        for seen in reversed(plan.to_host):
+            if seen.id not in self.running:
+                raise LawBroken("tiers", "what goes to the host does not run", time_ns=now_ns, request=seen.id)
+            self.hosted[seen.id] = self.running.pop(seen.id)
+        self.hosted.update(kept)
+        for seen in plan.to_gpu:
+            if seen.id not in self.hosted:
+                raise LawBroken("tiers", "what comes to the GPU is not hosted", time_ns=now_ns, request=seen.id)
+            self.running[seen.id] = self.hosted.pop(seen.id)
+        for seen in plan.admitted_host:
+            self.hosted[seen.id] = self._admitted(seen, plan, now_ns)
+
     def _preempt(self, victim: Seen, now_ns: int) -> None:
-        request = self.running.pop(victim.id, None)
+        request = self.running.pop(victim.id, None) or self.hosted.pop(victim.id, None)
         if request is None or request.blocks or any(request in s.tokens for s in self.suspended.values()):
             raise LawBroken("preempt", "victim not running, still holding blocks or suspended", time_ns=now_ns,
                             request=victim.id)  # fmt: skip
@@ -73,13 +91,14 @@ class Queues:
         request.preemptions += 1
         self.preempted[request.id] = request
 
-    def _admit(self, seen: Seen, plan: Plan, now_ns: int) -> None:
+    def _admitted(self, seen: Seen, plan: Plan, now_ns: int) -> Request:
+        """A request that leaves the waiting side now."""
         request = self._take(seen, (self.loaded, self.preempted, self.waiting), now_ns)
         request.computed_tokens = plan.cached.get(seen, request.computed_tokens)
         if request.first_scheduled_ns < 0:
             request.first_scheduled_ns = now_ns
             request.cached_tokens = request.computed_tokens
-        self.running[request.id] = request
+        return request
 
     def _take(self, seen: Seen, places: Collection[dict[int, Request]], now_ns: int) -> Request:
         for place in places:

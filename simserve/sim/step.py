@@ -16,15 +16,16 @@ class Step:
     """A step (or leap) in flight: its plan, what its price depends on, and its time."""
 
     __slots__ = (
-        "arrival_breaks", "batch", "context", "count", "decode", "duration_ns", "durations", "ends", "first_ns",
-        "last_ns", "last_used", "left", "plan", "preempted", "prefill", "regular", "run", "running", "sampled",
-        "start_ns", "tokens", "used", "waiting",
+        "arrival_breaks", "batch", "context", "count", "cpu_decode", "decode", "duration_ns", "durations", "ends",
+        "first_ns", "last_ns", "last_used", "left", "plan", "preempted", "prefill", "regular", "run", "running",
+        "sampled", "start_ns", "tokens", "used", "waiting",
     )  # fmt: skip
 
     arrival_breaks: bool
     batch: list[Request]
     context: int
     count: int
+    cpu_decode: int
     decode: int
     duration_ns: int
     durations: np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -45,6 +46,7 @@ class Step:
         self.start_ns, self.plan = start_ns, plan
         self.run: SegmentRun | None = None
         self.count = 1
+        self.cpu_decode = 0
         self.preempted = len(plan.preempted)
         self.arrival_breaks = False
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from simserve.spec.base import Spec
+from simserve.spec.hybrid import HybridSpec
 from simserve.spec.tiers import TiersSpec, tiers_mismatch
 
 Dtype = Literal["bf16", "fp16", "fp8", "fp8_block", "nvfp4"]
@@ -105,7 +106,8 @@ class DeploymentSpec(Spec):
     async_scheduling: a step is planned while the one before it runs (the default of vLLM from 0.14, overlap of others);
     tiers: host memory and disks of an offline system (scheduler flexgen or instinfer);
     num_speculative_tokens: drafted by the model's own next-token layer in every decode step (MTP, EAGLE), each accepted
-    with acceptance_rate if all before it were.
+    with acceptance_rate if all before it were; hybrid: a host that keeps and attends KV of running requests, for the
+    schedulers that use one (apex, fastdecode, neo); others leave it idle.
     """
 
     gpu: str = "h100_sxm"
@@ -146,6 +148,7 @@ class DeploymentSpec(Spec):
     async_scheduling: bool = False
     num_speculative_tokens: int = Field(default=0, ge=0, le=16)
     acceptance_rate: float = Field(default=0.7, ge=0, lt=1)
+    hybrid: HybridSpec | None = None
 
     @model_validator(mode="after")
     def _budget_holds_the_batch(self) -> DeploymentSpec:
@@ -175,6 +178,21 @@ class DeploymentSpec(Spec):
     def _scheduling_ahead_fits(self) -> DeploymentSpec:
         if self.async_scheduling and any(engine.pipeline_parallel_size > 1 for _, engine in self.engines()):
             raise ValueError("async_scheduling is not modelled with pipeline_parallel_size above 1")
+        return self
+
+    @model_validator(mode="after")
+    def _hybrid_stands_alone(self) -> DeploymentSpec:
+        if self.hybrid is None:
+            return self
+        beside = {
+            "enable_prefix_caching": self.enable_prefix_caching, "offload": self.offload is not None,
+            "swap_space_gib": self.swap_space_gib, "system": self.system is not None,
+            "async_scheduling": self.async_scheduling, "num_speculative_tokens": self.num_speculative_tokens,
+            "more than one GPU per replica": self.gpus_per_replica > 1,
+        }  # fmt: skip
+        for name, used in beside.items():
+            if used:
+                raise ValueError(f"hybrid is not modelled with {name}")
         return self
 
     @model_validator(mode="after")

@@ -64,7 +64,8 @@ class SpaceSpec(PoolSpaceSpec):
     they choose as one pool would; without a mode, naming either asks for disaggregated deployments. engine: scheduler,
     engine profile and overlapped scheduling of its newest version, together; scheduler_options, router_options:
     {scheduler or router: {knob: values}}, chosen only where that part is; offload_dram_gib: host memory per replica for
-    KV of prefixes, 0 for none, chosen only with enable_prefix_caching.
+    KV of prefixes, 0 for none, chosen only with enable_prefix_caching; hybrid_kv_gib: of deployment.hybrid, chosen only
+    with schedulers that keep KV on a host.
     """
 
     mode: Choices[Mode] | None = None
@@ -74,6 +75,7 @@ class SpaceSpec(PoolSpaceSpec):
     moe_dtype: Choices[MoeDtype] | None = None
     enable_prefix_caching: Choices[bool] | None = None
     offload_dram_gib: Choices[Annotated[float, Field(ge=0, le=1 << 20)]] | None = None
+    hybrid_kv_gib: Choices[Annotated[float, Field(gt=0, le=1 << 20)]] | None = None
     num_speculative_tokens: Choices[Annotated[int, Field(ge=0, le=16)]] | None = None
     scheduler_options: OptionChoices = ()
     router_options: OptionChoices = ()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from simserve.perf.cost import CostModel
 from simserve.sim.cluster import Cluster
+from simserve.sim.hybrid_instance import HostTier
 from simserve.sim.instance import Observer
 from simserve.sim.plan import Router, Scheduler
 from simserve.sim.swap import SwapSpace
@@ -39,13 +40,19 @@ def play(
     num_gpu_blocks: int = 1001, block_size: int = 16, leap: bool = True,
     enable_prefix_caching: bool = False, max_model_len: int | None = None, observer: Observer | None = None,
     swap: Callable[[], SwapSpace] | None = None, async_scheduling: bool = False, stages: int = 1,
+    tier: HostTier | None = None,
 ) -> tuple[Trace, Cluster]:  # fmt: skip
-    """Play `requests` on one instance per scheduler, each of so many pipeline stages."""
+    """Play `requests` on one instance per scheduler, each of so many pipeline stages; with a host if there is a tier
+    and the scheduler uses one, which then believes its prices."""
     cluster = Cluster(router, leap=leap)
     for scheduler in schedulers:
+        hosted = tier if hasattr(scheduler, "cpu_kernel") else None
+        if hosted is not None:
+            cast(Any, scheduler).predictor = hosted.cost.times
         cluster.add(
             scheduler, cost, num_gpu_blocks=num_gpu_blocks, block_size=block_size,
             enable_prefix_caching=enable_prefix_caching, max_model_len=max_model_len, observer=observer,
             swap=None if swap is None else swap(), async_scheduling=async_scheduling, stages=stages,
+            tier=hosted,
         )  # fmt: skip
     return cluster.play(requests), cluster

@@ -9,18 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simserve.errors import LawBroken
+from simserve.perf.hybrid import HybridCost
 from simserve.policies import ROUTERS
 from simserve.policies.routers import RoundRobin
 from simserve.sim import laws
+from simserve.sim.hybrid_instance import HostTier
 from simserve.sim.plan import Plan, View
 from simserve.sim.trace import Trace
 from simserve.systems import SCHEDULERS
 from simserve.systems.vllm import Vllm
 from simserve.testing.builders import load, play
-from simserve.testing.toy import ToyCost
+from simserve.testing.toy import ToyCost, ToyLayers
 from simserve.workload.requests import RequestSet
 
 COST = ToyCost(base_ns=1000, per_token_ns=7, per_context_ns=1)
+# for schedulers that keep KV on a host
+LAYERS = ToyLayers(layers=2, linear_base_ns=400, linear_token_ns=4, cpu_context_ns=3)
 
 
 @st.composite
@@ -55,7 +59,7 @@ def run(
     schedulers = [SCHEDULERS.get(name)(**knobs) for _ in range(2)]
     trace, cluster = play(
         requests, schedulers, ROUTERS.get(router)(), COST, num_gpu_blocks=blocks, leap=leap,
-        block_size=4 if caching else 16, enable_prefix_caching=caching,
+        block_size=4 if caching else 16, enable_prefix_caching=caching, tier=HostTier(30, HybridCost(LAYERS)),
     )  # fmt: skip
     assert [i.ledger.used for i in cluster.instances] == [0, 0]
     return trace
@@ -131,7 +135,8 @@ def test_no_policy_anticipates_output_lengths(
     for each in (requests, longer):
         steps: list[tuple[int, dict[int, int]]] = []
         trace, _ = play(
-            each, [SCHEDULERS.get(name)(**knobs)], RoundRobin(), COST, num_gpu_blocks=400,
+            each, [SCHEDULERS.get(name)(**knobs)], RoundRobin(), COST, num_gpu_blocks=40,
+            tier=HostTier(60, HybridCost(LAYERS)),
             observer=lambda start, _ns, plan, _free, log=steps: log.append(  # type: ignore[misc]
                 (start, {r.id: n for r, n in plan.tokens.items()})
             ),

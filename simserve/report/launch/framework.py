@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from simserve.report.launch.names import Known, known
+from simserve.search.space import uses_host
 
 if TYPE_CHECKING:
     from simserve.search.objective import Outcome
@@ -141,6 +142,8 @@ def knob_remarks(deployment: DeploymentSpec, expressed: frozenset[str] = frozens
         remarks.append(f"the simulated router saw the servers as they were up to {d.snapshot_interval_ms:g} ms before")
     if d.swap_space_gib:
         remarks.append(f"simulated with {d.swap_space_gib:g} GiB of swap space per GPU, for which there is no flag")
+    if d.hybrid is not None and uses_host(d.scheduler):
+        remarks.append(f"simulated with {d.hybrid.kv_gib:g} GiB of KV on the host, attended on its CPU: no flag for it")
     if d.offload is not None and (d.offload.eviction != "lru" or d.offload.retention_s):
         remarks.append(
             f"simulated offload: eviction {d.offload.eviction}, blocks kept {d.offload.retention_s:g} s; not set here"
