@@ -25,7 +25,7 @@ from simserve.testing.builders import load
 
 LLAMA = load_model("meta-llama/Llama-3.1-8B")
 ROWS = load([(index * 10**8, 500, 50) for index in range(30)])
-SLO = SloSpec(ttft_ms=25, tpot_ms=9, percentile=90)
+SLO = SloSpec(ttft_ms=18, tpot_ms=7, percentile=90)
 PROFILE = load_profile("vllm")
 
 
