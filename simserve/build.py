@@ -207,10 +207,9 @@ def build_tier(
 
 def give_predictor(scheduler: Scheduler, deployment: DeploymentSpec, tier: HostTier | None) -> Scheduler:
     """The scheduler with what it believes of layer times, which is off as the deployment says."""
-    if tier is not None and deployment.hybrid is not None:
-        asked = deployment.hybrid
-        times = PredictedTimes(tier.cost.times, asked.prediction_error, asked.prediction_seed)
-        cast(Any, scheduler).predictor = times if asked.prediction_error else tier.cost.times
+    if tier is not None and (asked := deployment.hybrid) is not None:
+        times, error = tier.cost.times, asked.prediction_error
+        cast(Any, scheduler).predictor = PredictedTimes(times, error, asked.prediction_seed) if error else times
     return scheduler
 
 
