@@ -45,7 +45,7 @@ def compare(
     from simserve.search.compare import compare as play
     from simserve.search.values import check_value
 
-    metrics = opt.words(metric) or list(METRICS)
+    metrics = opt.words(metric, "--metric") or list(METRICS)
     for name in metrics:
         check_value(name, "--metric")
     answers.check_answer_targets(out, json_out)

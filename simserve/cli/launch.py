@@ -39,7 +39,7 @@ def launch(
     record = saved.document["provenance"]
     files = launch_files(
         run_of(saved, rank), record, name=str(saved.document.get("name")), workload=workload_of(saved),
-        frameworks=tuple(opt.words(framework)) or FRAMEWORKS,
+        frameworks=tuple(opt.words(framework, "--framework")) or FRAMEWORKS,
     )  # fmt: skip
     folder = out if out is not None else beside / "launch"
     make_folder(folder)

@@ -193,9 +193,15 @@ def base_dir(path: Path | None) -> Path:
     return path.parent if path is not None else Path()
 
 
-def words(values: list[str] | None) -> list[str]:
-    """Values of a repeatable option, which may also be separated by commas."""
-    return [word for value in values or [] for word in value.split(",") if word]
+def words(values: list[str] | None, option: str = "") -> list[str]:
+    """Values of a repeatable option, which may also be separated by commas.
+
+    option: its name, where giving it without a value is an error (SpecError).
+    """
+    found = [word for value in values or [] for word in value.split(",") if word]
+    if option and values and not found:
+        raise SpecError("give at least one value", file=COMMAND_LINE, key=option, value=",".join(values))
+    return found
 
 
 def integers(values: list[str] | None, option: str) -> list[int]:

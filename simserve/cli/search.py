@@ -221,8 +221,8 @@ def say_where(console: Console, where: str) -> None:
 def _sections(space_flags: dict[str, Any], trials: int | None, model: str | None) -> dict[str, Any]:
     """The `deployment` and `search` sections that the options describe; raises SpecError without a GPU."""
     for name, values in space_flags.items():
-        if isinstance(values, list) and not opt.words(values):
-            raise SpecError("give at least one value", file=opt.COMMAND_LINE, key=name, value=",".join(values))
+        if isinstance(values, list):
+            opt.words(values, name)
     gpu = opt.words(space_flags["--gpu"])
     if not gpu:
         raise SpecError("give at least one GPU type", file=opt.COMMAND_LINE, key="--gpu")

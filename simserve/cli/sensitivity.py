@@ -50,7 +50,7 @@ def sensitivity(
     from simserve.search.values import check_value
     from simserve.spec.study import load_study
 
-    metrics = opt.words(metric) or list(METRICS)
+    metrics = opt.words(metric, "--metric") or list(METRICS)
     for name in metrics:
         check_value(name, "--metric")
     by = None if change is None else answers.share(change, "--change")

@@ -197,6 +197,8 @@ def test_a_prefix_is_part_of_the_prompt_and_cached(command: str, capsys: pytest.
         (["search", *FLAGS, "--gpu", "l4", "--isl", "0"], "workload.prompt_tokens.value: input should be greater"),
         (["search", *FLAGS, "--gpu", "l4", "--tp", ","], "--tp: give at least one value (got ',')"),
         (["search", *FLAGS, "--gpu", "l4", "--mode", ""], "--mode: give at least one value (got '')"),
+        (["compare", "studies/compare.yaml", "--metric", ","], "--metric: give at least one value (got ',')"),
+        (["sensitivity", "studies/quickstart.yaml", "--metric", ","], "--metric: give at least one value (got ',')"),
         (["search", "--gpu", "l4", "--model", "x", "--trace", "x.csv", "--prefix", "3"], "--prefix: a trace"),
         (["search", "--jobs", "-1"], "--jobs"),
         (["search", "nowhere.yaml"], "nowhere.yaml: no such file"),
