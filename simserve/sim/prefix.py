@@ -6,20 +6,34 @@ evicts the hash of a cached block on the way; a hit takes a block out wherever i
 request are handled tail first: without a hash to the front, with one to the end. Two equal blocks may exist;
 the first one found serves.
 
-Blocks of what a request generates are entered late: when it releases them, or when another asks for their content.
-Until then nobody could have found them, so nothing else changes.
+Blocks of a content that one request alone has are entered late: when another asks for that content, if ever. Until then
+nobody could have found them, so nothing else changes; they are freed, and taken again, as one list.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from simserve.sim.kv import BlockLedger
 from simserve.sim.request import Seen
 
-_AHEAD = 32  # blocks that are hashed with those that are asked for: what comes is what the request will generate
+_AHEAD = 32  # blocks that are hashed at least at a time
+
+
+class _Late:
+    """Full blocks of one request from its block `first` on, which are in use but not in the cache yet.
+
+    names: the contents they are of; freed: the blocks, once the request has released them, less those taken since.
+    """
+
+    __slots__ = ("first", "freed", "names", "request")
+
+    def __init__(self, request: Seen, first: int) -> None:
+        self.request, self.first = request, first
+        self.names = set[int]()
+        self.freed: list[int] | None = None
 
 
 class PrefixLedger(BlockLedger):
@@ -27,25 +41,25 @@ class PrefixLedger(BlockLedger):
 
     __slots__ = (
         "_blank", "_cached", "_chain", "_found", "_fresh", "_full", "_gone", "_hash", "_held", "_late", "_queue",
-        "_queued", "_several", "_shared", "_writers",
+        "_queued", "_shared", "_writers",
     )  # fmt: skip
 
     def __init__(self, num_gpu_blocks: int, block_size: int) -> None:
         super().__init__(num_gpu_blocks, block_size)
-        # The free list from its front: freed blocks without a hash, those never used, freed ones with a hash.
+        # The free list from its front: freed blocks without a hash, those never used, freed ones with a hash, each list
+        # of which goes from its end.
         self._blank: list[int] = []
         self._fresh = 1
-        self._queue: deque[int] = deque()
-        self._queued: set[int] = set()
+        self._queue: deque[tuple[list[int], _Late | None]] = deque()
+        self._queued: set[int] = set()  # the cached ones of those
         self._gone: dict[int, int] = {}  # how many of a block's places in the queue no longer count: its first ones
         self._shared: dict[int, int] = {}  # holders beyond the first of blocks that have several
         self._hash: dict[int, int] = {}
         self._cached: dict[int, int | dict[int, None]] = {}  # a block, or several in order of entry
         self._held: dict[int, list[int]] = {}
         self._full: dict[int, int] = {}
-        self._late: dict[int, int] = {}  # of the full blocks, how many have entered, where it is not all
-        self._writers: dict[int, Seen] = {}  # by the content that it generates, the one request with late blocks
-        self._several: set[int] = set()  # contents that several requests generate: their blocks enter at once
+        self._late: dict[int, _Late] = {}  # of requests that hold blocks
+        self._writers: dict[int, _Late] = {}  # by content, the late blocks of the one request that has it
         self._chain: dict[int, list[int]] = {}
         # What `_hits` found last: request, blocks asked for, blocks found, the contents they could be of.
         self._found: tuple[int, int, list[int], tuple[int, ...]] | None = None
@@ -82,7 +96,7 @@ class PrefixLedger(BlockLedger):
         return len(hits) * self.block_size
 
     def reserve(self, request: Seen, tokens: int, *, delay_cache: bool = False) -> bool:
-        """As the plain ledger's; full blocks enter the cache at once, unless their content is yet to come."""
+        """As the plain ledger's; full blocks enter the cache at once, unless nobody could find them."""
         full = min(tokens, request.num_tokens) // self.block_size
         if tokens <= request.blocks * self.block_size and (delay_cache or full <= self._full.get(request.id, 0)):
             return True
@@ -99,23 +113,33 @@ class PrefixLedger(BlockLedger):
 
     def release(self, request: Seen) -> None:
         """Drop the request's references; what nobody holds becomes free, and stays cached until taken."""
-        self._catch_up(request)
-        held, full, shared = self._held.pop(request.id, []), self._full.get(request.id, 0), self._shared
-        if not shared.keys().isdisjoint(held):
-            kept = [block for block in held[:full] if block in shared]
-            for block in kept:
-                shared[block] -= 1
-                if not shared[block]:
-                    del shared[block]
-            full -= len(kept)
-            gone = set(kept)
-            held = [block for block in held if block not in gone]
-        self.free += len(held)
+        held, full = self._held.pop(request.id, []), self._full.pop(request.id, 0)
+        late = self._late.pop(request.id, None)
+        filed = held[: late.first if late is not None else full]
         self._blank.extend(reversed(held[full:]))
-        self._queue.extend(reversed(held[:full]))
-        self._queued.update(held[:full])
-        self._full.pop(request.id, None)
+        self.free += len(held) - len(filed)
+        if late is not None:
+            late.freed = held[late.first : full]
+            self._queue.append((late.freed, late))
+        if not self._shared.keys().isdisjoint(filed):
+            filed = self._unshared(filed)
+        if filed:
+            self.free += len(filed)
+            self._queue.append((filed, None))
+            self._queued.update(filed)
         request.blocks = 0
+
+    def _unshared(self, blocks: list[int]) -> list[int]:
+        """Those of the blocks that nobody else holds; of the rest a holder goes."""
+        shared, alone = self._shared, list[int]()
+        for block in blocks:
+            if block not in shared:
+                alone.append(block)
+            elif shared[block] == 1:
+                del shared[block]
+            else:
+                shared[block] -= 1
+        return alone
 
     def forget(self, request: Seen) -> None:
         """The request has ended: its hash chain is no longer needed."""
@@ -124,13 +148,10 @@ class PrefixLedger(BlockLedger):
     def advance(self, requests: Sequence[Seen], steps: int) -> bool:
         """Blocks for the `steps` decode steps that a batch has taken, in the order in which single steps take them.
 
-        Where no cached block need be evicted and no two write the same, that order decides nothing.
+        Where no two write the same, that order decides nothing.
         """
-        size = self.block_size
-        needed = sum(-(-request.computed_tokens // size) - request.blocks for request in requests)
-        apart = len({request.output_content for request in requests}) == len(requests)
-        if apart and needed <= len(self._blank) + self.total + 1 - self._fresh:
-            full = self._full
+        size, full = self.block_size, self._full
+        if len({request.output_content for request in requests}) == len(requests):
             return all(
                 self.reserve(request, request.computed_tokens)
                 for request in requests
@@ -145,8 +166,8 @@ class PrefixLedger(BlockLedger):
         return all(self.reserve(requests[index], tokens) for _, index, tokens in events)
 
     def _take(self, held: list[int], count: int) -> None:
-        """Append `count` blocks from the front of the queue, their hashes evicted."""
-        blank, hashes, cached = self._blank, self._hash, self._cached
+        """Append `count` blocks from the front of the free list, their hashes evicted."""
+        blank, queue = self._blank, self._queue
         self.free -= count
         while count and blank:
             held.append(blank.pop())
@@ -155,72 +176,107 @@ class PrefixLedger(BlockLedger):
         if fresh > 0:
             held.extend(range(self._fresh, self._fresh + fresh))
             self._fresh += fresh
-        if count > fresh:
-            self._found = None
-        for _ in range(count - fresh):
-            block = self._first_queued()
-            old = hashes.pop(block)
-            if cached[old] == block:
-                del cached[old]
-            else:
-                self._forget_twin(old, block)
-            held.append(block)
+            count -= fresh
+        while count:
+            blocks, late = queue[0]
+            if late is not None and late.names:
+                taken = blocks[-count:]
+                del blocks[-count:]
+                held.extend(reversed(taken))
+                count -= len(taken)
+            elif self._evicted(block := blocks.pop()):
+                held.append(block)
+                count -= 1
+            if not blocks:
+                queue.popleft()
+                if late is not None:
+                    self._unlist(late)
 
-    def _first_queued(self) -> int:
-        """Take the front of the queue."""
-        block = self._queue.popleft()
-        while block in self._gone:
+    def _evicted(self, block: int) -> bool:
+        """Take the hash of a block at the front of the queue; False if its place no longer counts."""
+        if block in self._gone:
             self._gone[block] -= 1
             if not self._gone[block]:
                 del self._gone[block]
-            block = self._queue.popleft()
+            return False
+        self._found = None
         self._queued.remove(block)
-        return block
-
-    def _forget_twin(self, value: int, block: int) -> None:
-        """One of several equal blocks goes."""
+        value = self._hash.pop(block)
         same = self._cached[value]
-        assert isinstance(same, dict)
-        del same[block]
-        if len(same) == 1:
-            self._cached[value] = next(iter(same))
+        if same == block:
+            del self._cached[value]
+        else:
+            assert isinstance(same, dict)
+            del same[block]
+            if len(same) == 1:
+                self._cached[value] = next(iter(same))
+        return True
 
     def _enter(self, request: Seen, held: list[int], full: int) -> None:
         """The request's first `full` blocks are full: put them into the cache, or note that they come late."""
         done = self._full.get(request.id, 0)
         if full <= done:
             return
+        late, names = self._late.get(request.id), self._names(request, done, full)
+        if late is None or not late.names.issuperset(names):
+            if not self._catch_up_all(names, but=late):
+                self._delay(late or _Late(request, done), names)
+            else:
+                if late is not None:
+                    self._catch_up(late)
+                self._file(request, held[done:full], done)
         self._full[request.id] = full
-        if done * self.block_size < request.prompt_tokens or not self._writes_alone(request):
-            self._file(request, held, done, full)
+
+    def _delay(self, late: _Late, names: Collection[int]) -> None:
+        """These contents are the request's own: blocks of them are late."""
+        self._late[late.request.id] = late
+        late.names.update(names)
+        self._writers.update(dict.fromkeys(names, late))
+        if self._found is not None and not late.names.isdisjoint(self._found[3]):
+            self._found = None  # it may have become longer
+
+    def _names(self, request: Seen, done: int, full: int) -> Collection[int]:
+        """The contents that the blocks [done, full) end in: who does not ask for them cannot find the blocks."""
+        begin, end = (done + 1) * self.block_size - 1, full * self.block_size
+        if begin >= request.prompt_tokens:
+            return (request.output_content,)
+        names, at = set[int](), 0
+        for name, length in request.content:
+            if at < end and at + length > begin:
+                names.add(name)
+            at += length
+        return names | {request.output_content} if end > at else names
+
+    def _catch_up_all(self, names: Collection[int], but: _Late | None = None) -> bool:
+        """Put late blocks of these contents into the cache; False if there were none."""
+        late = {id(late): late for name in names if (late := self._writers.get(name)) is not None and late is not but}
+        for one in late.values():
+            self._catch_up(one)
+        return bool(late)
+
+    def _catch_up(self, late: _Late) -> None:
+        """Put late blocks into the cache."""
+        request, blocks = late.request, late.freed
+        self._unlist(late)
+        if blocks is None:
+            del self._late[request.id]
+            self._file(request, self._held[request.id][late.first : self._full[request.id]], late.first)
         else:
-            self._late.setdefault(request.id, done)
+            self._file(request, blocks, late.first)
+            self._queued.update(blocks)
+            self.forget(request)  # it may have ended
 
-    def _writes_alone(self, request: Seen) -> bool:
-        """Whether no other request generates the same content."""
-        if request.output_content not in self._several:
-            other = self._writers.setdefault(request.output_content, request)
-            if other is request:
-                found = self._found
-                if found is not None and request.id not in self._late and request.output_content in found[3]:
-                    self._found = None  # the first late block since: it may lengthen what was found
-                return True
-            self._several.add(request.output_content)
-            self._catch_up(other)
-        return False
+    def _unlist(self, late: _Late) -> None:
+        """The blocks are late no more."""
+        for name in late.names:
+            del self._writers[name]
+        late.names = set()
 
-    def _catch_up(self, request: Seen) -> None:
-        """Put the request's late blocks into the cache."""
-        done = self._late.pop(request.id, None)
-        if done is not None:
-            self._file(request, self._held[request.id], done, self._full[request.id])
-            self._writers.pop(request.output_content, None)
-
-    def _file(self, request: Seen, held: list[int], done: int, full: int) -> None:
-        """Put the request's blocks [done, full) into the cache."""
+    def _file(self, request: Seen, blocks: Sequence[int], first: int) -> None:
+        """Put the request's full blocks from its block `first` on into the cache."""
         self._found = None
         own, cached = self._hash, self._cached
-        blocks, values = held[done:full], self._chain_to(request, full)[done:full]
+        values = self._chain_to(request, first + len(blocks))[first : first + len(blocks)]
         own.update(zip(blocks, values, strict=True))
         if cached.keys().isdisjoint(values):
             cached.update(zip(values, blocks, strict=True))
@@ -239,15 +295,17 @@ class PrefixLedger(BlockLedger):
         if self._found is not None and self._found[:2] == (request.id, most):
             return self._found[2]
         names = (request.output_content, *(name for name, _ in request.content))
-        if not self._writers.keys().isdisjoint(names):
-            for name in self._writers.keys() & names:
-                self._catch_up(self._writers[name])
+        self._catch_up_all(names)
         hits: list[int] = []
-        for value in itertools.islice(self._chain_to(request, most), most):
-            found = self._cached.get(value)
-            if found is None:
+        while len(hits) < most:
+            upto = min(most, 2 * len(hits) + _AHEAD)
+            for value in itertools.islice(self._chain_to(request, upto), len(hits), upto):
+                found = self._cached.get(value)
+                if found is None:
+                    break
+                hits.append(next(iter(found)) if isinstance(found, dict) else found)
+            if len(hits) < upto:
                 break
-            hits.append(next(iter(found)) if isinstance(found, dict) else found)
         self._found = request.id, most, hits, names
         return hits
 

@@ -74,12 +74,14 @@ def tokens_of(request: Seen) -> tuple[Token, ...]:
 
 
 def requests(chance: Random) -> list[Seen]:
-    """Prompts with a common beginning; 3 and 4 are what requests generate, and what later prompts contain."""
+    """Prompts with a common beginning; 3 and 4 are what requests generate, and what later prompts contain; from 10 on
+    a prompt's own content.
+    """
     found = []
     for i in range(10):
         content = [(1, chance.choice([4, 4, 4, 6]))]
         if chance.random() < 0.5:
-            content.append((chance.choice([3, 4]), chance.randint(1, 8)))
+            content.append((chance.choice([3, 4, 10 + i]), chance.randint(1, 8)))
         tokens = sum(length for _, length in content)
         found.append(Seen(i, i, tokens, content=tuple(content), output_content=chance.choice([3, 4, 5, 6])))
     return found
