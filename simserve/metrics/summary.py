@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from simserve.errors import SpecError
 from simserve.metrics.stats import Stats, stats, weighted_stats
-from simserve.sim.laws import expanded
+from simserve.sim.laws import step_durations_ns
 from simserve.sim.request import Outcome
 from simserve.sim.trace import Trace
 from simserve.spec.slo import SloSpec
@@ -192,9 +192,8 @@ def _duration_s(trace: Trace, finished: NDArray[np.bool_]) -> float:
 
 def token_gaps_ms(trace: Trace) -> tuple[Floats, NDArray[np.int64]]:
     """(gaps between tokens in ms, how many each stands for): steps by their regular tokens, then the others."""
-    steps = expanded(trace.steps)
     weights = np.repeat(trace.steps["decode_tokens"], trace.steps["steps"])
-    values = np.concatenate([steps["duration_ns"], trace.itl_gaps_ns]) / NS_PER_MS
+    values = np.concatenate([step_durations_ns(trace.steps), trace.itl_gaps_ns]) / NS_PER_MS
     return values, np.concatenate([weights, np.ones(len(trace.itl_gaps_ns), dtype=np.int64)])
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush
+from math import inf
 from typing import Any, cast
 
 import simpy
@@ -45,32 +46,31 @@ class Clock:
     def __init__(self) -> None:
         self.env = simpy.Environment(initial_time=0)
         self._queue = cast("list[tuple[int, int, int, Any]]", self.env._queue)
+        self._ids = self.env._eid
+        self.now_ns = 0  # the time of the event being handled
         self.events = 0
-
-    @property
-    def now_ns(self) -> int:
-        """The time of the event being handled."""
-        return cast(int, self.env._now)
 
     def call_at(self, time_ns: int, call: Callable[[], None], priority: int) -> Timer:
         """Call `call` at `time_ns` (not before now); see the tie order above. `events` counts these entries."""
         self.events += 1
         timer = Timer(call)
-        heappush(self._queue, (time_ns, priority, next(self.env._eid), timer))
+        heappush(self._queue, (time_ns, priority, next(self._ids), timer))
         return timer
 
     def later(self) -> bool:
         """Whether nothing else is to happen at this instant."""
-        return not self._queue or self._queue[0][0] > self.env._now
+        return not self._queue or self._queue[0][0] > self.now_ns
 
     def run(self, until_ns: int | None = None) -> None:
         """Handle all events, or those before `until_ns`; SimPy's own loop, but a timer is called without detours."""
-        env, queue = self.env, self._queue
-        while queue and (until_ns is None or queue[0][0] < until_ns):
+        env, queue, end = self.env, self._queue, inf if until_ns is None else until_ns
+        while queue and queue[0][0] < end:
             if type(queue[0][3]) is Timer:
                 env._now, _, _, timer = heappop(queue)
+                self.now_ns = env._now
                 timer.call()
             else:
+                self.now_ns = queue[0][0]
                 env.step()
         if until_ns is not None:
-            env._now = max(until_ns, env._now)
+            self.now_ns = env._now = max(until_ns, env._now)

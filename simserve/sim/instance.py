@@ -265,7 +265,7 @@ class Instance:
         count = step.steps_that_fit(self.ledger.block_size, self.ledger.free) if leaps and step.left > 1 else 1
         if count > 1:
             durations = self.cost.decode_run_ns(step.decode, step.context, count)
-            step.ends = durations.cumsum()
+            step.ends = np.add.accumulate(durations)  # as cumsum(), without its detours
             step.first_ns, step.last_ns = durations.item(0), durations.item(-1)
             step.durations, step.duration_ns = durations, step.ends.item(-1)
         else:

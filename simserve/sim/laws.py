@@ -125,10 +125,7 @@ def expanded(steps: Columns) -> Columns:
     """
     count = steps["steps"]
     row = np.repeat(np.arange(len(count)), count)
-    position = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-    span = np.maximum(count - 1, 1)[row]
-    first, last = steps["first_dt_ns"][row], steps["last_dt_ns"][row]
-    duration = first + (2 * (last - first) * position + span) // (2 * span)
+    duration = step_durations_ns(steps)
     begins = np.cumsum(duration) - duration
     offset = begins - np.repeat(begins[np.cumsum(count) - count], count) if len(row) else begins
     return {
@@ -137,6 +134,16 @@ def expanded(steps: Columns) -> Columns:
         "duration_ns": duration,
         "tokens": steps["tokens"][row],
     }
+
+
+def step_durations_ns(steps: Columns) -> NDArray[np.int64]:
+    """How long each step of the rows took, in order."""
+    count = steps["steps"]
+    ends = np.cumsum(count)
+    position = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - count, count)
+    span = np.maximum(count - 1, 1)
+    rise = np.repeat(2 * (steps["last_dt_ns"] - steps["first_dt_ns"]), count) * position
+    return np.repeat(steps["first_dt_ns"], count) + (rise + np.repeat(span, count)) // np.repeat(2 * span, count)
 
 
 def _raise_first(law: str, wrong: NDArray[np.bool_], who: NDArray[np.int64], detail: str) -> None:
