@@ -112,6 +112,7 @@ class PrefillTable:
     ) -> None:
         # Past the longest prompt time goes with the pairs: with the tokens under a window, else with their square.
         self._growth = 1.0 if window else 2.0
+        self._alone: dict[int, float] = {}
         self.shape_source, self.note, self.batch_scale = source, note, batch_scale
         if len(log_ns) == 1:
             log_ns = _by_launch_and_work(log_ns[0])
@@ -144,11 +145,11 @@ class PrefillTable:
         if len(chunks) == 1:
             chunk, past = chunks[0]
             if not past and not beside_ns:
-                return self.time_ns(1.0, float(chunk))
+                return self._alone_ns(chunk)
             if self.chain_ns and not self.window:
                 chain = self.chain_ns * (past if past > longest else longest)
                 full = chunk * past * self._pair_ns + beside_ns
-                return self.time_ns(1.0, float(chunk)) + (chain if chain > full else full)
+                return self._alone_ns(chunk) + (chain if chain > full else full)
         if self.chain_ns and not self.window:
             return self._several_ns(chunks, beside_ns, longest)
         work = equivalent([(chunk, 0) for chunk, _ in chunks] if self.chain_ns else chunks, self.window)
@@ -177,6 +178,13 @@ class PrefillTable:
         batch, each = total * total / squares, squares / total
         ns = self.time_ns(batch, (2.0 * each + 0.25) ** 0.5 - 0.5)
         return ns + max(self.chain_ns * longest, self._pair_ns * cached + beside_ns)
+
+    def _alone_ns(self, chunk: int) -> float:
+        """One prompt's: candidates of a search ask for the same ones again."""
+        found = self._alone.get(chunk)
+        if found is None:
+            found = self._alone[chunk] = self.time_ns(1.0, float(chunk))
+        return found
 
     def time_ns(self, batch: float, tokens: float) -> float:
         """Time of `batch` equal prompts of `tokens` tokens each."""

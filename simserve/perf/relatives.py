@@ -74,8 +74,7 @@ def has_rows(device: str, family: str, key: str, value: str) -> bool:
 @lru_cache(maxsize=256)
 def _values(device: str, family: str, key: str) -> frozenset[str]:
     """Distinct strings of a key column, from the provenance's list if it has one."""
-    listed = store.provenance(device, family).get(f"{key}s")
-    return frozenset(listed or map(str, np.unique(store.read_table(device, family)[key].astype(str))))
+    return frozenset(store.provenance(device, family).get(f"{key}s") or store.words(device, family, key))
 
 
 @lru_cache(maxsize=32)

@@ -113,6 +113,17 @@ def read_table(device: str, family: str, where: dict[str, str | int] | None = No
         return {name: _as_array(source, name, keep) for name, source in sources.items()}
 
 
+def words(device: str, family: str, key: str) -> set[str]:
+    """Distinct values of a table's text column."""
+    import pyarrow.parquet as pq
+
+    path = table_path(device, family)
+    if path is None or _is_own(path):
+        return set(map(str, read_table(device, family)[key]))
+    with pq.ParquetFile(path, read_dictionary=[key]) as file:
+        return set(map(str, _codes(file.read(columns=[key], use_threads=False).column(key))[1] or ()))
+
+
 def _own_rows(path: Path, device: str, family: str, where: dict[str, str | int]) -> Columns:
     from simserve.perf.own_tables import load
 

@@ -73,4 +73,4 @@ class Clock:
                 self.now_ns = queue[0][0]
                 env.step()
         if until_ns is not None:
-            self.now_ns = env._now = max(until_ns, env._now)
+            self.now_ns = env._now = max(until_ns, self.now_ns)

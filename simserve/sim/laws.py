@@ -143,7 +143,8 @@ def step_durations_ns(steps: Columns) -> NDArray[np.int64]:
     position = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - count, count)
     span = np.maximum(count - 1, 1)
     rise = np.repeat(2 * (steps["last_dt_ns"] - steps["first_dt_ns"]), count) * position
-    return np.repeat(steps["first_dt_ns"], count) + (rise + np.repeat(span, count)) // np.repeat(2 * span, count)
+    more: NDArray[np.int64] = (rise + np.repeat(span, count)) // np.repeat(2 * span, count)
+    return np.repeat(steps["first_dt_ns"], count) + more
 
 
 def _raise_first(law: str, wrong: NDArray[np.bool_], who: NDArray[np.int64], detail: str) -> None:
