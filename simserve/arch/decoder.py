@@ -31,7 +31,7 @@ def decoder_ops(
         elementwise=_elementwise(model, part) + _quantisation(model, part, dtype),
         lm_head=Gemm("lm_head", n=part.vocab_rows, k=model.hidden_size, count=1),
         experts=_experts(model, part),
-        prefill_gemms=_prefill_gemms(model, part),
+        prefill_gemms=_prefill_gemms(model, part, dtype),
     )
 
 
@@ -47,7 +47,13 @@ def _gemms(model: ModelSpec, part: Shard, dtype: str) -> tuple[Gemm, ...]:
         return (*projections, *_mlp_gemms(model, part))
     shared = "shared" in model.nvfp4_keeps
     mlp = (_wide(gemm) if shared and gemm.name.startswith("shared_") else gemm for gemm in _mlp_gemms(model, part))
-    return (*(_wide(gemm) if "attention" in model.nvfp4_keeps else gemm for gemm in projections), *mlp)
+    return (*(_wide(gemm) if _keeps(model, gemm) else gemm for gemm in projections), *mlp)
+
+
+def _keeps(model: ModelSpec, projection: Gemm) -> bool:
+    """Whether the nvfp4 checkpoint leaves a projection of attention in 16 bits."""
+    inputs = "attention_inputs" in model.nvfp4_keeps and projection.name != "o_proj"
+    return inputs or "attention" in model.nvfp4_keeps
 
 
 def _wide(gemm: Gemm) -> Gemm:
@@ -76,12 +82,13 @@ def _latent_gemms(model: ModelSpec, latent: LatentSpec, part: Shard) -> tuple[Ge
     )
 
 
-def _prefill_gemms(model: ModelSpec, part: Shard) -> tuple[Gemm, ...]:
+def _prefill_gemms(model: ModelSpec, part: Shard, dtype: str) -> tuple[Gemm, ...]:
     latent = model.latent
     if latent is None or model.sparse is not None:
         return ()
     width = part.heads * (latent.qk_nope_head_dim + latent.v_head_dim)
-    return (Gemm("kv_b_proj", n=width, k=latent.kv_lora_rank, count=model.num_hidden_layers),)
+    expand = Gemm("kv_b_proj", n=width, k=latent.kv_lora_rank, count=model.num_hidden_layers)
+    return (_wide(expand) if dtype == "nvfp4" and _keeps(model, expand) else expand,)
 
 
 def _mlp_gemms(model: ModelSpec, part: Shard) -> tuple[Gemm, ...]:

@@ -84,6 +84,7 @@ class Formats:
     max_num_seqs: int
     moe_dtype: str = ""
     inter_node_link: str = ""  # '' for the GPU's own
+    kernel_tables: str = ""  # of the engine: `EngineProfile.kernel_tables`
 
     @property
     def kv_dtype(self) -> str:
@@ -101,8 +102,13 @@ class Tables:
     def origin(self, family: str, key: str = "", value: str = "") -> tuple[GpuSpec, GpuSpec] | None:
         """(this device as its prices see it, the one whose table of `family` answers); None for the roofline.
 
-        Rows where key = value are asked for. A relative's table comes with peaks that publications support.
+        Rows where key = value are asked for: of the engine's own tables, of the device's, of a relative's, which comes
+        with peaks that publications support.
         """
+        own = f"{self.gpu.name}/{self.formats.kernel_tables}"
+        if self.formats.kernel_tables and has_rows(own, family, key, value):
+            gpu = self.gpu.model_copy(update={"name": own})
+            return gpu, gpu
         if has_rows(self.gpu.name, family, key, value):
             return self.gpu, self.gpu
         name = source_for(self.gpu.name, family, key, value)

@@ -41,7 +41,8 @@ class EngineProfile:
     eager_ns_per_op: host time to launch one operation of a step that is not captured, which no such step can undercut,
     expert_launches: operations of an expert layer;
     *_time_factor: what the kernels of a family take, against the tables (exchange: of experts' tokens);
-    memory_rule: see `MEMORY_RULES`; ttft_spread, tpot_spread: of 90 % of the calibration points |log(predicted /
+    memory_rule: see `MEMORY_RULES`; kernel_tables: the folder beside a device's own tables that is asked first ('' for
+    none), for kernels of the engine's own; ttft_spread, tpot_spread: of 90 % of the calibration points |log(predicted /
     measured)| was at most that (0: not calibrated); the rest are the engine's default limits (gpu_memory_utilization
     0: by `arch.memory.static_share`).
     """
@@ -70,6 +71,7 @@ class EngineProfile:
     elementwise_time_factor: float
     exchange_time_factor: float
     memory_rule: str
+    kernel_tables: str
     ttft_spread: float
     tpot_spread: float
     max_num_batched_tokens: int
@@ -185,6 +187,9 @@ def _take(section: dict[str, Any], path: Path, entries: dict[str, Any]) -> None:
         if key == "memory_rule":
             if value not in MEMORY_RULES:
                 raise SpecError(f"must be one of {', '.join(MEMORY_RULES)}", file=str(path), key=key, value=value)
+        elif key == "kernel_tables":
+            if not isinstance(value, str):
+                raise SpecError("must be the name of a folder of tables, or ''", file=str(path), key=key, value=value)
         elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < inf:
             raise SpecError("is not a number of at least 0", file=str(path), key=key, value=value)
         elif key.endswith("_factor") and not value:

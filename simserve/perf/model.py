@@ -339,7 +339,8 @@ def build_cost(
     check_dtype(gpu, moe_dtype or dtype)
     engine = profile or load_profile("vllm", calibrated=False)
     largest = most_tokens(engine, max_num_batched_tokens, max_num_seqs, drafts)
-    formats = Formats(dtype, kv_cache_dtype, largest, max_num_seqs * drafts.rows, moe_dtype, inter_node_link)
+    rows = max_num_seqs * drafts.rows
+    formats = Formats(dtype, kv_cache_dtype, largest, rows, moe_dtype, inter_node_link, engine.kernel_tables)
     ops = decoder_ops(model, tensor_parallel_size, dtype, expert_parallel=expert_parallel)
     return TableCost(ops, gpu, formats, engine, drafts)
 

@@ -47,7 +47,8 @@ def build_replica(
     largest = most_tokens(engine, max_num_batched_tokens, max_num_seqs, drafts)
     # a prompt alone may take the budget of all ranks
     rows = max_num_seqs * drafts.rows
-    formats = Formats(dtype, kv_cache_dtype, layout.dp * largest, rows, moe_dtype, inter_node_link)
+    most = layout.dp * largest
+    formats = Formats(dtype, kv_cache_dtype, most, rows, moe_dtype, inter_node_link, engine.kernel_tables)
     ends = stage_layers(model.num_hidden_layers, layout.pp)
     stages = [
         _stage(stage_model(model, *pair), gpu, layout, formats, engine, drafts, all2all_backend,

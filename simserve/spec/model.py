@@ -83,7 +83,8 @@ class ModelSpec(NamedSpec):
     linear: gated delta nets, None for none; sparse: latent attention over the keys that an indexer picks;
     attention_output_gate: queries come with a gate of their size for the output (Qwen3.5);
     checkpoint_dtype, checkpoint_moe_dtype: formats in which the published weights come, '' for 16 bit and for the same;
-    nvfp4_keeps: what the published nvfp4 checkpoint leaves in 16 bits, `attention` or `shared` experts.
+    nvfp4_keeps: what the published nvfp4 checkpoint leaves in 16 bits: `attention`, `attention_inputs` (its projections
+    but the output's), `shared` experts.
     """
 
     model_type: ModelType
@@ -115,7 +116,7 @@ class ModelSpec(NamedSpec):
     torch_dtype: Literal["bfloat16", "float16", "float32"]
     checkpoint_dtype: str = ""
     checkpoint_moe_dtype: str = ""
-    nvfp4_keeps: tuple[Literal["attention", "shared"], ...] = ()
+    nvfp4_keeps: tuple[Literal["attention", "attention_inputs", "shared"], ...] = ()
     published_parameters: PositiveInt | None = None
     sources: tuple[str, ...] = Field(min_length=1)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from simserve.errors import MissingData
 from simserve.perf.importers import aiconfigurator_dense as dense
+from simserve.perf.importers import aiconfigurator_engines as engines
 from simserve.perf.importers import aiconfigurator_hybrid as hybrid
 from simserve.perf.importers import aiconfigurator_moe as experts
 from simserve.perf.importers.aiconfigurator_source import PACKAGE
@@ -79,7 +80,11 @@ def _build_device(device: str, out_dir: Path, root: Path) -> list[Path]:
         "built_by": "simserve perfdb build --from aiconfigurator",
     }
     reads = {family: reader(folder) for family, reader in _READERS.items()}
-    return write_device(load_gpu(device), "", out_dir, reads, about)
+    gpu = load_gpu(device)
+    written = write_device(gpu, "", out_dir, reads, about)
+    for engine, own in engines.reads(folder, gpu).items():
+        written += write_device(gpu, engine, out_dir, own, about)
+    return written
 
 
 def _package_version(root: Path) -> str:

@@ -40,10 +40,10 @@ def gemm(folder: Path) -> Read | None:
     keys, file = KEYS["gemm"], "gemm_perf.parquet"
 
     def captured(c: Columns) -> tuple[Columns, Counts]:
-        return _gemms(c, c["gemm_dtype"].astype(str) != "fp8_block", "fp8_block with the host's time")
+        return gemms(c, c["gemm_dtype"].astype(str) != "fp8_block", "fp8_block with the host's time")
 
     def block(c: Columns) -> tuple[Columns, Counts]:
-        return _gemms(c, c["gemm_dtype"].astype(str) == "fp8_block", "other framework, other format than fp8_block")
+        return gemms(c, c["gemm_dtype"].astype(str) == "fp8_block", "other framework, other format than fp8_block")
 
     reads = [read_family(folder / "gemm" / "vllm", file, captured, keys)]
     others = (read_family(folder / "gemm" / name, file, block, keys, fill=False) for name in ("sglang", "trtllm"))
@@ -51,7 +51,8 @@ def gemm(folder: Path) -> Read | None:
     return together(*reads)
 
 
-def _gemms(c: Columns, keep: Mask, reason: str) -> tuple[Columns, Counts]:
+def gemms(c: Columns, keep: Mask, reason: str) -> tuple[Columns, Counts]:
+    """Kept rows of a GEMM file in our keys; what is not kept is left out for `reason`."""
     out = pick(c, keep, {"n": "n", "k": "k", "m": "m"})
     return {"dtype": dtype_names(c["gemm_dtype"][keep]), **out}, {reason: int((~keep).sum())}
 
@@ -60,7 +61,7 @@ def prefill(folder: Path) -> Read | None:
     """Prompts of equal length."""
 
     def convert(c: Columns) -> tuple[Columns, Counts]:
-        out, left_out = _attention(c, {"tokens": "isl", "past": "step"})
+        out, left_out = attention(c, {"tokens": "isl", "past": "step"})
         return out, left_out
 
     return read_family(
@@ -68,20 +69,21 @@ def prefill(folder: Path) -> Read | None:
     )
 
 
-def decode(folder: Path) -> Read | None:
+def decode(folder: Path, framework: str = "vllm") -> Read | None:
     """One new token per request."""
 
     def convert(c: Columns) -> tuple[Columns, Counts]:
-        out, left_out = _attention(c, {"context": "step"})
+        out, left_out = attention(c, {"context": "step"})
         out["context"] = out["context"].astype(np.int32) + 1
         return out, left_out
 
     return read_family(
-        folder / "attention" / "vllm", "generation_attention_perf.parquet", convert, KEYS["decode_attention"]
+        folder / "attention" / framework, "generation_attention_perf.parquet", convert, KEYS["decode_attention"]
     )
 
 
-def _attention(c: Columns, more: dict[str, str]) -> tuple[Columns, Counts]:
+def attention(c: Columns, more: dict[str, str]) -> tuple[Columns, Counts]:
+    """Rows of an attention file in our keys."""
     triton = np.char.find(c["kernel_source"].astype(str), "triton") >= 0
     usual = triton & np.isin(c["head_dim"].astype(np.int64), (64, 128, 256))
     out = pick(c, ~usual, {**_ATTENTION, **more})
@@ -133,11 +135,11 @@ def all_reduce(folder: Path) -> Read | None:
 
     def convert(c: Columns) -> tuple[Columns, Counts]:
         graph = c["kernel_source"].astype(str) == "vLLM_custom_graph"
-        return _messages(c, graph, "vllm_custom"), {"eager mode": int((~graph).sum())}
+        return messages(c, graph, "vllm_custom"), {"eager mode": int((~graph).sum())}
 
     def nccl(c: Columns) -> tuple[Columns, Counts]:
         half = (c["op_name"].astype(str) == "all_reduce") & (c["nccl_dtype"].astype(str) == "half")
-        return _messages(c, half, "nccl"), {"other NCCL operations and types": int((~half).sum())}
+        return messages(c, half, "nccl"), {"other NCCL operations and types": int((~half).sum())}
 
     keys = KEYS["all_reduce"]
     found = [
@@ -154,12 +156,13 @@ def collective(folder: Path) -> Read | None:
         name = c["op_name"].astype(str)
         keep = np.isin(name, list(_COLLECTIVES)) & (c["nccl_dtype"].astype(str) == "half")
         ops = np.array([_COLLECTIVES[str(op)] for op in name[keep]], dtype=object)
-        return {"op": ops, **_messages(c, keep, "nccl")}, {"all-reduce, and other types": int((~keep).sum())}
+        return {"op": ops, **messages(c, keep, "nccl")}, {"all-reduce, and other types": int((~keep).sum())}
 
     return read_family(folder / "comm" / "nccl", "nccl_perf.parquet", convert, KEYS["collective"], fill=False)
 
 
-def _messages(c: Columns, keep: Mask, method: str) -> Columns:
+def messages(c: Columns, keep: Mask, method: str) -> Columns:
+    """Kept rows of a file of messages in 16 bit."""
     out = pick(c, keep, {"ranks": "num_gpus"})
     out.pop("kernel", None)
     size = 2 * c["message_size"][keep].astype(np.int64)

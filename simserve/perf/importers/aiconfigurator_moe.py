@@ -8,8 +8,10 @@
   rank), projections included in the GEMM format `dtype`. Rows of other models and of an fp8 query are left out;
   Norms, rotary embedding and KV writes are inside, and on Hopper the launches of a dozen kernels: with 16 heads at one
   request and 1024 tokens 98 us on H100 against 59 of GEMMs, `mla_bmm` and kernel, 52 against 55 on B200;
-- MLA, part `kernel`: attention alone. Prefill from TensorRT-LLM (it expands K and V per head as vLLM does), decode
-  from SGLang, TensorRT-LLM where SGLang has none (A100): vLLM has no such rows;
+- MLA, part `kernel`: attention alone; vLLM has no such rows. Prefill from TensorRT-LLM (it expands K and V per head as
+  vLLM does). Decode from SGLang where its kernel is vLLM's (trtllm_mla, Blackwell), else from TensorRT-LLM: SGLang's on
+  Hopper converts an fp8 cache as it reads. vLLM's module there grows as TensorRT-LLM's kernel does (H200, 64 requests,
+  16 heads, 1,024 to 8,192 tokens: by 84 us, 87 and SGLang's 888);
 - MLA batched GEMMs of decode (up-projection of K into the query, of V out of the result): vLLM, else SGLang, else
   TensorRT-LLM.
 """
@@ -33,17 +35,21 @@ _MOE = {
     "ep": "moe_ep_size",
     "tokens": "num_tokens",
 }
+PROMPTS = {"heads": "num_heads", "past": "step", "batch": "batch_size", "tokens": "isl"}
+DECODES = {"heads": "num_heads", "batch": "batch_size", "context": "step"}
 _MODULE_MODEL = "DeepseekV3ForCausalLM"
 
 
 def moe(folder: Path) -> Read | None:
     """Fused expert layer."""
 
-    def convert(c: Columns) -> tuple[Columns, Counts]:
-        out = pick(c, np.ones(len(c["latency"]), dtype=np.bool_), _MOE)
-        return {"dtype": dtype_names(c["moe_dtype"]), "distribution": c["distribution"], **out}, {}
+    return read_family(folder / "moe" / "vllm", "moe_perf.parquet", lambda c: (layers(c), {}), KEYS["moe"])
 
-    return read_family(folder / "moe" / "vllm", "moe_perf.parquet", convert, KEYS["moe"])
+
+def layers(c: Columns) -> Columns:
+    """Rows of an expert file in our keys."""
+    out = pick(c, np.ones(len(c["latency"]), dtype=np.bool_), _MOE)
+    return {"dtype": dtype_names(c["moe_dtype"]), "distribution": c["distribution"], **out}
 
 
 def moe_exchange(folder: Path) -> Read | None:
@@ -61,23 +67,24 @@ def moe_exchange(folder: Path) -> Read | None:
 
 def mla_prefill(folder: Path) -> Read | None:
     """MLA on prompts of equal length."""
-    ints = {"heads": "num_heads", "past": "step", "batch": "batch_size", "tokens": "isl"}
     keys = KEYS["mla_prefill"]
-    module = read_family(folder / "mla" / "vllm", "mla_context_module_perf.parquet", _module(ints), keys)
-    kernel = _first(folder / "mla", ("trtllm", "sglang"), "context_mla_perf.parquet", _kernel(ints, 0), keys)
-    return together(module, kernel)
+    module = read_family(folder / "mla" / "vllm", "mla_context_module_perf.parquet", _module(PROMPTS), keys)
+    alone = _first(folder / "mla", ("trtllm", "sglang"), "context_mla_perf.parquet", kernel(PROMPTS, 0), keys)
+    return together(module, alone)
 
 
 def mla_decode(folder: Path) -> Read | None:
     """MLA with one new token per request; a module row at `step` attends step tokens, a kernel row one more."""
-    ints = {"heads": "num_heads", "batch": "batch_size", "context": "step"}
     keys = KEYS["mla_decode"]
-    module = read_family(folder / "mla" / "vllm", "mla_generation_module_perf.parquet", _module(ints), keys)
-    kernel = _first(folder / "mla", ("sglang", "trtllm"), "generation_mla_perf.parquet", _kernel(ints, 1), keys)
-    return together(module, kernel)
+    module = read_family(folder / "mla" / "vllm", "mla_generation_module_perf.parquet", _module(DECODES), keys)
+    file, convert = "generation_mla_perf.parquet", kernel(DECODES, 1)
+    alone = read_family(folder / "mla" / "sglang", file, convert, keys, fill=False)
+    if alone is None or "trtllm_mla" not in alone.columns["kernel"]:
+        alone = _first(folder / "mla", ("trtllm", "sglang"), file, convert, keys)
+    return together(module, alone)
 
 
-def mla_bmm(folder: Path) -> Read | None:
+def mla_bmm(folder: Path, frameworks: tuple[str, ...] = ("vllm", "sglang", "trtllm")) -> Read | None:
     """The two batched GEMMs around MLA decode."""
 
     def convert(c: Columns) -> tuple[Columns, Counts]:
@@ -87,7 +94,7 @@ def mla_bmm(folder: Path) -> Read | None:
         op = np.array([n.removeprefix("mla_gen_") for n in name[keep]], dtype=object)
         return {"op": op, "dtype": dtype_names(c["bmm_dtype"][keep]), **out}, {"other operations": int((~keep).sum())}
 
-    return _first(folder / "mla_bmm", ("vllm", "sglang", "trtllm"), "mla_bmm_perf.parquet", convert, KEYS["mla_bmm"])
+    return _first(folder / "mla_bmm", frameworks, "mla_bmm_perf.parquet", convert, KEYS["mla_bmm"])
 
 
 def _module(ints: dict[str, str]) -> Convert:
@@ -103,8 +110,8 @@ def _module(ints: dict[str, str]) -> Convert:
     return convert
 
 
-def _kernel(ints: dict[str, str], beyond: int) -> Convert:
-    """beyond: tokens attended on top of the `step` of a generation row."""
+def kernel(ints: dict[str, str], beyond: int) -> Convert:
+    """Rows of MLA alone. beyond: tokens attended on top of the `step` of a generation row."""
 
     def convert(c: Columns) -> tuple[Columns, Counts]:
         out = pick(c, np.ones(len(c["latency"]), dtype=np.bool_), ints)
