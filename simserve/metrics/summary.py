@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.errors import SpecError
+from simserve.metrics.hybrid import HybridMetrics, hybrid_metrics
 from simserve.metrics.stats import Stats, stats, weighted_stats
 from simserve.sim.laws import expanded
 from simserve.sim.request import Outcome
@@ -39,7 +40,7 @@ class ClassMetrics:
 class Metrics:
     """All metrics of one run; see the package docstring. `*_ms` are Stats, counts are requests.
 
-    classes: the same by class of request, None for a workload without classes.
+    classes: the same by class of request, None for a workload without classes; hybrid: None without a host.
     """
 
     duration_s: float
@@ -67,12 +68,14 @@ class Metrics:
     preemptions: int
     prefix_hit_rate: float
     classes: dict[str, ClassMetrics] | None = None
+    hybrid: HybridMetrics | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe, None where there is no value; `classes` only if there are any."""
+        """JSON-safe, None where there is no value; `classes` and `hybrid` only if there are any."""
         values = asdict(self)
-        if self.classes is None:
-            del values["classes"]
+        for name in ("classes", "hybrid"):
+            if values[name] is None:
+                del values[name]
         return values
 
 
@@ -119,6 +122,7 @@ def compute(
             c.name: _of_class(trace, late, class_id[r["id"]] == i, counted, duration_s, c.slo or slo)
             for i, c in enumerate(classes)
         },
+        hybrid=hybrid_metrics(trace.hosts),
     )  # fmt: skip
 
 
