@@ -14,8 +14,9 @@ preempted.
 `spans`: what kept a resource (an index into `resources`: GPU lanes, PCIe, links) busy: start_ns, end_ns, request
 (-1: none in particular), size_bytes (0: no transfer). Steps of one segment on a GPU of their own are in `steps` only.
 
-`hosts`: of each instance with KV on a host what it did with it. `itl_gaps_ns`: the inter-token gaps that `steps` does not cover (after a preemption or a skipped step).
-Nothing is stored per token. `depths`: steps that each instance may have in flight (empty: one).
+`itl_gaps_ns`: the inter-token gaps that `steps` does not cover (after a preemption or a skipped step).
+Nothing is stored per token. `depths`: steps that each instance may have in flight (empty: one). `hosts`: what each
+instance with KV on a host did with it.
 """
 
 from __future__ import annotations
