@@ -1,6 +1,5 @@
 """Quantities of paper studies from numbers by hand, and the shipped studies."""
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -8,9 +7,6 @@ import pytest
 from simserve.check.papers import Played, Reproduced, check_metrics, find_papers, paper_files, reproduce, value_of
 from simserve.check.papers import _judge as judge
 from simserve.errors import SpecError, UnknownName
-from simserve.search.runner import play, prepare
-from simserve.sim.hybrid_instance import HybridInstance
-from simserve.sim.step import Step
 from simserve.spec.paper import OfSpec, QuantitySpec, TermSpec, load_paper
 
 PLAYED = (
@@ -75,9 +71,11 @@ def test_a_metric_that_no_run_has_is_found_before_any_work(tmp_path: Path) -> No
 # By study what it misses, said in the changelog; a repaired one must leave this list.
 MISSED = {
     "instinfer_a6000": {"20 drives over one, dense, batch 256", "20 drives over one, SparF, batch 256"},
-    "apex_t4": {"APEX over NEO, outputs of 200"},
+    "apex_t4": {"APEX over NEO, outputs of 200", "decode steps overlapped, outputs of 46",
+                "decode steps overlapped, outputs of 100"},
     "apex_a10": {"APEX over vLLM, Azure code", "APEX over NEO, Azure code"},
-    "apex_output_sweep": {"APEX over NEO, outputs of 50", "APEX over NEO, outputs of 800"},
+    "apex_output_sweep": {"APEX over NEO, outputs of 50", "APEX over NEO, outputs of 800",
+                          "decode steps overlapped, outputs of 100"},
     "apex_ablation": {"overlap alone, NEO's kernel, over NEO", "with APEX's kernel, over that"},
     "neo_a10g_cpu_sweep": {"peak gain over SwiftLLM, g5.2xlarge", "peak gain over SwiftLLM, g5.16xlarge"},
 }  # fmt: skip
@@ -125,27 +123,3 @@ def test_a_testbed_has_one_cpu_bandwidth_and_one_kv_budget(box: tuple[str, ...])
         seen.add((d.gpu, d.num_gpu_blocks, rate))
     assert len({blocks for _, blocks, _ in seen}) == 1
     assert len({rate for *_, rate in seen if rate is not None}) == 1
-
-
-@pytest.mark.parametrize(("study", "run", "at", "low", "high"), [
-    ("apex_output_sweep", "apex", 100, 0.95, 1.0), ("apex_output_sweep", "apex", 500, 0.95, 1.0),
-    ("apex_t4", "apex_200", None, 0.95, 1.0), ("apex_t4", "apex_46", None, 0.9, 0.95),  # the last misses the 95 %
-])  # fmt: skip
-def test_share_of_decode_only_iterations_that_overlap(
-    study: str, run: str, at: int | None, low: float, high: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Asynchronous overlap is what APEX nearly always takes for decodes."""
-    taken: Counter[str] = Counter()
-    price = HybridInstance._step_ns
-
-    def counted(self: HybridInstance, step: Step) -> int:
-        if not step.prefill:
-            taken[step.plan.hybrid.strategy.value if step.plan.hybrid is not None else "gpu"] += 1
-        return price(self, step)
-
-    monkeypatch.setattr(HybridInstance, "_step_ns", counted)
-    played = next(r for r in load_paper(paper_files()[study]).runs if (r.run, r.at) == (run, at))
-    play(prepare(played.study, base_dir=None))
-
-    assert taken.total() > 100
-    assert low <= taken["overlap"] / taken.total() <= high
