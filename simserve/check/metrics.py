@@ -25,14 +25,14 @@ PREFIX = "metrics."
 _NO_NUMBERS = ("deployment", "slo", "pools", "interval", "metrics")
 _OPEN = "memory_bytes."  # whose names depend on the deployment
 _LOWER = {
-    "ttft_ms", "tpot_ms", "itl_ms", "e2e_ms", "queueing_ms", "usd_per_hour", "usd_per_million_tokens", "num_gpus",
-    "turned_away", "rejected", "unfinished", "truncated", "preemptions", "duration_s", "kv_occupancy_mean",
-    "kv_occupancy_peak",
+    "ttft_ms", "tpot_ms", "itl_ms", "e2e_ms", "normalized_latency_ms", "queueing_ms", "usd_per_hour",
+    "usd_per_million_tokens", "num_gpus", "turned_away", "rejected", "unfinished", "truncated", "preemptions",
+    "duration_s", "kv_occupancy_mean", "kv_occupancy_peak",
 }  # fmt: skip
 _HIGHER = {
-    "tokens_per_s_per_gpu", "request_throughput_rps", "output_tokens_per_s", "total_tokens_per_s",
-    "output_tokens_per_s_per_gpu", "total_tokens_per_s_per_gpu", "goodput_rps", "slo_attainment", "finished",
-    "prefix_hit_rate", "num_gpu_blocks",
+    "tokens_per_s_per_gpu", "request_throughput_rps", "middle_throughput_rps", "output_tokens_per_s",
+    "total_tokens_per_s", "output_tokens_per_s_per_gpu", "total_tokens_per_s_per_gpu", "goodput_rps",
+    "slo_attainment", "finished", "prefix_hit_rate", "num_gpu_blocks",
 }  # fmt: skip
 
 

@@ -51,6 +51,7 @@ class Metrics:
     unfinished: int
     truncated: int
     request_throughput_rps: float
+    middle_throughput_rps: float | None
     output_tokens_per_s: float
     total_tokens_per_s: float
     output_tokens_per_s_per_gpu: float
@@ -59,6 +60,7 @@ class Metrics:
     tpot_ms: Stats
     itl_ms: Stats
     e2e_ms: Stats
+    normalized_latency_ms: Stats
     queueing_ms: Stats
     goodput_rps: float | None
     slo_attainment: float | None
@@ -107,11 +109,13 @@ def compute(
         unfinished=int((r["outcome"] == Outcome.UNFINISHED).sum()),
         truncated=trace.truncated,
         request_throughput_rps=int(finished.sum()) / duration_s,
+        middle_throughput_rps=_middle_rps(r["finish_ns"][finished]),
         output_tokens_per_s=output / duration_s, total_tokens_per_s=total / duration_s,
         output_tokens_per_s_per_gpu=output / duration_s / num_gpus,
         total_tokens_per_s_per_gpu=total / duration_s / num_gpus,
         ttft_ms=stats(late["ttft"][done]), tpot_ms=stats(late["tpot"][many]),
         itl_ms=weighted_stats(*token_gaps_ms(trace)), e2e_ms=stats(late["e2e"][done]),
+        normalized_latency_ms=stats(late["e2e"][done] / r["output_tokens"][done]),
         queueing_ms=stats(late["queueing"][done]),
         goodput_rps=None if good is None else int(good.sum()) / duration_s,
         slo_attainment=None if good is None else int((good & counted).sum()) / max(int(counted.sum()), 1),
@@ -192,6 +196,15 @@ def _duration_s(trace: Trace, finished: NDArray[np.bool_]) -> float:
     begin = int(arrivals.min()) if len(arrivals) else 0
     end = int(trace.requests["finish_ns"].max()) if finished.any() else trace.end_ns
     return max(end - begin, 1) / NS_PER_S
+
+
+def _middle_rps(finish_ns: NDArray[np.int64]) -> float | None:
+    """Requests that finish between 30 and 70 % of all, per second; None where no time lies between."""
+    first, last = int(0.3 * len(finish_ns)), int(0.7 * len(finish_ns))
+    if last <= first:
+        return None
+    begin, end = np.partition(finish_ns, (first, last))[[first, last]].tolist()
+    return (last - first) / (end - begin) * NS_PER_S if end > begin else None
 
 
 def token_gaps_ms(trace: Trace) -> tuple[Floats, NDArray[np.int64]]:
