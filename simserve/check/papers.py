@@ -142,8 +142,8 @@ def _play(run: PaperRun, base_dir: Path, warmup_fraction: float = 0.0) -> Played
     try:
         played = play(inputs)
         if warmup_fraction:
-            metrics = compute(played.trace, num_gpus=played.num_gpus, slo=run.study.slo, warmup_fraction=warmup_fraction)
-            played = replace(played, metrics=metrics)
+            known = {"num_gpus": played.num_gpus, "slo": run.study.slo, "warmup_fraction": warmup_fraction}
+            played = replace(played, metrics=compute(played.trace, **known))
         result = simulated(inputs, played)
     except Infeasible as error:
         return Played(run.run, run.at, None, str(error))

@@ -21,8 +21,8 @@
 
 A quantity is (metric / other metric - minus) x times. `at`: a value of the sweep, or best for the largest that the
 metric has over it. `over`: a run, with the same metric and place, or {metric, run, at}. The metric largest_feasible is
-the largest value of the sweep at which the run can exist. `crosses` in place of `at`: the value of the sweep at which the
-metric first gets past this number, on a line between neighbours, such as the load at which a latency is 1 s:
+the largest value of the sweep at which the run can exist. `crosses` in place of `at`: the value of the sweep at which
+the metric first gets past this number, on a line between neighbours, such as the load at which a latency is 1 s:
 
         of: {metric: normalized_latency_ms.mean, run: neo, crosses: 1000, over: vllm, minus: 1, times: 100}
 """
