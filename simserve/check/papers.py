@@ -142,8 +142,9 @@ def _play(run: PaperRun, base_dir: Path, warmup_fraction: float = 0.0) -> Played
     try:
         played = play(inputs)
         if warmup_fraction:
-            known = {"num_gpus": played.num_gpus, "slo": run.study.slo, "warmup_fraction": warmup_fraction}
-            played = replace(played, metrics=compute(played.trace, **known))
+            gpus, slo = played.num_gpus, run.study.slo
+            metrics = compute(played.trace, num_gpus=gpus, slo=slo, warmup_fraction=warmup_fraction)
+            played = replace(played, metrics=metrics)
         result = simulated(inputs, played)
     except Infeasible as error:
         return Played(run.run, run.at, None, str(error))
