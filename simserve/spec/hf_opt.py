@@ -35,7 +35,8 @@ def opt_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     if config["model_type"] != OPT:
         return {}
     reach = config.get("max_position_embeddings")
-    return {"gated_mlp": False, "norm_bias": True, "learned_positions": reach + _OFFSET if isinstance(reach, int) else 0}
+    positions = reach + _OFFSET if isinstance(reach, int) else 0
+    return {"gated_mlp": False, "norm_bias": True, "learned_positions": positions}
 
 
 def _refuse(config: Mapping[str, Any], file: str) -> None:
