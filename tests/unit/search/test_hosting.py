@@ -15,6 +15,7 @@ from simserve.search.objective import Outcome, SloValue
 from simserve.search.result import SearchResult
 from simserve.search.runner import prepare, run_search
 from simserve.search.saved import Saved
+from simserve.search.values import value
 from simserve.spec.base import parse
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.hybrid import HybridSpec
@@ -123,6 +124,7 @@ def test_it_is_in_the_explanation_and_on_the_page() -> None:
     print_explanation(console, found)
     page = _hosting(SearchResult("search", "s", runs))
 
+    assert [value(one, "hybrid.cpu_tokens") for one in runs] == [0.4, None]
     assert found.to_dict()["hosting"]["others"][0]["name"] == "vllm"
     for text in (console.export_text(), page):
         assert "Hybrid execution pays: +50 %" in text
