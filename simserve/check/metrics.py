@@ -29,9 +29,9 @@ _LOWER = {
     "kv_occupancy_peak",
 }  # fmt: skip
 _HIGHER = {
-    "tokens_per_s_per_gpu", "request_throughput_rps", "output_tokens_per_s", "total_tokens_per_s",
-    "output_tokens_per_s_per_gpu", "total_tokens_per_s_per_gpu", "goodput_rps", "slo_attainment", "finished",
-    "prefix_hit_rate", "num_gpu_blocks",
+    "tokens_per_s_per_gpu", "request_throughput_rps", "middle_throughput_rps", "output_tokens_per_s",
+    "total_tokens_per_s", "output_tokens_per_s_per_gpu", "total_tokens_per_s_per_gpu", "goodput_rps",
+    "slo_attainment", "finished", "prefix_hit_rate", "num_gpu_blocks",
 }  # fmt: skip
 
 

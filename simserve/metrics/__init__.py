@@ -8,6 +8,7 @@
 | E2E | finish - arrival | finished requests |
 | queueing | first_scheduled - arrival | finished requests |
 | request throughput | finished requests / duration | |
+| middle throughput | the same between the completions of the first 30 and 70 % | finished requests |
 | output, total token throughput | (output, prompt + output) tokens of finished requests / duration | |
 | goodput | finished requests that meet every bound of the SLO / duration | |
 | SLO attainment | those requests / all requests; a rejected or unfinished one has missed | |

@@ -20,6 +20,7 @@ from simserve.units import NS_PER_MS, NS_PER_S
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+MIDDLE = (0.3, 0.7)  # of the completions, as NEO's `evaluation/illustrator.py` has it [known]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Metrics:
     unfinished: int
     truncated: int
     request_throughput_rps: float
+    middle_throughput_rps: float | None
     output_tokens_per_s: float
     total_tokens_per_s: float
     output_tokens_per_s_per_gpu: float
@@ -104,6 +106,7 @@ def compute(
         unfinished=int((r["outcome"] == Outcome.UNFINISHED).sum()),
         truncated=trace.truncated,
         request_throughput_rps=int(finished.sum()) / duration_s,
+        middle_throughput_rps=_middle_rps(r["finish_ns"][finished]),
         output_tokens_per_s=output / duration_s, total_tokens_per_s=total / duration_s,
         output_tokens_per_s_per_gpu=output / duration_s / num_gpus,
         total_tokens_per_s_per_gpu=total / duration_s / num_gpus,
@@ -188,6 +191,14 @@ def _duration_s(trace: Trace, finished: NDArray[np.bool_]) -> float:
     begin = int(arrivals.min()) if len(arrivals) else 0
     end = int(trace.requests["finish_ns"].max()) if finished.any() else trace.end_ns
     return max(end - begin, 1) / NS_PER_S
+
+
+def _middle_rps(finish_ns: NDArray[np.int64]) -> float | None:
+    """Requests per second between the completions of the first 30 and 70 %; None where that is no time."""
+    ends = np.sort(finish_ns)
+    low, high = (min(round(share * len(ends)), len(ends) - 1) for share in MIDDLE)
+    took = int(ends[high] - ends[low]) if low < high else 0
+    return (high - low) * NS_PER_S / took if took else None
 
 
 def token_gaps_ms(trace: Trace) -> tuple[Floats, NDArray[np.int64]]:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from simserve.errors import SpecError
 from simserve.metrics import Stats, compute
 from simserve.metrics.stats import stats, weighted_percentiles, weighted_stats
+from simserve.metrics.summary import _middle_rps
 from simserve.policies.routers import RoundRobin
 from simserve.sim.trace import Trace
 from simserve.spec.slo import SloSpec
@@ -51,6 +52,15 @@ def test_throughput_by_hand() -> None:
         m.duration_s, m.request_throughput_rps, m.output_tokens_per_s, m.total_tokens_per_s,
         m.total_tokens_per_s_per_gpu,
     ))  # fmt: skip
+
+
+def test_middle_throughput_by_hand() -> None:
+    """Ten requests that end every 2 ms but for 10 ms after the fifth: the fourth to the eighth take 2 + 10 + 2 + 2."""
+    ends = np.array([2, 4, 6, 8, 10, 20, 22, 24, 26, 28]) * MS
+    assert _middle_rps(ends[::-1]) == pytest.approx(4 / 0.016)
+    assert [_middle_rps(ends[:n]) for n in (0, 1, 2)] == [None, None, None]
+    assert _middle_rps(np.array([5, 5, 5, 5])) is None
+    assert compute(two_requests(), num_gpus=1).middle_throughput_rps is None
 
 
 @pytest.mark.parametrize(
