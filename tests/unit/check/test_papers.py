@@ -74,10 +74,9 @@ def test_a_metric_that_no_run_has_is_found_before_any_work(tmp_path: Path) -> No
 
 # By study what it misses, said in the changelog; a repaired one must leave this list.
 MISSED = {
-    "apex_t4": {"APEX over NEO, outputs of 200"},
     "apex_a10": {"APEX over vLLM, Azure code", "APEX over NEO, Azure code"},
     "apex_output_sweep": {"APEX over NEO, outputs of 50", "APEX over NEO, outputs of 800"},
-    "apex_ablation": {"overlap alone, NEO's kernel, over NEO", "with APEX's kernel, over that"},
+    "apex_ablation": {"overlap alone, NEO's kernel, over NEO"},
     "neo_a10g_cpu_sweep": {"peak gain over SwiftLLM, g5.2xlarge"},
 }  # fmt: skip
 # Quantities that the papers have in this order, by what their names begin with.
@@ -100,7 +99,7 @@ def test_shipped_papers_are_reproduced(name: str) -> None:
         assert rising == sorted(rising)
         assert len(rising) > 3
     if name == "apex_ablation":
-        assert ours[0] > ours[1], "overlap gains more than the kernel"
+        assert min(ours[:2]) > ours[2], "overlap gains more than the kernel"
     if name == "neo_a10g_cpu_sweep":
         _peaks_where_it_says(found)
 
@@ -128,7 +127,7 @@ def test_a_testbed_has_one_cpu_bandwidth_and_one_kv_budget(box: tuple[str, ...])
 
 @pytest.mark.parametrize(("study", "run", "at", "low", "high"), [
     ("apex_output_sweep", "apex", 100, 0.95, 1.0), ("apex_output_sweep", "apex", 500, 0.95, 1.0),
-    ("apex_t4", "apex_200", None, 0.95, 1.0), ("apex_t4", "apex_46", None, 0.9, 0.95),  # the last misses the 95 %
+    ("apex_t4", "apex_200", None, 0.95, 1.0), ("apex_t4", "apex_46", None, 0.95, 1.0),
 ])  # fmt: skip
 def test_share_of_decode_only_iterations_that_overlap(
     study: str, run: str, at: int | None, low: float, high: float, monkeypatch: pytest.MonkeyPatch
