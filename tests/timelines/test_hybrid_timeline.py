@@ -99,6 +99,20 @@ def test_neos_base_mode_never_attends_on_the_cpu() -> None:
     assert "instance 0 cpu" not in trace.resources
 
 
+def test_neos_base_mode_fills_the_gpu_with_who_comes_back() -> None:
+    """All of 20 slots taken by prompts; requests 1 and 2 leave for request 0, then take all 5 blocks together again."""
+    trace = played(Neo(**LIMITS, always_gpu=True), [(0, 8, 3), (0, 8, 3), (0, 4, 3)], FLAT, 5)
+
+    assert [tokens for *_, tokens in rows(trace)] == [20, 1, 1, 2, 2]
+
+
+def test_neos_base_mode_admits_nobody_while_somebody_comes_back() -> None:
+    """Request 1 comes back alone; request 2, whose prompt would fit beside it, is computed a step later."""
+    trace = played(Neo(**LIMITS, always_gpu=True), [(0, 8, 3), (0, 8, 3), (0, 8, 1)], FLAT, 5)
+
+    assert [tokens for *_, tokens in rows(trace)] == [16, 1, 1, 1, 9]
+
+
 SLOPED = ToyLayers(linear_base_ns=10, linear_token_ns=1, down_ns=1, up_ns=1)
 APEX = {**LIMITS, "decision": "overlap", "min_cohort": 1}
 

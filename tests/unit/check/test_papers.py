@@ -121,13 +121,10 @@ def test_a_metric_that_no_run_has_is_found_before_any_work(tmp_path: Path) -> No
 
 # By study what it misses, said in the changelog; a repaired one must leave this list.
 MISSED = {
-    "instinfer_a6000": {"20 drives over one, dense, batch 256", "20 drives over one, SparF, batch 256"},
-    "apex_t4": {"APEX over NEO, outputs of 200", "decode steps overlapped, outputs of 46",
-                "decode steps overlapped, outputs of 100"},
     "apex_a10": {"APEX over vLLM, Azure code", "APEX over NEO, Azure code"},
     "apex_output_sweep": {"APEX over NEO, outputs of 50", "APEX over NEO, outputs of 800",
                           "decode steps overlapped, outputs of 100"},
-    "apex_ablation": {"overlap alone, NEO's kernel, over NEO", "with APEX's kernel, over that"},
+    "apex_ablation": {"overlap alone, NEO's kernel, over NEO"},
     "neo_a10g_cpu_sweep": {"peak gain over SwiftLLM, g5.2xlarge"},
 }  # fmt: skip
 # Quantities that the papers have in this order, by what their names begin with.
@@ -150,7 +147,7 @@ def test_shipped_papers_are_reproduced(name: str) -> None:
         assert rising == sorted(rising)
         assert len(rising) > 3
     if name == "apex_ablation":
-        assert ours[0] > ours[1], "overlap gains more than the kernel"
+        assert min(ours[:2]) > ours[2], "overlap gains more than the kernel"
     if name == "neo_a10g_cpu_sweep":
         _peaks_where_it_says(found)
 
