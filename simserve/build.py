@@ -183,26 +183,35 @@ def build_scheduler(deployment: DeploymentSpec, settled: Mapping[str, int] | Non
     return part(**{**given, **options})
 
 
+def host_blocks(model: ModelSpec, deployment: DeploymentSpec) -> int | None:
+    """KV blocks of the host of one replica, None if its scheduler uses none; Infeasible if the host is too small."""
+    asked = deployment.hybrid
+    if not hasattr(SCHEDULERS.get(deployment.scheduler), "cpu_kernel"):
+        return None
+    if asked is None:
+        raise SpecError(f"{deployment.scheduler} keeps KV on a host: name one, and kv_gib", key="deployment.hybrid")
+    host = load_host(asked.host)
+    if host.memory_bytes is not None and asked.kv_gib * GIB > host.memory_bytes:
+        raise Infeasible(f"hybrid.kv_gib {asked.kv_gib:g} is more than {host.name} has: {host.memory_bytes} bytes")
+    return int(asked.kv_gib * GIB) // _block_bytes(model, deployment)
+
+
 def build_tier(
     model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec, cost: PricedCost, factor: float = 1.0
 ) -> HostTier | None:
     """The host of one replica, None if its scheduler uses none; factor: every price is so many times as large."""
-    part, asked = SCHEDULERS.get(deployment.scheduler), deployment.hybrid
-    kernel = getattr(part, "cpu_kernel", None)
-    if kernel is None:
+    kernel, asked = getattr(SCHEDULERS.get(deployment.scheduler), "cpu_kernel", None), deployment.hybrid
+    blocks = host_blocks(model, deployment)
+    if kernel is None or asked is None or blocks is None:
         return None
-    if asked is None:
-        raise SpecError(f"{deployment.scheduler} keeps KV on a host: name one, and kv_gib", key="deployment.hybrid")
     host, size = load_host(asked.host), _block_bytes(model, deployment)
-    if host.memory_bytes is not None and asked.kv_gib * GIB > host.memory_bytes:
-        raise Infeasible(f"hybrid.kv_gib {asked.kv_gib:g} is more than {host.name} has: {host.memory_bytes} bytes")
     assert isinstance(cost, TableCost)  # of one GPU
     cpu = CpuSide(host, asked.kernel or kernel, asked.threads, asked.cpu_attention_bytes_per_s)
     link, pieces = load_link(gpu.host_link), 2 * model.attention_layers
     out, back = (_copies(link, direction, size // pieces).cost_ns(size, pieces) for direction in ("d2h", "h2d"))
     times = LayerPrices(cost, link, cpu)
     hybrid = HybridCost(times, block_out_ns=out, block_in_ns=back, factor=factor)
-    return HostTier(int(asked.kv_gib * GIB) // size, hybrid)
+    return HostTier(blocks, hybrid)
 
 
 def give_predictor(scheduler: Scheduler, deployment: DeploymentSpec, tier: HostTier | None) -> Scheduler:

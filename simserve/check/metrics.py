@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from simserve.errors import SpecError, nearest_name
 from simserve.metrics import Metrics, Stats
+from simserve.metrics.hybrid import HybridMetrics
 from simserve.metrics.summary import ClassMetrics
 from simserve.perf.priced import SOURCES
 from simserve.search.objective import Outcome
@@ -24,14 +25,14 @@ PREFIX = "metrics."
 _NO_NUMBERS = ("deployment", "slo", "pools", "interval", "metrics")
 _OPEN = "memory_bytes."  # whose names depend on the deployment
 _LOWER = {
-    "ttft_ms", "tpot_ms", "itl_ms", "e2e_ms", "queueing_ms", "usd_per_hour", "usd_per_million_tokens", "num_gpus",
-    "turned_away", "rejected", "unfinished", "truncated", "preemptions", "duration_s", "kv_occupancy_mean",
-    "kv_occupancy_peak",
+    "ttft_ms", "tpot_ms", "itl_ms", "e2e_ms", "normalized_latency_ms", "queueing_ms", "usd_per_hour",
+    "usd_per_million_tokens", "num_gpus", "turned_away", "rejected", "unfinished", "truncated", "preemptions",
+    "duration_s", "kv_occupancy_mean", "kv_occupancy_peak",
 }  # fmt: skip
 _HIGHER = {
-    "tokens_per_s_per_gpu", "request_throughput_rps", "output_tokens_per_s", "total_tokens_per_s",
-    "output_tokens_per_s_per_gpu", "total_tokens_per_s_per_gpu", "goodput_rps", "slo_attainment", "finished",
-    "prefix_hit_rate", "num_gpu_blocks",
+    "tokens_per_s_per_gpu", "request_throughput_rps", "middle_throughput_rps", "output_tokens_per_s",
+    "total_tokens_per_s", "output_tokens_per_s_per_gpu", "total_tokens_per_s_per_gpu", "goodput_rps",
+    "slo_attainment", "finished", "prefix_hit_rate", "num_gpu_blocks",
 }  # fmt: skip
 
 
@@ -66,6 +67,8 @@ def _known(study: StudySpec) -> Iterator[str]:
             yield own.name
     yield from (f"sources.{source}" for source in SOURCES)
     yield from _names_in(Metrics)
+    if study.deployment.hybrid is not None:
+        yield from (f"hybrid.{name}" for name in _names_in(HybridMetrics))
     for one in study.workload.classes or ():
         yield from (f"classes.{one.name}.{name}" for name in _names_in(ClassMetrics))
 

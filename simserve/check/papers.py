@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from simserve.check.judge import Verdict, within
 from simserve.check.metrics import check_metric, numbers
 from simserve.errors import Infeasible, UnknownName
+from simserve.metrics import compute
 from simserve.paths import data_files
 from simserve.search.provenance import versions
 from simserve.search.runner import play, prepare, simulated
@@ -121,7 +123,7 @@ def reproduce(paper: Paper, done: Callable[[PaperRun], None] = lambda run: None)
     """Play every run once, in order, and judge the quantities; done: called after each."""
     played = []
     for run in paper.runs:
-        played.append(_play(run, paper.path.parent))
+        played.append(_play(run, paper.path.parent, paper.spec.warmup_fraction))
         done(run)
     name, found = paper.spec.name, tuple(played)
     return Reproduced(paper, found, tuple(Row(name, q, _judge(q, found)) for q in paper.spec.quantities))
@@ -135,10 +137,15 @@ def provenance_of(found: Iterable[Reproduced]) -> dict[str, Any]:
     return {**versions(), "studies": studies}
 
 
-def _play(run: PaperRun, base_dir: Path) -> Played:
+def _play(run: PaperRun, base_dir: Path, warmup_fraction: float = 0.0) -> Played:
     inputs = prepare(run.study, base_dir=base_dir)
     try:
-        result = simulated(inputs, play(inputs))
+        played = play(inputs)
+        if warmup_fraction:
+            gpus, slo = played.num_gpus, run.study.slo
+            metrics = compute(played.trace, num_gpus=gpus, slo=slo, warmup_fraction=warmup_fraction)
+            played = replace(played, metrics=metrics)
+        result = simulated(inputs, played)
     except Infeasible as error:
         return Played(run.run, run.at, None, str(error))
     return Played(run.run, run.at, numbers(result.runs[0]), provenance=result.provenance)
@@ -166,9 +173,20 @@ def value_of(term: TermSpec, played: Sequence[Played]) -> float | None:
         found = [p.at for p in own if p.numbers is not None and isinstance(p.at, int | float)]
         return max(found, default=None)
     known = {p.at: p.numbers.get(term.metric.removeprefix("metrics.")) for p in own if p.numbers is not None}
+    if term.crosses is not None:
+        return _crossing(known, term.crosses)
     if term.at == BEST:
         return max((value for value in known.values() if value is not None), default=None)
     return known.get(term.at if term.at in known else None)
+
+
+def _crossing(known: Mapping[Value | None, float | None], bound: float) -> float | None:
+    """Where a metric first gets past a bound, on a line between neighbouring values of the sweep; None if nowhere."""
+    points = [(at, value) for at, value in known.items() if isinstance(at, int | float) and value is not None]
+    for (left, before), (right, after) in pairwise(sorted(points)):
+        if min(before, after) <= bound <= max(before, after) and before != after:
+            return left + (bound - before) / (after - before) * (right - left)
+    return None
 
 
 def _terms(quantity: QuantitySpec) -> list[tuple[str, TermSpec]]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.errors import SpecError
+from simserve.metrics.hybrid import HybridMetrics, hybrid_metrics
 from simserve.metrics.stats import Stats, stats, weighted_stats
 from simserve.sim.laws import step_durations_ns
 from simserve.sim.request import Outcome
@@ -39,7 +40,7 @@ class ClassMetrics:
 class Metrics:
     """All metrics of one run; see the package docstring. `*_ms` are Stats, counts are requests.
 
-    classes: the same by class of request, None for a workload without classes.
+    classes: the same by class of request, None for a workload without classes; hybrid: None without a host.
     """
 
     duration_s: float
@@ -50,6 +51,7 @@ class Metrics:
     unfinished: int
     truncated: int
     request_throughput_rps: float
+    middle_throughput_rps: float | None
     output_tokens_per_s: float
     total_tokens_per_s: float
     output_tokens_per_s_per_gpu: float
@@ -58,6 +60,7 @@ class Metrics:
     tpot_ms: Stats
     itl_ms: Stats
     e2e_ms: Stats
+    normalized_latency_ms: Stats
     queueing_ms: Stats
     goodput_rps: float | None
     slo_attainment: float | None
@@ -67,12 +70,14 @@ class Metrics:
     preemptions: int
     prefix_hit_rate: float
     classes: dict[str, ClassMetrics] | None = None
+    hybrid: HybridMetrics | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe, None where there is no value; `classes` only if there are any."""
+        """JSON-safe, None where there is no value; `classes` and `hybrid` only if there are any."""
         values = asdict(self)
-        if self.classes is None:
-            del values["classes"]
+        for name in ("classes", "hybrid"):
+            if values[name] is None:
+                del values[name]
         return values
 
 
@@ -104,11 +109,13 @@ def compute(
         unfinished=int((r["outcome"] == Outcome.UNFINISHED).sum()),
         truncated=trace.truncated,
         request_throughput_rps=int(finished.sum()) / duration_s,
+        middle_throughput_rps=_middle_rps(r["finish_ns"][finished]),
         output_tokens_per_s=output / duration_s, total_tokens_per_s=total / duration_s,
         output_tokens_per_s_per_gpu=output / duration_s / num_gpus,
         total_tokens_per_s_per_gpu=total / duration_s / num_gpus,
         ttft_ms=stats(late["ttft"][done]), tpot_ms=stats(late["tpot"][many]),
         itl_ms=weighted_stats(*token_gaps_ms(trace)), e2e_ms=stats(late["e2e"][done]),
+        normalized_latency_ms=stats(late["e2e"][done] / r["output_tokens"][done]),
         queueing_ms=stats(late["queueing"][done]),
         goodput_rps=None if good is None else int(good.sum()) / duration_s,
         slo_attainment=None if good is None else int((good & counted).sum()) / max(int(counted.sum()), 1),
@@ -119,6 +126,7 @@ def compute(
             c.name: _of_class(trace, late, class_id[r["id"]] == i, counted, duration_s, c.slo or slo)
             for i, c in enumerate(classes)
         },
+        hybrid=hybrid_metrics(trace.hosts),
     )  # fmt: skip
 
 
@@ -188,6 +196,15 @@ def _duration_s(trace: Trace, finished: NDArray[np.bool_]) -> float:
     begin = int(arrivals.min()) if len(arrivals) else 0
     end = int(trace.requests["finish_ns"].max()) if finished.any() else trace.end_ns
     return max(end - begin, 1) / NS_PER_S
+
+
+def _middle_rps(finish_ns: NDArray[np.int64]) -> float | None:
+    """Requests that finish between 30 and 70 % of all, per second; None where no time lies between."""
+    first, last = int(0.3 * len(finish_ns)), int(0.7 * len(finish_ns))
+    if last <= first:
+        return None
+    begin, end = np.partition(finish_ns, (first, last))[[first, last]].tolist()
+    return (last - first) / (end - begin) * NS_PER_S if end > begin else None
 
 
 def token_gaps_ms(trace: Trace) -> tuple[Floats, NDArray[np.int64]]:

@@ -70,17 +70,20 @@ class HybridCost:
         """KV blocks to the host, and back."""
         return round(blocks_out * self._out), round(blocks_in * self._in)
 
-    def pipelined_ns(self, step: PipelinedStep) -> tuple[int, int]:
-        """(duration, time that the CPU attends)."""
+    def pipelined_ns(self, step: PipelinedStep) -> tuple[int, int, int]:
+        """(duration, time that the CPU attends, the GPU's own part)."""
         t = self.times
         first_tokens = sum(chunk for chunk, _ in step.prefill) + step.gpu[0] + step.cpu0[0]
         cpu0, cpu1 = t.cpu_attention_ns(*step.cpu0), t.cpu_attention_ns(*step.cpu1)
-        gpu = t.attention_ns(step.prefill, *step.gpu)
-        layer = max(t.linear_ns(first_tokens), self._cpu_side_ns(step.cpu1[0], cpu1, step.launch_ns))
-        layer += max(t.linear_ns(step.cpu1[0]) + gpu, self._cpu_side_ns(step.cpu0[0], cpu0, step.launch_ns))
+        first = t.linear_ns(first_tokens)
+        second = t.linear_ns(step.cpu1[0]) + t.attention_ns(step.prefill, *step.gpu)
+        layer = max(first, self._cpu_side_ns(step.cpu1[0], cpu1, step.launch_ns))
+        layer += max(second, self._cpu_side_ns(step.cpu0[0], cpu0, step.launch_ns))
         requests = len(step.prefill) + step.gpu[0] + step.cpu0[0] + step.cpu1[0]
-        total = t.layers * layer + t.head_ns(step.sampled) + t.host_ns(requests)
-        return max(round(total * self.factor), 1), round(t.layers * (cpu0 + cpu1) * self.factor)
+        ends = t.head_ns(step.sampled) + t.host_ns(requests)
+        parts = (t.layers * layer + ends, t.layers * (cpu0 + cpu1), t.layers * (first + second) + ends)
+        whole, cpu, own = (round(part * self.factor) for part in parts)
+        return max(whole, 1), cpu, own
 
     def _cpu_side_ns(self, seqs: int, cpu_ns: float, launch_ns: int) -> float:
         """A stage as the launching thread sees it: launch, wait for the copies, attend, send back; 0 for nothing."""

@@ -8,10 +8,11 @@ pages: `token_pages` of those by token (about half [known]), and of those by cha
 if channels were independent [derived]. Keys are stored twice, which makes 1.5 times the capacity [known].
 
     prefill   compute + (L - 1) max(compute, ship) + ship
-    decode    L (matrices + p2p + max(flash bytes / flash rate, FLOP / engine rate))
+    decode    L (matrices + p2p + flash bytes / flash rate + FLOP / engine rate)
 
-Simplified: weights lie on the GPU whole; new KV waits in the drives' DRAM and costs no time [known]; softmax and top-k
-hide behind the reads [guessed: the paper states rates of single units, not how many there are].
+Reads and engine add up: beside KV access and a part that drives do not change, figures 18 and 19 have one that halves
+with a second drive [derived]. Simplified: weights lie on the GPU whole; new KV waits in the drives' DRAM and costs no
+time [known]; softmax and top-k are in the engine's rate.
 """
 
 from __future__ import annotations
@@ -143,4 +144,4 @@ class InstInferCost:
         moved = seqs * (2 * 2 * shape.query + shape.kv_bytes)
         kv = context * shape.kv_bytes
         flash, engine = own.flash_share * kv / own.read, own.flop_share * kv / own.engine
-        return matmul, moved / own.link + 2 * own.latency_s, np.maximum(flash, engine)
+        return matmul, moved / own.link + 2 * own.latency_s, flash + engine

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from simserve.arch.ops import Attention
+from simserve.arch.ops import Attention, StepOps
 from simserve.errors import Infeasible
 from simserve.perf.cpu_attention import CpuAttention, cpu_attention
 from simserve.perf.decode import segments
@@ -65,16 +65,21 @@ class CpuSide:
     bytes_per_s: float = 0.0
 
 
+def hosted_attention(ops: StepOps, num_speculative_tokens: int) -> Attention:
+    """The attention that a host can take over; Infeasible for what is not modelled."""
+    kind = ops.attentions[0] if len(ops.attentions) == 1 else None
+    if not isinstance(kind, Attention) or kind.window:
+        raise Infeasible("hybrid KV is modelled for models with one kind of attention, over all tokens")
+    if num_speculative_tokens:
+        raise Infeasible("hybrid KV is modelled without num_speculative_tokens")
+    return kind
+
+
 class LayerPrices:
     """`LayerTimes` from a compiled cost model and a host; one kind of softmax attention, no drafts."""
 
     def __init__(self, cost: TableCost, gpu_link: LinkSpec, cpu: CpuSide) -> None:
-        kinds = cost.ops.attentions
-        if len(kinds) != 1 or not isinstance(kinds[0], Attention) or kinds[0].window:
-            raise Infeasible("hybrid KV is modelled for models with one kind of attention, over all tokens")
-        if cost.drafts.num_speculative_tokens:
-            raise Infeasible("hybrid KV is modelled without num_speculative_tokens")
-        op = kinds[0]
+        op = hosted_attention(cost.ops, cost.drafts.num_speculative_tokens)
         self.layers, self._cost = op.count, cost
         self.cpu: CpuAttention = cpu_attention(
             cpu.host, op.heads, op.kv_heads, op.head_dim, threads=cpu.threads, dtype=cost.formats.kv_dtype,

@@ -23,6 +23,9 @@ _SURE = {"gemm": "GEMMs", "elementwise": "elementwise passes", "host": "host"}
 def print_explanation(console: Console, found: Explanation) -> None:
     """Why it won, what binds, what more would buy, how sure the numbers are."""
     _print_choice(console, found)
+    if (hosted := found.hosting) is not None:
+        for line in hosted.lines:
+            console.print(escape(line), highlight=False)
     _print_limits(console, found)
     _print_buys(console, found)
     _print_numbers(console, found.numbers)

@@ -22,6 +22,7 @@ from simserve.report.provenance import provenance_html
 from simserve.report.series import Series
 from simserve.report.uncertainty import uncertainty_html
 from simserve.report.words import in_ms, number, scope_line, ties_line, verdict
+from simserve.search.hosting import hosting
 from simserve.search.limits import limits
 from simserve.search.objective import NEVER_MS, Outcome
 from simserve.search.result import SearchResult, describe, nothing_meets
@@ -53,7 +54,7 @@ def report_html(result: SearchResult, shown: Sequence[Series]) -> str:
         answer=_answer(result, shown),
         pareto=_pareto(result),
         shown=_shown(result, shown),
-        limits=_limits(shown),
+        limits=_hosting(result) + _limits(shown),
         keys=_keys(shown),
         latencies="".join(figure(f"cdf-{name}", content, label=f"distribution of {name}")
                           for name, content in drawn.items()),
@@ -153,6 +154,16 @@ def _sort_keys(place: int, run: Outcome) -> tuple[Any, ...]:
             verdict(run))  # fmt: skip
 
 
+def _hosting(result: SearchResult) -> str:
+    """Whether a host for KV pays, where the search can say."""
+    found = hosting(result.runs, result.recommended or result.runs[0])
+    if found is None:
+        return ""
+    lead, *lines = found.lines
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f"<p class='lead'>{escape(lead)}</p><ul class='hosting'>{items}</ul>\n"
+
+
 def _limits(shown: Sequence[Series]) -> str:
     parts = []
     for place, one in enumerate(shown, 1):
@@ -161,7 +172,6 @@ def _limits(shown: Sequence[Series]) -> str:
         lines = "".join(f"<li>{escape(limit.text)}.</li>" for limit in known.found)
         parts.append(f"{title}<p class='lead'>{escape(known.summary)}</p><ul>{lines}</ul>")
     return "\n".join(parts)
-
 
 
 def _keys(shown: Sequence[Series]) -> str:

@@ -17,7 +17,7 @@ from simserve.search import columns
 from simserve.search.columns import Ints, Rows
 from simserve.search.feasible import Rejected, check, nothing_fits
 from simserve.search.screen import EngineCurves, Floats, Screen, curves_of, estimate_rows, merits, places
-from simserve.search.space import POOLS, SearchSpace, too_many_gpus
+from simserve.search.space import POOLS, SearchSpace, too_many_gpus, uses_host
 
 if TYPE_CHECKING:
     from simserve.search.load import Load
@@ -61,7 +61,7 @@ class _Part:
         """A number for each hardware layout; `known` numbers the engines' own."""
         code = np.zeros(len(self), dtype=np.int64)
         for pool, rows in zip(self.pools, self.rows, strict=True):
-            own = [known.setdefault((e.gpu, e.split, e.dtype), len(known) + 1) for e in pool.engines]
+            own = [known.setdefault(_layout(e), len(known) + 1) for e in pool.engines]
             code = (code << 13) + np.array(own, dtype=np.int64)[pool.variant[rows]]
             code = (code << 13) + pool.replicas[rows]
         return code
@@ -71,6 +71,14 @@ class _Part:
         if len(engines) == 1:
             return engines[0]
         return self.pools[0].space.disaggregated(list(zip(POOLS, engines, strict=True)))
+
+
+def _layout(engine: DeploymentSpec) -> tuple[object, ...]:
+    """GPU, split and format, and the strategy of one that keeps KV on a host."""
+    own = (engine.gpu, engine.split, engine.dtype)
+    if engine.hybrid is None or not uses_host(engine.scheduler):
+        return own
+    return (*own, engine.scheduler, engine.hybrid.kv_gib)
 
 
 def candidates(

@@ -8,6 +8,8 @@ Schema "simserve.explanation/1":
     missed        {what: runs} that were simulated and failed: the bound that each missed most, or what else; those
                   given up on the way too
     rejected      [{reason, configurations}] that cannot exist
+    hosting       whether keeping KV on a host pays: {verdict, chosen, others: the best run of every other strategy
+                  (see `simserve.search.hosting`)}; null where nothing of the kind was compared
     limits        [{name, kind, reached, bound, nearness, time_at}]: SLO bounds, nearest first, then resources and
                   shares of time
     binds         names of what is at its limit or nearest to it;  why: what limits the run, in sentences
@@ -29,6 +31,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from simserve.errors import Infeasible, MissingData, SimserveError
+from simserve.search.hosting import Hosting, hosting
 from simserve.search.limits import limits
 from simserve.search.objective import Outcome, SloValue, coarse, recommend, standing
 from simserve.search.pressure import RESOURCE, Gauge, gauges, slo_gauges
@@ -84,6 +87,11 @@ class Explanation:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def hosting(self) -> Hosting | None:
+        """Whether a host for KV pays, where the result can say."""
+        return hosting(self.saved.runs, self.saved.outcome)
+
+    @property
     def why(self) -> list[str]:
         """What limits the chosen run, in sentences: those of the HTML report."""
         told = limits(self.saved.outcome)
@@ -91,11 +99,12 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe."""
-        chosen = self.saved.outcome
+        chosen, hosted = self.saved.outcome, self.hosting
         return {
             "result": self.saved.path.name, "objective": self.saved.objective, "chosen": self.saved.chosen,
             "configuration": describe(chosen), "meets_slo": chosen.meets_slo, "runner_up": self.runner_up,
             "missed": self.missed, "rejected": self.saved.document.get("rejected", []),
+            "hosting": None if hosted is None else hosted.to_dict(),
             "why": self.why, "limits": [{**asdict(limit), "nearness": limit.nearness} for limit in self.limits],
             "binds": self.binds,
             "buys": [buy.to_dict() for buy in self.buys], "numbers": self.numbers,

@@ -91,7 +91,8 @@ def _check_replica(model: ModelSpec, deployment: DeploymentSpec) -> int | str:
     """The block count, or the reason why there is none."""
     from simserve.arch.decoder import decoder_ops
     from simserve.arch.dtypes import check_dtype
-    from simserve.build import deployment_blocks, layout_of
+    from simserve.build import deployment_blocks, host_blocks, layout_of
+    from simserve.perf.layers import hosted_attention
     from simserve.spec.hardware import load_gpu
     from simserve.spec.model import has_fp8_weights
 
@@ -107,8 +108,10 @@ def _check_replica(model: ModelSpec, deployment: DeploymentSpec) -> int | str:
         check_dtype(gpu, deployment.dtype)
         layout = layout_of(deployment)
         layout.check(model)
-        decoder_ops(model, layout.tp, expert_parallel=layout.expert_parallel, expert_ranks=layout.expert_ranks,
-                    moe_tp=layout.moe_tp)  # fmt: skip
+        ops = decoder_ops(model, layout.tp, expert_parallel=layout.expert_parallel, expert_ranks=layout.expert_ranks,
+                          moe_tp=layout.moe_tp)  # fmt: skip
+        if host_blocks(model, deployment) is not None:
+            hosted_attention(ops, deployment.num_speculative_tokens)
         return deployment_blocks(model, deployment, gpu)
     except Infeasible as error:
         return str(error)

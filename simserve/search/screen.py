@@ -9,6 +9,11 @@ TTFT adds to w the wait of an M/G/1 queue (Pollaczek-Khinchine, with the arrival
 step; beyond capacity, the backlog that grows over the run. Of pools, the one that prefills has the first
 part of this and the one that decodes the second, at the rate of the slower one; the hand-over of the KV comes
 between the first token and the second, so it counts in TPOT. A ranking aid: what is reported is simulated.
+
+With KV on a host (`host_bound`) the GPU's b requests decode as fast as alone, g = b / D(b), and the CPU adds c tokens
+per second: prompts leave 1 - w / x of the time where a request takes x, so O / x = (1 - w / x) g + c and
+x = (O + w g) / (g + c). w is then what a prompt adds to a step of decodes, b goes by the mean context: an optimistic
+bound, so that none is left out for what the GPU alone could not hold.
 """
 
 from __future__ import annotations
@@ -20,11 +25,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from simserve.search.host_bound import HostBound, beside_s, host_bound, mean_context
 from simserve.search.load import Load
 from simserve.units import NS_PER_S
 
 if TYPE_CHECKING:
-    from simserve.perf.cost import CostModel
+    from simserve.perf.cost import CostModel, PricedCost
     from simserve.search.columns import Rows
     from simserve.spec.deployment import DeploymentSpec
     from simserve.spec.model import ModelSpec
@@ -104,7 +110,8 @@ def curves_of(
     for place, members in enumerate(groups.values()):
         group = [engines[index] for index in members]
         blocks = np.array([num_gpu_blocks[index] for index in members], dtype=np.float64)
-        kinds.append(Curves(_kind_cost(model, group[0], limits, load), group, blocks, load))
+        cost = _kind_cost(model, group[0], limits, load)
+        kinds.append(Curves(cost, group, blocks, load, host_bound(model, group, cost, load)))
         kind[members], member[members] = place, np.arange(len(members))
     return EngineCurves(kinds, kind, member)
 
@@ -162,10 +169,13 @@ class Curves:
     once; sizes, step_s: decode batches and their step times.
     """
 
-    def __init__(self, cost: CostModel, group: Sequence[DeploymentSpec], num_gpu_blocks: Floats, load: Load) -> None:
-        self.depth = group[0].pipeline_parallel_size
+    def __init__(
+        self, cost: CostModel, group: Sequence[DeploymentSpec], num_gpu_blocks: Floats, load: Load,
+        host: HostBound | None = None,
+    ) -> None:  # fmt: skip
+        self.depth, self.host = group[0].pipeline_parallel_size, host
         slots = num_gpu_blocks * np.array([d.kv_block_tokens for d in group])
-        tokens = load.prompt_tokens + load.output_tokens
+        tokens = load.prompt_tokens + load.output_tokens if host is None else mean_context(load)
         self.most = np.maximum(1.0, np.minimum([d.max_num_seqs * d.data_parallel_size for d in group], slots / tokens))
         self.sizes, self.step_s = _decode_curve(cost, load, int(np.ceil(self.most.max())), self.depth)
         limits = [(d.max_num_batched_tokens, d.max_num_seqs, _past(d, load)) for d in group]
@@ -175,20 +185,37 @@ class Curves:
         self.alone_s = np.array([alone[limit] for limit in limits])
         self.per_prompt_s = np.array([full[limit] for limit in limits])
         self.beside_s = self.alone_s if ranks == 1 else self.per_prompt_s
+        if host is not None:
+            decodes = int(self.most.max())
+            beside = {limit: beside_s(cost, load, limit[0], limit[2], decodes) for limit in set(limits)}
+            self.beside_s = np.minimum(self.per_prompt_s, [beside[limit] for limit in limits])
 
     def step(self, running: Floats) -> Floats:
         """Seconds of a decode step."""
         return np.interp(running, self.sizes, self.step_s)
+
+    def hosted(self, member: Ints, requests: Floats) -> Floats:
+        """Tokens per second that the CPU adds at most where so many requests are there for GPU and host."""
+        if self.host is None:
+            return np.zeros(len(member))
+        there = np.where(requests > self.most[member], np.minimum(self.host.most[member], requests), 0.0)
+        return self.host.tokens_per_s(there)
 
 
 def _one_pool(curves: Curves, member: Ints, replicas: Floats, gpus: Floats, load: Load) -> Floats:
     """Rows as of `estimate_group`, for columns of (member, replicas)."""
     most, alone_s = curves.most[member], curves.alone_s[member]
     prefill_s = curves.beside_s[member] / curves.depth  # as many prompts at once as there are stages
-    service_s = prefill_s + (load.output_tokens * curves.step(curves.most) / curves.most)[member]
+
+    def seconds(running: Floats, requests: Floats) -> Floats:
+        """Of a replica, per request, with so many on the GPU and so many there."""
+        on_gpu, on_cpu = running / curves.step(running), curves.hosted(member, requests)
+        return (load.output_tokens + prefill_s * on_gpu) / (on_gpu + on_cpu)
+
+    service_s = seconds(most, np.full(len(member), np.inf))
     if load.concurrency is not None:
-        running = np.minimum(most, np.maximum(1.0, load.concurrency / replicas))
-        rate = 1.0 / (prefill_s + load.output_tokens * curves.step(running) / running)
+        there = np.maximum(1.0, load.concurrency / replicas)
+        rate = 1.0 / seconds(np.minimum(most, there), there)
     else:
         rate = load.rate_rps / replicas
     utilisation = rate * service_s
@@ -278,7 +305,7 @@ def _full_prefill_s(
     return cost.step_ns(((new, past),) * count, 0, 0, count) / NS_PER_S / count
 
 
-def _kind_cost(model: ModelSpec, engine: DeploymentSpec, limits: tuple[int, int], load: Load) -> CostModel:
+def _kind_cost(model: ModelSpec, engine: DeploymentSpec, limits: tuple[int, int], load: Load) -> PricedCost:
     """A cost model as large as the screen asks for: steps of a few prompts, and of all decoding requests."""
     from simserve.build import deployment_cost
     from simserve.spec.hardware import load_gpu

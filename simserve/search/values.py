@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 from simserve.errors import UnknownName
+from simserve.metrics.hybrid import HybridMetrics
 from simserve.search.objective import NEVER_MS, Outcome
 
 _OWN: dict[str, Callable[[Outcome], Any]] = {
@@ -19,13 +21,15 @@ _OWN: dict[str, Callable[[Outcome], Any]] = {
     "watts_per_gpu": lambda o: None if o.energy is None else o.energy.watts_per_gpu,
     "joules_per_token": lambda o: None if o.energy is None else o.energy.joules_per_token,
 }
-_METRICS = ("output_tokens_per_s", "request_throughput_rps", "goodput_rps", "slo_attainment", "preemptions",
-            "kv_occupancy_mean", "kv_occupancy_peak")  # fmt: skip
-_STATS = tuple(f"{name}.{stat}" for name in ("ttft_ms", "tpot_ms", "itl_ms", "e2e_ms", "queueing_ms")
+_METRICS = ("output_tokens_per_s", "request_throughput_rps", "middle_throughput_rps", "goodput_rps", "slo_attainment",
+            "preemptions", "kv_occupancy_mean", "kv_occupancy_peak")  # fmt: skip
+_LATENCIES = ("ttft_ms", "tpot_ms", "itl_ms", "e2e_ms", "normalized_latency_ms", "queueing_ms")
+_STATS = tuple(f"{name}.{stat}" for name in _LATENCIES
                for stat in ("mean", "p50", "p90", "p95", "p99"))  # fmt: skip
-NAMES = (*_OWN, *_METRICS, *_STATS)
+_HOST = tuple(f"hybrid.{own.name}" for own in fields(HybridMetrics))
+NAMES = (*_OWN, *_METRICS, *_STATS, *_HOST)
 LARGER_IS_BETTER = ("tokens_per_s_per_gpu", "tokens_per_s_per_user", "output_tokens_per_s", "request_throughput_rps",
-                    "goodput_rps", "slo_attainment")  # fmt: skip
+                    "middle_throughput_rps", "goodput_rps", "slo_attainment")  # fmt: skip
 
 
 def check_value(name: str, key: str) -> None:

@@ -111,6 +111,7 @@ class Cluster:
             resources=self.spans.resources,
             depths=self._depths,
             spans=self.spans.table(),
+            hosts=[i.use for i in self.instances if isinstance(i, HybridInstance)],
         )
         if until_ns is None and len(trace.requests["id"]) != total:
             raise LawBroken("conservation", f"{len(trace.requests['id'])} of {total} requests ended")

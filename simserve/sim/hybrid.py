@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -84,3 +84,24 @@ class Cohort:
     requests: tuple[Seen, ...]
     layer: int
     ready_ns: int
+
+
+@dataclass(slots=True)
+class HostUse:
+    """What an instance did with its host, in all.
+
+    decode_steps: steps without prompts, by strategy; one beside which the CPU attends for a cohort is overlapped, also
+    if the cohort does not join in it. tokens: sampled; cpu_tokens: those of them whose attention the CPU computed.
+    busy_ns: of all steps; cpu_ns: of CPU attention; cpu_wait_ns, copy_wait_ns: by which steps are longer than the GPU's
+    own part of them, for the CPU and for copies of KV; block_ns: host blocks in use x step time; blocks: there are.
+    """
+
+    blocks: int
+    decode_steps: dict[Strategy, int] = field(default_factory=lambda: dict.fromkeys(Strategy, 0))
+    tokens: int = 0
+    cpu_tokens: int = 0
+    busy_ns: int = 0
+    cpu_ns: int = 0
+    cpu_wait_ns: int = 0
+    copy_wait_ns: int = 0
+    block_ns: int = 0

@@ -14,7 +14,7 @@ from typing import Any
 
 from simserve.errors import LawBroken
 from simserve.perf.hybrid import HybridCost, PipelinedStep
-from simserve.sim.hybrid import Cohort, HybridStep, Strategy
+from simserve.sim.hybrid import Cohort, HostUse, HybridStep, Strategy
 from simserve.sim.instance import Instance
 from simserve.sim.kv import BlockLedger
 from simserve.sim.plan import Lane, Plan
@@ -40,6 +40,7 @@ class HybridInstance(Instance):
         self._hybrid_cost = tier.cost
         self._hosted = self.queues.hosted
         self._seen.hosted, self._seen.host_blocks, self._seen.cohorts = self._hosted, self.host_ledger, self.cohorts
+        self.use = HostUse(self.host_ledger.total)
         self._next_key = self._cpu_free_ns = 0
 
     def _move(self, plan: Plan, now: int) -> None:
@@ -65,8 +66,22 @@ class HybridInstance(Instance):
         step.running = self.view.num_running
 
     def _finish(self) -> None:
+        if self._step is not None:
+            self._note_use(self._step)
         super()._finish()
         self._count()
+
+    def _note_use(self, step: Step) -> None:
+        """Add a step that ends to what this instance did with its host."""
+        use, hybrid = self.use, step.plan.hybrid
+        if not step.prefill:
+            strategy = Strategy.GPU if hybrid is None else hybrid.strategy
+            beside = strategy is Strategy.GPU and self.cohorts
+            use.decode_steps[Strategy.OVERLAP if beside else strategy] += step.count
+        use.tokens += step.sampled * step.count
+        use.cpu_tokens += step.cpu_decode
+        use.busy_ns += step.duration_ns
+        use.block_ns += self.host_ledger.used * step.duration_ns
 
     def _drop(self, request: Request) -> None:
         if request.id not in self._hosted:
@@ -139,15 +154,18 @@ class HybridInstance(Instance):
         for lane, copied in ((Lane.PCIE_OUT, out_ns), (Lane.PCIE_IN, in_ns)):
             if copied:
                 self._note_lane(lane, step.start_ns, step.start_ns + copied)
+        self.use.copy_wait_ns += max(out_ns - duration, in_ns - duration, 0)
         return max(duration, out_ns, in_ns)
 
     def _pipelined_ns(self, step: Step, hybrid: HybridStep) -> int:
         """Both sub-batches, once the CPU is free of what cohorts left it."""
         cpu0, cpu1 = ((len(part), _context(part)) for part in (hybrid.batch0, hybrid.batch1))
         work = PipelinedStep(step.prefill, (step.decode, step.context), cpu0, cpu1, step.sampled, hybrid.launch_ns)
-        duration, busy = self._hybrid_cost.pipelined_ns(work)
+        duration, busy, own = self._hybrid_cost.pipelined_ns(work)
         begin = max(step.start_ns, self._cpu_free_ns)
         self._note_lane(Lane.CPU, begin, begin + busy)
+        self.use.cpu_ns += busy
+        self.use.cpu_wait_ns += begin - step.start_ns + duration - own
         return begin - step.start_ns + duration
 
     def _overlapped_ns(self, step: Step, hybrid: HybridStep) -> int:
@@ -156,6 +174,7 @@ class HybridInstance(Instance):
         rows = step.tokens - step.cpu_decode
         wait = max((self.cohorts[key].ready_ns - start for key in hybrid.joined), default=0)
         begin = start + max(wait, 0)
+        self.use.cpu_wait_ns += begin - start
         duration = begin - start + self.cost.step_ns(step.prefill, step.decode, step.context, step.sampled)
         for key in hybrid.joined:
             cohort = self.cohorts[key]
@@ -177,6 +196,7 @@ class HybridInstance(Instance):
         attend = max(begin + times.before_ns, self._cpu_free_ns)
         self._cpu_free_ns = attend + times.cpu_ns
         self._note_lane(Lane.CPU, attend, self._cpu_free_ns)
+        self.use.cpu_ns += times.cpu_ns
         cohort.layer += 1
         cohort.ready_ns = self._cpu_free_ns + times.after_ns
 

@@ -15,7 +15,8 @@ preempted.
 (-1: none in particular), size_bytes (0: no transfer). Steps of one segment on a GPU of their own are in `steps` only.
 
 `itl_gaps_ns`: the inter-token gaps that `steps` does not cover (after a preemption or a skipped step).
-Nothing is stored per token. `depths`: steps that each instance may have in flight (empty: one).
+Nothing is stored per token. `depths`: steps that each instance may have in flight (empty: one). `hosts`: what each
+instance with KV on a host did with it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from simserve.sim.hybrid import HostUse
 
 REQUEST_COLUMNS = (
     "id", "arrival_ns", "first_scheduled_ns", "first_token_ns", "finish_ns",
@@ -56,6 +59,7 @@ class Trace:
     resources: list[str] = field(default_factory=list)
     depths: list[int] = field(default_factory=list)
     spans: Columns = field(default_factory=lambda: columns(array("q"), SPAN_COLUMNS))
+    hosts: list[HostUse] = field(default_factory=list)
 
 
 class Spans:

@@ -3,6 +3,7 @@
     name: flexgen_t4
     paper: "Y. Sheng et al., FlexGen, ICML 2023"
     setting: what the paper says of its runs
+    warmup_fraction: 0.25                      # optional: the first requests, left out of latencies
     unknown:                                   # what it leaves out
       - {what: disk bandwidth, chosen: 2 GB/s, why: "section 6"}
     base: {model: ..., workload: {...}, deployment: {...}}   # the fields of an ordinary study
@@ -20,7 +21,10 @@
 
 A quantity is (metric / other metric - minus) x times. `at`: a value of the sweep, or best for the largest that the
 metric has over it. `over`: a run, with the same metric and place, or {metric, run, at}. The metric largest_feasible is
-the largest value of the sweep at which the run can exist.
+the largest value of the sweep at which the run can exist. `crosses` in place of `at`: the value of the sweep at which
+the metric first gets past this number, on a line between neighbours, such as the load at which a latency is 1 s:
+
+        of: {metric: normalized_latency_ms.mean, run: neo, crosses: 1000, over: vllm, minus: 1, times: 100}
 """
 
 from __future__ import annotations
@@ -71,6 +75,13 @@ class TermSpec(Spec):
     metric: Text
     run: Name
     at: Value | None = None
+    crosses: float | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> TermSpec:
+        if self.crosses is not None and (self.at is not None or self.metric == LARGEST):
+            raise ValueError(f"crosses goes with neither at nor {LARGEST}")
+        return self
 
 
 class OfSpec(TermSpec):
@@ -84,7 +95,7 @@ class OfSpec(TermSpec):
     def divisor(self) -> TermSpec | None:
         """The term below the line; a bare name has the metric and place of the one above."""
         if isinstance(self.over, str):
-            return TermSpec(metric=self.metric, run=self.over, at=self.at)
+            return TermSpec(metric=self.metric, run=self.over, at=self.at, crosses=self.crosses)
         return self.over
 
 
@@ -127,6 +138,7 @@ class PaperSpec(Spec):
     name: Name = "paper"
     paper: Text
     setting: Text
+    warmup_fraction: float = Field(default=0.0, ge=0, lt=1)
     unknown: tuple[UnknownSpec, ...] = ()
     base: PartSpec = PartSpec()
     runs: dict[Name, Part] = Field(min_length=1)
@@ -238,12 +250,21 @@ def _check_term(term: TermSpec, spec: PaperSpec, place: Path_, located: Located,
     sweep = spec.sweep if spec.sweep is not None and term.run in spec.sweep.runs else None
     line = _line(place, located)
     if sweep is None:
-        if (term.at is not None and given) or term.metric == LARGEST:
+        if (term.at is not None and given) or term.crosses is not None or term.metric == LARGEST:
             raise SpecError(f"run {term.run} is not swept", file=located.file, line=line, key=dotted(place))
+    elif term.crosses is not None:
+        _check_numbers(sweep, dotted(place), line, located)
     elif term.metric != LARGEST and term.at not in (*sweep.values, BEST):
         known = ", ".join(map(str, (*sweep.values, BEST)))
         raise SpecError(f"at must be one of {known}", file=located.file, line=line, key=f"{dotted(place)}.at",
                         value=term.at)  # fmt: skip
+
+
+def _check_numbers(sweep: SweepSpec, key: str, line: int | None, located: Located) -> None:
+    """SpecError unless the values of the sweep are rising numbers, between which a metric can cross one."""
+    numbers = [value for value in sweep.values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numbers) != len(sweep.values) or numbers != sorted(set(numbers)) or len(numbers) < 2:
+        raise SpecError("crosses needs a sweep over rising numbers", file=located.file, line=line, key=f"{key}.crosses")
 
 
 def _unknown_run(name: str, spec: PaperSpec, place: Path_, located: Located) -> UnknownName:

@@ -43,15 +43,17 @@ class ArrivalSpec(Spec):
 class LengthSpec(Spec):
     """A distribution of token counts, at least 1.
 
-    fixed: value; uniform: low..high inclusive; lognormal: mean and std of the variable itself, clipped to
-    [min, max]; empirical: drawn with replacement from values, or from a column of the CSV file at path. A path
-    that ends in .json or .json.gz is a list of numbers, or of objects whose key `column` has them.
+    fixed: value; uniform: low..high inclusive, or value and on both sides of it as far as its share `spread`;
+    lognormal: mean and std of the variable itself, clipped to [min, max]; empirical: drawn with replacement from
+    values, or from a column of the CSV file at path. A path that ends in .json or .json.gz is a list of numbers, or of
+    objects whose key `column` has them.
     """
 
     kind: Literal["fixed", "uniform", "lognormal", "empirical"]
     value: int | None = Field(default=None, ge=1, le=LONGEST)
     low: int | None = Field(default=None, ge=1, le=LONGEST)
     high: int | None = Field(default=None, ge=1, le=LONGEST)
+    spread: float | None = Field(default=None, gt=0, lt=1)
     mean: float | None = Field(default=None, ge=1, le=LONGEST)
     std: float | None = Field(default=None, gt=0, le=LONGEST)
     min: int | None = Field(default=None, ge=1, le=LONGEST)
@@ -68,7 +70,9 @@ class LengthSpec(Spec):
                 needed = ["path"]
         else:
             needed = {"fixed": ["value"], "uniform": ["low", "high"], "lognormal": ["mean", "std"]}[self.kind]
-        known = ["value", "low", "high", "mean", "std", "values", "path", "column"]
+            if self.kind == "uniform" and self.spread is not None:
+                needed = ["value", "spread"]
+        known = ["value", "low", "high", "spread", "mean", "std", "values", "path", "column"]
         if self.kind != "lognormal":
             known += ["min", "max"]
         _exactly(self, self.kind, needed, known)
@@ -77,6 +81,14 @@ class LengthSpec(Spec):
             if first is not None and second is not None and first > second:
                 raise ValueError(f"{low} {first} is larger than {high} {second}")
         return self
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """Of a uniform one, both included."""
+        if self.spread is None:
+            return self.low or 1, self.high or 1
+        aside = int((self.value or 1) * self.spread)
+        return max(1, (self.value or 1) - aside), (self.value or 1) + aside
 
 
 class PrefixSpec(Spec):

@@ -7,7 +7,7 @@ attention by pages (SparF) reads less still; KV never fills GPU or host memory.
 Modelled: static batches that run to completion, as FlexGen's, on which it is built; prompts in GPU batches as large as
 memory allows, their KV shipped layer by layer behind the computing; decoding by `simserve/perf/instinfer.py`, dense or
 with SparF, over n drives; KV capacity of the drives. A deployment needs `tiers.csd`.
-Simplified: weights whole on one GPU; no garbage collection or wear; softmax and top-k cost nothing.
+Simplified: weights whole on one GPU; no garbage collection or wear; softmax and top-k are in the engine's rate.
 Knobs: `max_num_seqs` is the batch; `max_new_tokens` the declared output; `max_num_batched_tokens` has no counterpart.
 Reproduces: OPT-13B on an RTX A6000 beside FlexGen, `simserve reproduce instinfer_a6000`.
 """

@@ -46,8 +46,9 @@ class Neo:
         """Place, choose prompts, and take the better of the GPU-only batch and two sub-batches."""
         plan = Plan()
         waiting = bool(view.waiting or view.preempted)
-        at = settle(view, plan, self.max_num_batched_tokens, swap_in=self.swap_in)
-        swapped = self.always_gpu and (at.hosted or plan.to_host)
+        swap_in = 1.0 if self.always_gpu else self.swap_in  # the base mode is a path of its own [N]
+        at = settle(view, plan, self.max_num_batched_tokens, swap_in=swap_in)
+        swapped = self.always_gpu and (at.hosted or plan.to_host or plan.to_gpu)
         if not plan.preempted and not swapped:
             bound = 0 if self.always_gpu else host_of(view).total - view.blocks.total
             choose_prompts(view, at, self.max_num_seqs, self.max_num_batched_tokens, host_blocks=bound)

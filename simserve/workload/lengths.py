@@ -19,7 +19,8 @@ def lengths(spec: LengthSpec, count: int, rng: np.random.Generator, base_dir: Pa
     if spec.kind == "fixed":
         return np.full(count, spec.value, dtype=np.int64)
     if spec.kind == "uniform":
-        return rng.integers(spec.low or 1, (spec.high or 1) + 1, count, dtype=np.int64)
+        low, high = spec.ends
+        return rng.integers(low, high + 1, count, dtype=np.int64)
     if spec.kind == "lognormal":
         return _lognormal(spec, count, rng)
     return rng.choice(_observed(spec, base_dir), count)

@@ -9,6 +9,7 @@ from simserve.perf.hybrid import HybridCost
 from simserve.policies.routers import RoundRobin
 from simserve.policies.subbatches import SubBatch, fill
 from simserve.sim import laws
+from simserve.sim.hybrid import Strategy
 from simserve.sim.hybrid_instance import HostTier
 from simserve.sim.plan import Scheduler
 from simserve.sim.request import Seen
@@ -62,6 +63,27 @@ def test_neo_hides_the_cpu_in_two_stages() -> None:
     assert [(204, 264)] == spans(trace, "pcie_in")
 
 
+def test_what_neo_did_with_its_host() -> None:
+    """The same run: of three steps of decodes two pipelined, 2 of 7 tokens by the CPU, which attends for 14 + 16. It
+    delays the second one by 2 (11 - 10), the copy back the last one, 2 (10 + 9), by 22. Two blocks until 204.
+    """
+    (use,) = played(Neo(**LIMITS, launch_ms=1e-6), PAIR, FLAT, 5, block_in_ns=20).hosts
+
+    assert {Strategy.GPU: 1, Strategy.PIPELINE: 2, Strategy.OVERLAP: 0} == use.decode_steps
+    assert (2, 7, 30, 264) == (use.cpu_tokens, use.tokens, use.cpu_ns, use.busy_ns)
+    assert (2, 22) == (use.cpu_wait_ns, use.copy_wait_ns)
+    assert (20, 2 * 204) == (use.blocks, use.block_ns)
+
+
+def test_what_a_step_beside_a_cohort_counts_as() -> None:
+    """With a slow CPU one of four steps of decodes goes on without the cohort: overlapped too. The last waits."""
+    slow = ToyLayers(linear_base_ns=10, linear_token_ns=1, cpu_context_ns=10, down_ns=1, up_ns=1)
+    (use,) = played(Apex(**APEX), [(0, 14, 5), (0, 6, 2)], slow, 5).hosts
+
+    assert {Strategy.GPU: 0, Strategy.PIPELINE: 0, Strategy.OVERLAP: 4} == use.decode_steps
+    assert (1, 7, 140, 25, 0) == (use.cpu_tokens, use.tokens, use.cpu_ns, use.cpu_wait_ns, use.copy_wait_ns)
+
+
 def test_neo_falls_back_to_the_gpu_where_the_launch_leaves_no_window() -> None:
     """remain[1] = 10 - (7 + 4): request 1 waits on the host while request 0 decodes alone, 2 (10 + 15), 2 (10 + 16)."""
     trace = played(Neo(**LIMITS, launch_ms=4e-6), PAIR, FLAT, 5)
@@ -75,6 +97,20 @@ def test_neos_base_mode_never_attends_on_the_cpu() -> None:
 
     assert [(0, 48, 14), (48, 98, 1), (98, 150, 1), (150, 182, 6)] == rows(trace)[:4]
     assert "instance 0 cpu" not in trace.resources
+
+
+def test_neos_base_mode_fills_the_gpu_with_who_comes_back() -> None:
+    """All of 20 slots taken by prompts; requests 1 and 2 leave for request 0, then take all 5 blocks together again."""
+    trace = played(Neo(**LIMITS, always_gpu=True), [(0, 8, 3), (0, 8, 3), (0, 4, 3)], FLAT, 5)
+
+    assert [tokens for *_, tokens in rows(trace)] == [20, 1, 1, 2, 2]
+
+
+def test_neos_base_mode_admits_nobody_while_somebody_comes_back() -> None:
+    """Request 1 comes back alone; request 2, whose prompt would fit beside it, is computed a step later."""
+    trace = played(Neo(**LIMITS, always_gpu=True), [(0, 8, 3), (0, 8, 3), (0, 8, 1)], FLAT, 5)
+
+    assert [tokens for *_, tokens in rows(trace)] == [16, 1, 1, 1, 9]
 
 
 SLOPED = ToyLayers(linear_base_ns=10, linear_token_ns=1, down_ns=1, up_ns=1)

@@ -16,6 +16,7 @@ from simserve.report.launch.names import Command, known
 from simserve.report.launch.placement import FIRST_PORT, ROUTER_PORT
 from simserve.report.launch.requests_file import Requests
 from simserve.report.launch.served import Served
+from simserve.spec.workload import LengthSpec
 
 if TYPE_CHECKING:
     from simserve.search.objective import Outcome
@@ -186,7 +187,8 @@ def _lengths(spec: Mapping[str, Any]) -> tuple[int, int, bool]:
     if kind == "fixed":
         return int(spec["value"]), int(spec["value"]), True
     if kind == "uniform":
-        return int(spec["high"]), int(spec["low"]), True
+        low, high = LengthSpec.model_validate(spec).ends
+        return high, low, True
     if kind == "lognormal":
         return max(1, round(spec["mean"])), max(1, round(spec["mean"])), False
     values = spec.get("values") or [1]

@@ -43,6 +43,22 @@ def test_latencies_by_hand(leap: bool) -> None:
     assert (3, 2, 1, 0) == (m.requests, m.finished, m.rejected, m.unfinished)
 
 
+def test_normalized_latency_by_hand() -> None:
+    """E2E 50 ms for 5 tokens, 25 ms for 2."""
+    m = compute(two_requests(), num_gpus=2)
+
+    assert m.normalized_latency_ms.mean == pytest.approx((50 / 5 + 25 / 2) / 2)
+
+
+def test_middle_throughput_by_hand() -> None:
+    """Ten requests of one token on one seat, 10 ms each: from the fourth to the eighth four in 40 ms."""
+    trace, _ = play(load([(0, 5, 1)] * 10), [Vllm(max_num_seqs=1)], RoundRobin(), ToyCost(base_ns=10 * MS))
+    few, _ = play(load([(0, 5, 1)] * 2), [Vllm()], RoundRobin(), ToyCost(base_ns=10 * MS))
+
+    assert compute(trace, num_gpus=1).middle_throughput_rps == pytest.approx(100.0)
+    assert compute(few, num_gpus=1).middle_throughput_rps is None
+
+
 def test_throughput_by_hand() -> None:
     """2 requests, 7 output and 50 prompt tokens in 50 ms on 2 GPUs."""
     m = compute(two_requests(), num_gpus=2)

@@ -36,13 +36,13 @@ def cost(own: Drives = DRIVE, gpu_batch_size: int = 2) -> InstInferCost:
     return InstInferCost(TOY, RATES, own, gpu_batch_size, GPU, profile, Formats("fp16", "auto", 8, 8))
 
 
-def test_attention_waits_for_flash_or_engine() -> None:
-    """Two sequences, contexts of 18: matrices 2, q, k, v and output 2 (4 x 1024 + U) / 3 U = 1, twice 0.25, flash 9."""
-    per_layer = 2 + 1 + 0.5 + 9
+def test_attention_waits_for_flash_and_engine() -> None:
+    """Contexts of 18: matrices 2, q, k, v and output 2 (4 x 1024 + U) / 3 U = 1, twice 0.25, flash 9, engine 2."""
+    per_layer = 2 + 1 + 0.5 + 9 + 2
 
     assert cost().step_ns([], 2, 18, 2) == 3 * per_layer * NS_PER_S
     slow = replace(DRIVE, engine=U)
-    assert cost(slow).step_ns([], 2, 18, 2) == 3 * (2 + 1 + 0.5 + 18) * NS_PER_S
+    assert cost(slow).step_ns([], 2, 18, 2) == 3 * (2 + 1 + 0.5 + 9 + 18) * NS_PER_S
 
 
 def test_prompts_are_shipped_behind_the_next_layer() -> None:
@@ -89,6 +89,13 @@ def test_heads_are_striped_and_the_gpus_link_is_a_limit() -> None:
     """40 heads on 3 drives: the busiest has 14; 8 links of 7 GB/s meet one of 26."""
     assert drives(CsdSpec(count=3), 40, 26e9).read == pytest.approx(40 / 14 * 11.2e9)
     assert drives(CsdSpec(count=8), 40, 26e9).link == 26e9
+
+
+def test_what_drives_do_not_change_is_what_they_cannot_speed_up() -> None:
+    """Flash 9 and engine 2 halve with a second drive, matrices 2 and latency 0.5 stay; the link's 1 halves as well."""
+    two = replace(DRIVE, read=4 * U, engine=18 * U, link=6 * U)
+
+    assert cost(two).step_ns([], 2, 18, 2) == 3 * (2 + 0.5 + 0.5 + 4.5 + 1) * NS_PER_S
 
 
 def asked(**tiers: object) -> DeploymentSpec:

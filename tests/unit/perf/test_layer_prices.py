@@ -86,11 +86,12 @@ def test_a_wrong_profile_is_off_and_always_the_same() -> None:
 
 
 def test_a_pipelined_step_by_hand() -> None:
-    """Two layers: stage A max(12, 3 + 2 + 40), stage B max(10 + 30, 3 + 4 + 20): 45 + 40, twice."""
+    """Two layers: stage A max(12, 3 + 2 + 40), stage B max(10 + 30, 3 + 4 + 20): 45 + 40, twice; the GPU
+    alone 12 + 40."""
     cost = HybridCost(ToyLayers(linear_base_ns=9, linear_token_ns=1, down_ns=1, up_ns=1))
     step = PipelinedStep((), (1, 30), (2, 20), (1, 40), 4, 3)
 
-    assert cost.pipelined_ns(step) == (2 * (45 + 40), 2 * 60)
+    assert cost.pipelined_ns(step) == (2 * (45 + 40), 2 * 60, 2 * (12 + 40))
 
 
 def test_a_layer_of_a_cohort_by_hand() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from simserve.cli.main import main
 from simserve.report.launch import FRAMEWORKS, Served
-from simserve.report.launch.bench import bench_script
+from simserve.report.launch.bench import _lengths, bench_script
 from simserve.report.launch.names import known
 from simserve.report.launch.requests_file import MOST, WHOLE, requests_of
 from simserve.search.objective import Outcome
@@ -335,3 +335,8 @@ def test_bad_input_is_one_line(
     assert main(["launch", *(places.get(word, word) for word in arguments)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_lengths_about_a_value_are_uniform_between_their_ends() -> None:
+    """100 within 10 %."""
+    assert _lengths({"kind": "uniform", "value": 100, "spread": 0.1}) == (110, 90, True)

@@ -78,6 +78,11 @@ def test_a_bare_name_below_the_line_has_the_metric_and_place_of_the_one_above(tm
      ("at: 4", "at: 5", "x.yaml:20: quantities[0].of.at: at must be one of 2, 4, best (got 5)"),
      ("at: 4, over: one", "over: one", "x.yaml:20: quantities[0].of.at: at must be one of 2, 4, best"),
      ("run: two, at: 4, over: one", "run: one, at: 4", "x.yaml:20: quantities[0].of: run one is not swept"),
+     ("at: 4, over: one", "crosses: 4, at: 4", "x.yaml:20: quantities[0].of: crosses goes with neither at nor "
+      "largest_feasible"),
+     ("run: two, at: 4, over: one", "run: one, crosses: 4", "x.yaml:20: quantities[0].of: run one is not swept"),
+     ("at: 4, over: one", "crosses: 4, over: one", "x.yaml:20: quantities[0].of.over: run one is not swept"),
+     ("setting:", "warmup_fraction: 1\nsetting:", "x.yaml:2: warmup_fraction: input should be less than 1 (got 1)"),
      ("expect: [0, 1]", "expect: [2, 1]", "x.yaml:17: quantities[0]: expect: the low end 2 is above the high end 1"),
      ("expect: [0, 1]", "expect: [0]", "x.yaml:21: quantities[0].expect"),
      ("minus: 1", "minus: x", "x.yaml:20: quantities[0].of.minus: must be a number, not text"),
@@ -92,3 +97,12 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, old: str, new: str, line: str
 
     assert str(raised.value).removeprefix(f"{tmp_path}/").startswith(line), str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("values", ["[4, 2]", "[2]", "[2, 2]"])
+def test_a_crossing_needs_rising_numbers(tmp_path: Path, values: str) -> None:
+    """Between which there is a line."""
+    text = GOOD.replace("run: two, at: 4, over: one", "run: two, crosses: 4").replace("[2, 4]", values)
+
+    with pytest.raises(SpecError, match=r"x.yaml:20: quantities\[0\].of.crosses: crosses needs a sweep over rising"):
+        read(tmp_path, text)

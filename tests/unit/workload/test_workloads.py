@@ -53,6 +53,9 @@ def test_other_lengths() -> None:
 
     assert {7} == set(lengths(LengthSpec(kind="fixed", value=7), 50, rng, None))
     assert {3, 4, 5} == set(lengths(LengthSpec(kind="uniform", low=3, high=5), 200, rng, None))
+    assert {18, 19, 20, 21, 22} == set(lengths(LengthSpec(kind="uniform", value=20, spread=0.14), 200, rng, None))
+    with pytest.raises(ValueError, match="uniform needs value"):
+        LengthSpec(kind="uniform", low=3, high=5, spread=0.1)
     assert {2, 9} == set(lengths(LengthSpec(kind="empirical", values=(2, 9)), 200, rng, None))
 
 
