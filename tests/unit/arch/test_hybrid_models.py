@@ -105,6 +105,22 @@ def test_what_stays_in_16_bits_weighs_so() -> None:
     assert more == pytest.approx((2 - 9 / 16) * (shared + full + nets), abs=2)
 
 
+def test_an_nvfp4_checkpoint_may_keep_the_inputs_of_attention() -> None:
+    """DeepSeek's: q_a, q_b, kv_a and kv_b in 16 bits, the output projection not; in prompts kv_b, too."""
+    model = load_model("deepseek-ai/DeepSeek-V3")
+    ops = decoder_ops(model, 8, "nvfp4")
+    plain = model.model_copy(update={"nvfp4_keeps": ()})
+    inputs = 7168 * (1536 + 576) + 128 * (1536 * 192 + 512 * 256)
+
+    assert {gemm.name: gemm.dtype for gemm in ops.gemms if gemm.name.endswith(("a_proj", "b_proj", "o_proj"))} == {
+        "qkv_a_proj": "bf16", "q_b_proj": "bf16", "o_proj": "",
+    }  # fmt: skip
+    assert [gemm.dtype for gemm in ops.prefill_gemms] == ["bf16"]
+    assert [gemm.dtype for gemm in decoder_ops(model, 8, "fp8_block").prefill_gemms] == [""]
+    more = weight_bytes(model, "nvfp4", 1) - weight_bytes(plain, "nvfp4", 1)
+    assert more == pytest.approx(61 * (2 - 9 / 16) * inputs, abs=2)
+
+
 def test_kv_grows_in_full_layers_alone_and_states_do_not() -> None:
     """15 layers of 2 heads of 256; per net 64 x 128 x 128 in fp32 and 3 x 12288 in 16 bits, over the ranks."""
     model = load_model(QWEN)

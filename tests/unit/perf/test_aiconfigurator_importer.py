@@ -64,6 +64,19 @@ def package(tmp_path: Path) -> Path:
     write(root, "mla/trtllm/1.3.0rc2/generation_mla_perf.parquet", [{**mla, "step": 511, "framework": "TRTLLM"}])
     write(root, "mla/sglang/0.5.1/generation_mla_perf.parquet", [{**mla, "step": 511, "framework": "SGLang"}])
     quant = {"kernel_source": "q", "m": 8, "k": 4096, "quant_dtype": "fp8"}
+    trtllm = {**gemm, "kernel_source": "torch_flow", "framework": "TRTLLM"}
+    odd = [{**trtllm, "gemm_dtype": "int8_wo", "latency": 0.1}, {**trtllm, "latency": 0.012}]
+    write(root, "gemm/trtllm/1.3.0rc2/gemm_perf.parquet", odd)
+    over_fp8 = [
+        attention(kv_cache_dtype="fp8", attn_dtype=dtype, latency=t) for dtype, t in (("fp8", 0.3), ("bfloat16", 0.4))
+    ]
+    write(root, "attention/trtllm/1.3.0rc2/context_attention_perf.parquet", over_fp8)
+    write(root, "comm/trtllm/1.3.0rc2/custom_allreduce_perf.parquet", [{**custom, "kernel_source": "TRTLLM"}])
+    layers = [
+        {**spread[0], "kernel_source": f"moe_torch_flow_{kind}", "num_tokens": tokens}
+        for kind, tokens in (("cutlass", 8), ("nongated", 16))
+    ]
+    write(root, "moe/trtllm/1.3.0rc2/moe_perf.parquet", layers)
     write(root, "quantize/vllm/0.24.0/scale_matrix_perf.parquet", [{**quant, "latency": 0.005}])
     write(root, "quantize/vllm/0.24.0/computescale_perf.parquet", [{**quant, "latency": -0.001}])
     return root
@@ -116,9 +129,37 @@ def test_moe_and_mla_rows(built: Path) -> None:
     rows = list(zip(*(decode[c].tolist() for c in ("part", "dtype", "context")), strict=True))
     assert rows == [("kernel", "bf16", 512), ("module", "fp8_block", 512)]
     entry = store.provenance("h100_sxm", "mla_decode")
-    assert [source["framework"] for source in entry["sources"]] == ["VLLM", "SGLang"]
+    assert [source["framework"] for source in entry["sources"]] == ["VLLM", "TRTLLM"]
     assert entry["rows_left_out"] == {"other models": 1, "fp8 query": 1}
     assert not (built / "h100_sxm" / "mla_prefill.parquet").exists()
+
+
+def test_mla_decode_of_blackwell_is_sglangs(package: Path, tmp_path: Path) -> None:
+    """Where SGLang runs trtllm_mla, which vLLM runs too; Hopper keeps SGLang's own for its deployments."""
+    mla = {"kernel_source": "trtllm_mla", "mla_dtype": "bfloat16", "kv_cache_dtype": "bfloat16", "num_heads": 16,
+           "batch_size": 1, "isl": 1, "step": 511, "latency": 0.1, "framework": "SGLang"}  # fmt: skip
+    write(package, "mla/sglang/0.5.2/generation_mla_perf.parquet", [mla])
+    importer("aiconfigurator")(["h100_sxm"], tmp_path / "out", package)
+    made = tmp_path / "out" / "h100_sxm"
+    entry = json.loads((made / "provenance.json").read_text())["tables"]["mla_decode"]
+
+    assert [source["framework"] for source in entry["sources"]] == ["VLLM", "SGLang"]
+    assert [path.name for path in sorted((made / "sglang").glob("*.parquet"))] == ["mla_decode.parquet"]
+
+
+@pytest.mark.usefixtures("built")
+def test_kernels_of_tensorrt_llm_lie_beside() -> None:
+    """Its GEMMs in formats that are known, fp8 attention over fp8 KV, its all-reduce, experts with a gate on Hopper."""
+    gemm, prefill, moe, reduce = (
+        store.read_table("h100_sxm/trtllm", family) for family in ("gemm", "prefill_attention", "moe", "all_reduce")
+    )
+
+    assert (gemm["dtype"].tolist(), gemm["latency_ns"].tolist()) == (["bf16"], [12000])
+    assert (prefill["kv_dtype"].tolist(), prefill["latency_ns"].tolist()) == (["fp8"], [300_000])
+    assert moe["tokens"].tolist() == [8]
+    assert (reduce["method"].tolist(), reduce["latency_ns"].tolist()) == (["trtllm"], [4000])
+    left_out = store.provenance("h100_sxm/trtllm", "prefill_attention")["rows_left_out"]
+    assert left_out["16-bit attention over fp8 KV"] == 1
 
 
 @pytest.mark.usefixtures("built")

@@ -49,6 +49,27 @@ def test_factors_scale_their_family_alone() -> None:
     assert abs(decode["decode_attention"].ns / alone["decode_attention"].ns - 3) < 1e-9
 
 
+def test_an_engine_is_priced_by_its_own_kernels_first() -> None:
+    """TensorRT-LLM's all-reduce over eight GPUs of a rack, measured; another family from the device, measured as well;
+    tables that a GPU's name asks for come before the engine's.
+    """
+    model, gpu = load_model("deepseek-ai/DeepSeek-V3"), load_gpu("gb300")
+    own, other = (
+        dict(build_cost(model, gpu, tensor_parallel_size=8, dtype="nvfp4", expert_parallel=True,
+                        profile=load_profile(name, calibrated=False)).explain((), 1, 1000, 1))
+        for name in ("trtllm", "vllm")
+    )  # fmt: skip
+    llama = build_cost(load_model("meta-llama/Llama-3.1-8B"), load_gpu("h100_sxm/vidur"),
+                       profile=load_profile("trtllm", calibrated=False))  # fmt: skip
+
+    assert (own["all_reduce"].table, other["all_reduce"].table) == ("gb300/trtllm/all_reduce", "gb300/all_reduce")
+    assert own["all_reduce"].ns < 0.5 * other["all_reduce"].ns
+    assert (own["experts"].table, own["experts"].source) == ("gb300/moe", other["experts"].source)
+    tables = {price.table for _, price in llama.explain((), 4, 4000, 4)}
+    assert "h100_sxm/vidur/gemm" in tables
+    assert not any("trtllm" in table for table in tables if not table.startswith("engines/"))
+
+
 def test_an_expert_layer_is_several_launches() -> None:
     """As many as the engine has operations for it: TensorRT-LLM fewer than vLLM."""
     model = load_model("Qwen/Qwen3-30B-A3B")
