@@ -83,9 +83,13 @@ def _errors(point: Point, profile: EngineProfile) -> tuple[float, float]:
 
 
 def fit(
-    start: EngineProfile, evaluate: Evaluate, points: int, names: Iterable[str] = tuple(CONSTANTS), rounds: int = 4
-) -> Fit:
-    """Constants that make `evaluate`'s residuals small; at most so many rounds of derivatives by differences."""
+    start: EngineProfile, evaluate: Evaluate, points: int, names: Iterable[str] = tuple(CONSTANTS), rounds: int = 4,
+    begin: EngineProfile | None = None,
+) -> Fit:  # fmt: skip
+    """Constants that make `evaluate`'s residuals small; at most so many rounds of derivatives by differences.
+
+    start: where the priors hold them; begin: where the search begins instead, for there are several hollows.
+    """
     from scipy.optimize import least_squares
 
     chosen = list(names)
@@ -95,7 +99,7 @@ def fit(
     if not points or np.isnan(evaluate(start)).all():
         raise MissingData("no points to fit to that have TTFT or TPOT and can be played (simserve validate says why)")
     first = np.array([_inward(name, start) for name in chosen])
-    seeded = replace(start, eager_ns_per_op=start.eager_ns_per_op or EAGER_SEED_NS)
+    seeded = begin or replace(start, eager_ns_per_op=start.eager_ns_per_op or EAGER_SEED_NS)
     origin = np.array([_inward(name, seeded) for name in chosen])
     bounds = ([0.0 if CONSTANTS[n].scale else -log(CONSTANTS[n].high) for n in chosen], [_top(n) for n in chosen])
     widths = np.array([CONSTANTS[name].width for name in chosen])

@@ -37,6 +37,7 @@ def calibrate(
     constant: Annotated[list[str] | None, typer.Option(help="Fit these alone; repeatable (default: all).")] = None,
     sample: Annotated[int, typer.Option(min=0, help="So many points, drawn evenly (default: all).")] = 0,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of derivatives.")] = 4,
+    go_on: Annotated[bool, typer.Option("--go-on", help="Begin at what was fitted before.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sample and of the split.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     json_out: Annotated[
@@ -70,9 +71,10 @@ def calibrate(
     clients = 0 if mine else SLOWEST
     fitting = chosen(seen, of, since, before, sample, seed, clients)
     kept = [] if few else _kept(points, of, since, before, sample, seed, clients)
-    start = load_profile(name, since or (fitting[0].version if mine else ""), calibrated=mine)
-    names = tuple(constant or CONSTANTS)
-    found = fit(start, _progress(fitting, jobs), len(fitting), names, rounds)
+    version = since or (fitting[0].version if mine else "")
+    start, names = load_profile(name, version, calibrated=mine), tuple(constant or CONSTANTS)
+    begin = load_profile(name, version) if go_on else None
+    found = fit(start, _progress(fitting, jobs), len(fitting), names, rounds, begin)
     content = _content(found, start, names, fitting, kept, jobs)
     everything = chosen(seen, of, since, before, seed=seed)
     versions = f"{f' from {since}' if since else ''}{f' before {before}' if before else ''}"

@@ -11,7 +11,7 @@ import yaml
 from simserve.accuracy.benches import like_study, read_bench
 from simserve.accuracy.fit import fit, residuals
 from simserve.accuracy.fitted import chosen
-from simserve.accuracy.judge import deployment_of, play, requests_of
+from simserve.accuracy.judge import Floats, deployment_of, play, requests_of
 from simserve.accuracy.points import Point
 from simserve.cli.main import main
 from simserve.errors import MissingData, SpecError, UnknownName
@@ -45,6 +45,22 @@ def test_known_constants_are_found_again() -> None:
         assert found.errors[name] > 0
     assert found.loss_after < 0.2 * found.loss_before
     assert np.abs(residuals(points, found.profile)).max() < 0.05
+
+
+def test_a_search_may_begin_elsewhere() -> None:
+    """At the truth it is over at once; the priors still hold the constants near the defaults."""
+    truth = replace(BASE, host_ns_per_step=1_200_000, api_ns=60_000_000)
+    points = measured(truth, loads()[:2])
+    names = ("host_ns_per_step", "api_ns")
+    asked: list[EngineProfile] = []
+
+    def evaluate(profile: EngineProfile) -> Floats:
+        asked.append(profile)
+        return residuals(points, profile)
+
+    found = fit(BASE, evaluate, len(points), names, rounds=1, begin=truth)
+    assert truth.host_ns_per_step in {profile.host_ns_per_step for profile in asked[:4]}
+    assert found.profile.api_ns == pytest.approx(truth.api_ns, rel=0.05)
 
 
 def test_a_factor_that_no_point_shows_does_not_move() -> None:
