@@ -4,7 +4,8 @@ A row is dropped when it beats max(FLOP / peak, bytes / bandwidth), each operand
 reasons are told apart. If the time beats FLOP / peak or (bytes - L2) / bandwidth, the row is impossible:
 wrong unit or wrong key. Otherwise the benchmark repeated one operation on data that stayed in the L2 cache:
 real, but serving never sees it, as the weights and KV of the other layers pass through the cache in between
-(WARM: families for which it does).
+(WARM: families for which it does). Of decode attention a row also goes that took much longer than one with more
+context: nothing is slower for less work, and prices never fall with the context.
 What is counted per family is in `simserve.perf.bounds`.
 """
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.errors import MissingData
+from simserve.perf import store
 from simserve.perf.bounds import bound_ns
 from simserve.perf.roofline import Floats
 from simserve.spec.hardware import GpuSpec, LinkSpec
@@ -52,6 +54,7 @@ L2_BYTES = {
 WARM = ("elementwise",)
 # GeForce cards run above the boost clock that their rated peak assumes: measured GEMMs reach 1.06 of it (RTX 3090).
 ABOVE_RATED = {"rtx_3090": 1.12, "rtx_4090": 1.12}
+HELD_UP = 3.0  # noise is below; the rows above it take up to 200 times as long (H200, MLA: 2.2 ms beside 12 us)
 Columns = dict[str, NDArray[np.generic]]
 
 
@@ -88,11 +91,13 @@ def drop_unphysical(
     broken = ~(time > 0)
     impossible = ~broken & (time < bound_ns(family, columns, gpu, link, l2_bytes(gpu)))
     cached = ~broken & ~impossible & (time < bound) & (family not in WARM)
-    keep = ~(broken | impossible | cached)
+    held_up = _slower_than_longer(family, columns, time) & ~(broken | impossible | cached)
+    keep = ~(broken | impossible | cached | held_up)
     reasons = {
         "not positive": broken,
         "faster than the roofline, caches granted: impossible": impossible,
         "faster than the roofline: operands stayed in the L2 cache of the benchmark": cached,
+        f"more than {HELD_UP:g} times as long as a longer context: something else ran": held_up,
     }
     dropped = [
         Dropped(why, int(rows.sum()), _examples(columns, bound, rows))
@@ -100,6 +105,18 @@ def drop_unphysical(
         if rows.any()
     ]
     return {name: values[keep] for name, values in columns.items()}, dropped
+
+
+def _slower_than_longer(family: str, columns: Columns, time: Floats) -> NDArray[np.bool_]:
+    """Rows of decode attention that took more than `HELD_UP` times as long as one that only has more context."""
+    slow = np.zeros(len(time), dtype=np.bool_)
+    if family not in ("decode_attention", "mla_decode"):
+        return slow
+    for rows in store.groups(columns, store.KEYS[family][:-1]):
+        ordered = rows[np.argsort(columns["context"][rows])]
+        least = np.minimum.accumulate(time[ordered][::-1])[::-1]
+        slow[ordered] = time[ordered] > HELD_UP * least
+    return slow
 
 
 def _examples(columns: Columns, bound: Floats, mask: NDArray[np.bool_], limit: int = 3) -> tuple[str, ...]:

@@ -115,13 +115,15 @@ def _verdict(chosen: Strategy, others: Sequence[Strategy]) -> str:
     rival = next((other for other in others if other.hosted != chosen.hosted), None)
     if rival is None:
         return f"Every strategy keeps KV on a host; the best is {chosen.name}."
-    if rival.misses and not chosen.misses:
-        return f"Hybrid execution {'pays' if chosen.hosted else 'does not pay'}: {rival.name} does not meet the SLO."
+    better, worse = (chosen, rival) if chosen.place < rival.place else (rival, chosen)
+    word = "pays" if better.hosted else "does not pay"
+    if worse.misses and not better.misses:
+        return f"Hybrid execution {word}: {worse.name} does not meet the SLO, {better.name} does."
     lead = chosen.tokens_per_s_per_gpu / rival.tokens_per_s_per_gpu - 1 if rival.tokens_per_s_per_gpu else 0.0
     if abs(lead) <= TIE:
         return f"Hybrid execution makes no difference: {rival.name} is within 1 % of {chosen.name} in tokens/s/GPU."
-    word = "pays" if chosen.hosted == (lead > 0) else "does not pay"
-    return f"Hybrid execution {word}: {100 * lead:+.0f} % tokens/s/GPU with {chosen.name} over {rival.name}."
+    but = "" if (lead > 0) == (better is chosen) else f", but {better.name} ranks first"
+    return f"Hybrid execution {word}: {100 * lead:+.0f} % tokens/s/GPU with {chosen.name} over {rival.name}{but}."
 
 
 def _words(one: Strategy) -> str:

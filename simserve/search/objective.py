@@ -189,38 +189,30 @@ def at_percentile(values: NDArray[np.float64], percentile: float) -> float | Non
 
 
 def steady_window_ns(trace: Trace) -> tuple[int, int] | None:
-    """From when 5 % of the tokens had been served to when 95 % had; None for too short a run.
-
-    The prompt and output tokens of a finished request count evenly from its first step to its end.
-    """
-    done = trace.requests["outcome"] == _FINISHED
-    begin, end, prompt, output = (
-        trace.requests[name][done] for name in ("first_scheduled_ns", "finish_ns", "prompt_tokens", "output_tokens")
-    )
-    if len(end) < _STEADY_REQUESTS:
+    """From the finish of the first to that of the last 5 % of the requests; None for too short a run."""
+    rows = trace.requests
+    finish = rows["finish_ns"][rows["outcome"] == _FINISHED]
+    count = len(finish)
+    if count < _STEADY_REQUESTS:
         return None
-    rate = (prompt + output) / np.maximum(end - begin, 1)
-    times, changes = np.concatenate([begin, np.maximum(end, begin + 1)]), np.concatenate([rate, -rate])
-    order = np.argsort(times)
-    times = times[order]
-    served = np.concatenate([[0.0], np.cumsum(np.cumsum(changes[order])[:-1] * np.diff(times))])
-    first, last = np.interp([_EDGE * served[-1], (1 - _EDGE) * served[-1]], served, times)
-    return (int(first), int(last)) if int(last) > int(first) else None
+    first, last = np.sort(finish)[[int(count * _EDGE), int(count * (1 - _EDGE))]]
+    return (int(first), int(last)) if last > first else None
 
 
 def steady_tokens_per_s(trace: Trace) -> float | None:
-    """Prompt + output tokens per second in `steady_window_ns`; None for too short a run.
+    """Prompt + output tokens per second while the run is in full swing; None for too short a run.
 
-    Over the whole run, a slow but sufficient GPU would lose to a fast one by the drain at the end of a finite trace,
-    and the answer would depend on the trace's length. Between finishes of requests, those that wait for one another
-    and end together would count as if they had run only then.
+    Counted in `steady_window_ns`: over the whole run, a slow but sufficient GPU would lose to a fast one by the
+    drain at the end of a finite trace, and the answer would depend on the trace's length. Where requests begin together
+    and end in a burst (hybrid schedulers in closed loops of few requests) it says too much.
     """
     window = steady_window_ns(trace)
     if window is None:
         return None
-    done = trace.requests["outcome"] == _FINISHED
-    tokens = int((trace.requests["prompt_tokens"] + trace.requests["output_tokens"])[done].sum())
-    return (1 - 2 * _EDGE) * tokens * NS_PER_S / (window[1] - window[0])
+    rows, (first, last) = trace.requests, window
+    inside = (rows["outcome"] == _FINISHED) & (rows["finish_ns"] > first) & (rows["finish_ns"] <= last)
+    tokens = int((rows["prompt_tokens"] + rows["output_tokens"])[inside].sum())
+    return tokens * NS_PER_S / (last - first)
 
 
 def slo_values(trace: Trace, slo: SloSpec | None) -> tuple[SloValue, ...]:

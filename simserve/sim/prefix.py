@@ -41,7 +41,7 @@ class PrefixLedger(BlockLedger):
 
     __slots__ = (
         "_blank", "_cached", "_chain", "_found", "_fresh", "_full", "_gone", "_hash", "_held", "_late", "_queue",
-        "_queued", "_shared", "_writers",
+        "_queued", "_shared", "_stale", "_writers",
     )  # fmt: skip
 
     def __init__(self, num_gpu_blocks: int, block_size: int) -> None:
@@ -53,6 +53,7 @@ class PrefixLedger(BlockLedger):
         self._queue: deque[tuple[list[int], _Late | None]] = deque()
         self._queued: set[int] = set()  # the cached ones of those
         self._gone: dict[int, int] = {}  # how many of a block's places in the queue no longer count: its first ones
+        self._stale = 0  # the sum of those
         self._shared: dict[int, int] = {}  # holders beyond the first of blocks that have several
         self._hash: dict[int, int] = {}
         self._cached: dict[int, int | dict[int, None]] = {}  # a block, or several in order of entry
@@ -87,6 +88,7 @@ class PrefixLedger(BlockLedger):
             if block in self._queued:
                 self._queued.remove(block)
                 self._gone[block] = self._gone.get(block, 0) + 1
+                self._stale += 1
                 self.free -= 1
             else:
                 self._shared[block] = self._shared.get(block, 0) + 1
@@ -127,6 +129,8 @@ class PrefixLedger(BlockLedger):
             self.free += len(filed)
             self._queue.append((filed, None))
             self._queued.update(filed)
+        if self._stale > self.total:
+            self._compact()
         request.blocks = 0
 
     def _unshared(self, blocks: list[int]) -> list[int]:
@@ -194,10 +198,7 @@ class PrefixLedger(BlockLedger):
 
     def _evicted(self, block: int) -> bool:
         """Take the hash of a block at the front of the queue; False if its place no longer counts."""
-        if block in self._gone:
-            self._gone[block] -= 1
-            if not self._gone[block]:
-                del self._gone[block]
+        if self._is_stale(block):
             return False
         self._found = None
         self._queued.remove(block)
@@ -211,6 +212,23 @@ class PrefixLedger(BlockLedger):
             if len(same) == 1:
                 self._cached[value] = next(iter(same))
         return True
+
+    def _is_stale(self, block: int) -> bool:
+        """Whether this place of a block, its first in the queue, does not count; from then on it is none."""
+        if block not in self._gone:
+            return False
+        self._stale -= 1
+        self._gone[block] -= 1
+        if not self._gone[block]:
+            del self._gone[block]
+        return True
+
+    def _compact(self) -> None:
+        """Take the places that no longer count out of the queue."""
+        for blocks, late in self._queue:
+            if late is None or not late.names:
+                blocks[:] = [block for block in reversed(blocks) if not self._is_stale(block)][::-1]
+        self._queue = deque(entry for entry in self._queue if entry[0])
 
     def _enter(self, request: Seen, held: list[int], full: int) -> None:
         """The request's first `full` blocks are full: put them into the cache, or note that they come late."""

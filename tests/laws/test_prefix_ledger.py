@@ -135,3 +135,18 @@ def decoded(request: Seen, ledger: PrefixLedger, naive: Naive) -> bool:
     done = ledger.reserve(request, request.num_tokens)
     assert done == naive.reserve(request, request.num_tokens)
     return done
+
+
+def test_places_that_no_longer_count_do_not_pile_up() -> None:
+    """One prefix, used again and again where blocks are left that nobody ever used."""
+    ledger = PrefixLedger(1000, SIZE)
+    for i in range(500):
+        request = Seen(i, i, 101, content=((1, 100), (10 + i, 1)), output_content=-i - 1)
+        assert ledger.attach(request) == (100 if i else 0)
+        assert ledger.reserve(request, 101)
+        ledger.release(request)
+        ledger.forget(request)
+
+    assert sum(len(blocks) for blocks, _ in ledger._queue) <= 2 * ledger.total
+    assert ledger.free == ledger.total
+    assert ledger.cached_tokens(Seen(1000, 0, 101, content=((1, 100), (7, 1)))) == 100

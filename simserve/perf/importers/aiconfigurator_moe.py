@@ -9,9 +9,10 @@
   Norms, rotary embedding and KV writes are inside, and on Hopper the launches of a dozen kernels: with 16 heads at one
   request and 1024 tokens 98 us on H100 against 59 of GEMMs, `mla_bmm` and kernel, 52 against 55 on B200;
 - MLA, part `kernel`: attention alone; vLLM has no such rows. Prefill from TensorRT-LLM (it expands K and V per head as
-  vLLM does). Decode from SGLang where its kernel is vLLM's (trtllm_mla, Blackwell), else from TensorRT-LLM: SGLang's on
-  Hopper converts an fp8 cache as it reads. vLLM's module there grows as TensorRT-LLM's kernel does (H200, 64 requests,
-  16 heads, 1,024 to 8,192 tokens: by 84 us, 87 and SGLang's 888);
+  vLLM does). Decode from SGLang, whose kernels are vLLM's (trtllm_mla, Triton on L40S and RTX PRO 6000), but from
+  TensorRT-LLM on Hopper and where SGLang has none (A100): SGLang's on Hopper (flash_attention) converts an fp8 cache as
+  it reads. vLLM's module there grows as TensorRT-LLM's kernel does (H200, 64 requests, 16 heads, 1,024 to 8,192 tokens:
+  by 84 us, 87 and SGLang's 888);
 - MLA batched GEMMs of decode (up-projection of K into the query, of V out of the result): vLLM, else SGLang, else
   TensorRT-LLM.
 """
@@ -79,7 +80,7 @@ def mla_decode(folder: Path) -> Read | None:
     module = read_family(folder / "mla" / "vllm", "mla_generation_module_perf.parquet", _module(DECODES), keys)
     file, convert = "generation_mla_perf.parquet", kernel(DECODES, 1)
     alone = read_family(folder / "mla" / "sglang", file, convert, keys, fill=False)
-    if alone is None or "trtllm_mla" not in alone.columns["kernel"]:
+    if alone is None or "flash_attention" in alone.columns["kernel"]:
         alone = _first(folder / "mla", ("trtllm", "sglang"), file, convert, keys)
     return together(module, alone)
 

@@ -129,21 +129,25 @@ def test_moe_and_mla_rows(built: Path) -> None:
     rows = list(zip(*(decode[c].tolist() for c in ("part", "dtype", "context")), strict=True))
     assert rows == [("kernel", "bf16", 512), ("module", "fp8_block", 512)]
     entry = store.provenance("h100_sxm", "mla_decode")
-    assert [source["framework"] for source in entry["sources"]] == ["VLLM", "TRTLLM"]
+    assert [source["framework"] for source in entry["sources"]] == ["VLLM", "SGLang"]
     assert entry["rows_left_out"] == {"other models": 1, "fp8 query": 1}
     assert not (built / "h100_sxm" / "mla_prefill.parquet").exists()
 
 
-def test_mla_decode_of_blackwell_is_sglangs(package: Path, tmp_path: Path) -> None:
-    """Where SGLang runs trtllm_mla, which vLLM runs too; Hopper keeps SGLang's own for its deployments."""
-    mla = {"kernel_source": "trtllm_mla", "mla_dtype": "bfloat16", "kv_cache_dtype": "bfloat16", "num_heads": 16,
+@pytest.mark.parametrize(("kernel", "framework"), [("trtllm_mla", "SGLang"), ("triton", "SGLang"),
+                                                   ("flash_attention", "TRTLLM")])  # fmt: skip
+def test_mla_decode_is_sglangs_where_vllm_runs_the_same(
+    kernel: str, framework: str, package: Path, tmp_path: Path
+) -> None:
+    """Not on Hopper, whose own kernel of SGLang's stays beside for its deployments."""
+    mla = {"kernel_source": kernel, "mla_dtype": "bfloat16", "kv_cache_dtype": "bfloat16", "num_heads": 16,
            "batch_size": 1, "isl": 1, "step": 511, "latency": 0.1, "framework": "SGLang"}  # fmt: skip
     write(package, "mla/sglang/0.5.2/generation_mla_perf.parquet", [mla])
     importer("aiconfigurator")(["h100_sxm"], tmp_path / "out", package)
     made = tmp_path / "out" / "h100_sxm"
     entry = json.loads((made / "provenance.json").read_text())["tables"]["mla_decode"]
 
-    assert [source["framework"] for source in entry["sources"]] == ["VLLM", "SGLang"]
+    assert [source["framework"] for source in entry["sources"]] == ["VLLM", framework]
     assert [path.name for path in sorted((made / "sglang").glob("*.parquet"))] == ["mla_decode.parquet"]
 
 

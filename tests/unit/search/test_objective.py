@@ -2,11 +2,8 @@
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
-import pytest
 
 from simserve.search.objective import (
     NEVER_MS,
@@ -17,12 +14,10 @@ from simserve.search.objective import (
     outcome_from_dict,
     ranked,
     recommend,
-    steady_tokens_per_s,
 )  # fmt: skip
 from simserve.search.pareto import front
 from simserve.sim.trace import Trace
 from simserve.spec.deployment import DeploymentSpec
-from simserve.units import NS_PER_S
 
 BASE = Outcome(
     deployment=DeploymentSpec(), num_gpus=1, num_gpu_blocks=10, tokens_per_s_per_gpu=100.0, ttft_ms=1.0,
@@ -100,23 +95,3 @@ def test_front_keeps_what_nothing_dominates() -> None:
 def test_outcome_survives_json() -> None:
     """What the journal stores gives back the same outcome."""
     assert outcome_from_dict(json.loads(json.dumps(BASE.to_dict()))) == BASE
-
-
-def trace_of(scheduled_s: list[int], finish_s: list[int], tokens: int) -> Trace:
-    """Finished requests of so many tokens each, half of them prompt."""
-    half = np.full(len(finish_s), tokens // 2)
-    rows = {
-        "first_scheduled_ns": np.array(scheduled_s) * NS_PER_S, "finish_ns": np.array(finish_s) * NS_PER_S,
-        "prompt_tokens": half, "output_tokens": half, "outcome": np.zeros(len(finish_s), dtype=np.int64),
-    }  # fmt: skip
-    return cast(Trace, SimpleNamespace(requests=rows))
-
-
-def test_throughput_is_of_the_time_in_which_requests_were_served() -> None:
-    """One after the other, or all at once to an end within ten seconds: the tokens over the time they took."""
-    in_turn = trace_of(list(range(100)), list(range(1, 101)), 200)
-    together = trace_of([0] * 100, [90 + i // 10 for i in range(100)], 200)
-
-    assert steady_tokens_per_s(in_turn) == pytest.approx(200.0)
-    assert steady_tokens_per_s(together) == pytest.approx(100 * 200 / 94.3, rel=0.01)
-    assert steady_tokens_per_s(trace_of([0] * 99, [1] * 99, 200)) is None
