@@ -99,7 +99,8 @@ def fit(
     if not points or np.isnan(evaluate(start)).all():
         raise MissingData("no points to fit to that have TTFT or TPOT and can be played (simserve validate says why)")
     first = np.array([_inward(name, start) for name in chosen])
-    seeded = begin or replace(start, eager_ns_per_op=start.eager_ns_per_op or EAGER_SEED_NS)
+    begin = begin or start
+    seeded = replace(begin, eager_ns_per_op=begin.eager_ns_per_op or EAGER_SEED_NS)
     origin = np.array([_inward(name, seeded) for name in chosen])
     bounds = ([0.0 if CONSTANTS[n].scale else -log(CONSTANTS[n].high) for n in chosen], [_top(n) for n in chosen])
     widths = np.array([CONSTANTS[name].width for name in chosen])

@@ -228,11 +228,12 @@ def _mlp_parameters(model: ModelSpec, part: Shard) -> int:
 def _kept_parameters(model: ModelSpec, part: Shard) -> int:
     """Weights that the published nvfp4 checkpoint leaves in 16 bits."""
     kept = 0
-    if "attention" in model.nvfp4_keeps or "attention_inputs" in model.nvfp4_keeps:
+    if "attention" in model.nvfp4_keeps:
         kept = _attention_parameters(model, part)
-    if "attention_inputs" in model.nvfp4_keeps:
+    elif "attention_inputs" in model.nvfp4_keeps:
         width = model.latent.v_head_dim if model.latent else model.head_dim
-        kept -= model.attention_layers * part.heads * width * model.hidden_size
+        outputs = model.attention_layers * part.heads * width * model.hidden_size
+        kept = _attention_parameters(model, part) - outputs
     if "shared" in model.nvfp4_keeps:
         kept += 3 * model.hidden_size * model.expert_layers * part.shared_size
     return kept

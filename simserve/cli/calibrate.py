@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,9 +73,11 @@ def calibrate(
     clients = 0 if mine else SLOWEST
     fitting = chosen(seen, of, since, before, sample, seed, clients)
     kept = [] if few else _kept(points, of, since, before, sample, seed, clients)
-    version = since or (fitting[0].version if mine else "")
-    start, names = load_profile(name, version, calibrated=mine), tuple(constant or CONSTANTS)
-    begin = load_profile(name, version) if go_on else None
+    version, names = since or (fitting[0].version if mine else ""), tuple(constant or CONSTANTS)
+    start, begin = load_profile(name, version, calibrated=mine), None
+    if go_on:
+        begin = load_profile(name, version)
+        start = _going_on(start, begin, names)
     found = fit(start, _progress(fitting, jobs), len(fitting), names, rounds, begin)
     content = _content(found, start, names, fitting, kept, jobs)
     everything = chosen(seen, of, since, before, seed=seed)
@@ -107,6 +111,14 @@ def _points(
     from simserve.accuracy.silicon import silicon_points
 
     return [point for _, point in silicon_points(package_dir, flags).points]
+
+
+def _going_on(start: EngineProfile, before: EngineProfile, names: Sequence[str]) -> EngineProfile:
+    """Where the priors hold the constants that are fitted now; the others are as they were fitted before."""
+    from simserve.accuracy.fit import CONSTANTS
+
+    values: dict[str, Any] = {name: getattr(start, name) for name in names if name in CONSTANTS}
+    return replace(before, **values)
 
 
 def _check_name(out: Path, framework: str) -> None:

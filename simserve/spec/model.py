@@ -131,6 +131,8 @@ class ModelSpec(NamedSpec):
             raise ValueError("sparse attention needs latent attention")
         if self.linear is not None and self.linear.linear_layers >= self.num_hidden_layers:
             raise ValueError("linear_layers must leave a layer of full attention")
+        if "attention_inputs" in self.nvfp4_keeps and (self.sparse or self.linear):
+            raise ValueError("nvfp4_keeps attention_inputs is not known of sparse attention and gated delta nets")
         return self
 
     @property

@@ -13,6 +13,7 @@ from simserve.accuracy.fit import fit, residuals
 from simserve.accuracy.fitted import chosen
 from simserve.accuracy.judge import Floats, deployment_of, play, requests_of
 from simserve.accuracy.points import Point
+from simserve.cli.calibrate import _going_on
 from simserve.cli.main import main
 from simserve.errors import MissingData, SpecError, UnknownName
 from simserve.perf.host import EngineProfile, has_profile, load_profile
@@ -61,6 +62,15 @@ def test_a_search_may_begin_elsewhere() -> None:
     found = fit(BASE, evaluate, len(points), names, rounds=1, begin=truth)
     assert truth.host_ns_per_step in {profile.host_ns_per_step for profile in asked[:4]}
     assert found.profile.api_ns == pytest.approx(truth.api_ns, rel=0.05)
+
+
+def test_going_on_keeps_what_is_not_fitted_as_it_was_fitted() -> None:
+    """TensorRT-LLM 1.0 has all of its API time as latency, by an earlier fit, not vLLM's default per request."""
+    plain, fitted = load_profile("trtllm", "1.0", calibrated=False), load_profile("trtllm", "1.0")
+    start = _going_on(plain, fitted, ("api_ns", "gemm_time_factor"))
+
+    assert (start.api_ns, start.gemm_time_factor) == (plain.api_ns, 1.0)
+    assert start.api_ns_per_request == fitted.api_ns_per_request != plain.api_ns_per_request
 
 
 def test_a_factor_that_no_point_shows_does_not_move() -> None:

@@ -121,6 +121,13 @@ def test_an_nvfp4_checkpoint_may_keep_the_inputs_of_attention() -> None:
     assert more == pytest.approx(61 * (2 - 9 / 16) * inputs, abs=2)
 
 
+def test_inputs_of_attention_alone_are_not_known_of_other_modules() -> None:
+    """Where attention is one module, or a delta net, nothing tells its projections apart."""
+    for name in (GLM, QWEN):
+        with pytest.raises(ValueError, match="attention_inputs is not known"):
+            ModelSpec.model_validate(load_model(name).model_dump() | {"nvfp4_keeps": ("attention_inputs",)})
+
+
 def test_kv_grows_in_full_layers_alone_and_states_do_not() -> None:
     """15 layers of 2 heads of 256; per net 64 x 128 x 128 in fp32 and 3 x 12288 in 16 bits, over the ranks."""
     model = load_model(QWEN)
