@@ -2,7 +2,8 @@
 
 Dense llama, mistral, qwen2, qwen3; experts: mixtral, qwen3_moe, minimax_m2, gpt_oss; latent attention and experts:
 deepseek_v3, kimi_k2; with sparse attention: deepseek_v32, glm_moe_dsa; with gated delta nets: qwen3_5, qwen3_5_moe
-(hf_hybrid.py); opt (hf_opt.py). Multi-token prediction layers are left out: nothing drafts with them here.
+(hf_hybrid.py); opt (hf_opt.py); diffusion language models: llada, Dream (hf_diffusion.py). Multi-token prediction
+layers are left out: nothing drafts with them here.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from simserve.errors import SpecError, nearest_name
 from simserve.spec.base import parse
+from simserve.spec.hf_diffusion import DREAM, LLADA, diffusion_fields, diffusion_keys
 from simserve.spec.hf_hybrid import NESTED, SPARSE, hybrid_fields, unnested
 from simserve.spec.hf_opt import OPT, opt_fields, opt_keys
 from simserve.spec.model import LatentSpec, ModelSpec
@@ -85,6 +87,8 @@ _CLASSES = {
     "qwen3_5": _Class(kv_heads=4, head_dim=256, qk_norm=True),
     "qwen3_5_moe": _Class(kv_heads=2, head_dim=256, qk_norm=True, experts="num_experts"),
     OPT: _Class(kv_heads=None),
+    LLADA: _Class(kv_heads=None, reads_attention_bias=False),
+    DREAM: _Class(kv_heads=32, qkv_bias=True, reads_attention_bias=False),
 }
 
 
@@ -92,7 +96,7 @@ def read_hf_config(path: Path, name: str | None = None) -> ModelSpec:
     """The model described by `path`, a config.json or a folder that holds one. SpecError otherwise."""
     path = path / "config.json" if path.is_dir() else path
     file = str(path)
-    config = opt_keys(unnested(_read_json(path)), file)
+    config = diffusion_keys(opt_keys(unnested(_read_json(path)), file), file)
     _refuse(config, file)
     family = _CLASSES[config["model_type"]]
     fields: dict[str, Any] = {key: _required(config, key, file) for key in _COPIED}
@@ -103,7 +107,7 @@ def read_hf_config(path: Path, name: str | None = None) -> ModelSpec:
         fields["latent"] = {key: _required(config, key, file) for key in LatentSpec.model_fields}
     if family.windowed:
         fields |= _windows(config, file)
-    fields |= hybrid_fields(config, file) | opt_fields(config)
+    fields |= hybrid_fields(config, file) | opt_fields(config) | diffusion_fields(config)
     fields |= _formats(config)
     fields |= {
         "name": name or _name(path),

@@ -16,7 +16,9 @@ ModelType = Literal[
     "llama", "mistral", "qwen2", "qwen3",
     "mixtral", "qwen3_moe", "minimax_m2", "gpt_oss", "deepseek_v3", "kimi_k2",
     "qwen3_5", "qwen3_5_moe", "deepseek_v32", "glm_moe_dsa", "opt",
+    "llada", "dream",
 ]  # fmt: skip
+DIFFUSION = ("llada", "dream")  # masks are filled in by steps over a whole block, attention looks both ways
 
 
 class ExpertsSpec(Spec):
@@ -134,6 +136,11 @@ class ModelSpec(NamedSpec):
         if "attention_inputs" in self.nvfp4_keeps and (self.sparse or self.linear):
             raise ValueError("nvfp4_keeps attention_inputs is not known of sparse attention and gated delta nets")
         return self
+
+    @property
+    def diffusion(self) -> bool:
+        """Whether it fills in a canvas of masks by denoising steps, where others add one token after the other."""
+        return self.model_type in DIFFUSION
 
     @property
     def attention_layers(self) -> int:

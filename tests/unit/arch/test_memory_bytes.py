@@ -34,6 +34,7 @@ PUBLISHED = {
     "codellama/CodeLlama-34b-hf": 33_743_970_304,
     "Qwen/Qwen2.5-7B-Instruct": 7_615_616_512,
     "mistralai/Mistral-Nemo-Base-2407": 12_247_782_400,
+    "GSAI-ML/LLaDA-8B-Instruct": 8_015_581_184,
     "01-ai/Yi-34B": 34_388_917_248,
     "mistralai/Mixtral-8x7B-v0.1": 46_702_792_704,
     "Qwen/Qwen3-30B-A3B": 30_532_122_624,
@@ -46,7 +47,10 @@ PUBLISHED = {
     "zai-org/GLM-5": 743_911_218_432,
 }
 # Named by size alone: 229 billion, 20.9 billion; or by a checkpoint with layers that are left out here.
-UNCOUNTED = ["MiniMaxAI/MiniMax-M2.5", "deepseek-ai/DeepSeek-V3.2", "facebook/opt-175b", "openai/gpt-oss-20b"]
+UNCOUNTED = [
+    "MiniMaxAI/MiniMax-M2.5", "deepseek-ai/DeepSeek-V3.2", "facebook/opt-175b", "openai/gpt-oss-20b",
+    "Dream-org/Dream-v0-Instruct-7B",
+]  # fmt: skip
 LLAMA_8B = "meta-llama/Llama-3.1-8B"
 
 
@@ -79,10 +83,11 @@ def test_two_byte_weights_are_twice_the_parameters(name: str, published: int) ->
         ("Qwen/Qwen3-14B", 163_840),
         ("Qwen/Qwen3-32B", 262_144),
         ("codellama/CodeLlama-34b-hf", 196_608),
+        ("GSAI-ML/LLaDA-8B-Instruct", 524_288),
     ],
 )
 def test_kv_bytes_per_token_are_the_known_ones(name: str, per_token: int) -> None:
-    """512, 128, 320, 144, 160, 256 and 192 KiB in two bytes; half in fp8; shared out over ranks."""
+    """512, 128, 320, 144, 160, 256, 192 and 512 KiB in two bytes; half in fp8; shared out over ranks."""
     model = load_model(name)
     assert per_token == kv_bytes_per_token(model, "auto", 1)
     assert per_token == kv_bytes_per_token(model, "bf16", 1)
