@@ -50,8 +50,13 @@ def fingerprint(record: dict[str, Any]) -> str:
 
 
 def columns_digest(workload: RequestSet) -> str:
-    """SHA-256 of a workload's columns: two results with the same one simulated the same requests."""
+    """SHA-256 of a workload's columns: two results with the same one simulated the same requests.
+
+    What requests of a diffusion language model draw in a run is in it too.
+    """
     digest = hashlib.sha256(repr(workload.concurrency).encode())
+    if workload.confidence is not None:
+        digest.update(f"{workload.confidence_seed} {workload.confidence.model_dump_json()}".encode())
     for column in workload.columns().values():
         digest.update(repr(column).encode() if isinstance(column, list | tuple) else column.tobytes())
     return digest.hexdigest()

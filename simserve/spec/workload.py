@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from simserve.spec.base import Spec
+from simserve.spec.confidence import ConfidenceSpec
 from simserve.spec.slo import SloSpec
 
 LONGEST = 1 << 30  # tokens of one request, far beyond any context window
@@ -126,8 +127,12 @@ class WorkloadSpec(Spec):
     """Either `trace`, or `arrivals`, `prompt_tokens`, `output_tokens` and the number of `requests`.
 
     Drawn workloads may have common `prefixes` and `sessions` of several turns; all may have `classes`.
+    kind diffusion: output tokens are the canvas of masks that a diffusion language model fills in, of a trace too;
+    confidence: how many of them a step commits, None for the defaults of `ConfidenceSpec`.
     """
 
+    kind: Literal["autoregressive", "diffusion"] = "autoregressive"
+    confidence: ConfidenceSpec | None = None
     trace: TraceSpec | None = None
     arrivals: ArrivalSpec | None = None
     prompt_tokens: LengthSpec | None = None
@@ -160,6 +165,23 @@ class WorkloadSpec(Spec):
         if self.sessions is not None and self.arrivals is not None and self.arrivals.kind == "closed_loop":
             raise ValueError("sessions need arrivals in an open loop: poisson, gamma or constant")
         return self
+
+    @model_validator(mode="after")
+    def _diffusion(self) -> WorkloadSpec:
+        if self.kind == "diffusion":
+            _exactly(self, "a workload of kind diffusion", [], ["prefixes", "sessions"])
+        elif self.confidence is not None:
+            raise ValueError("confidence needs kind: diffusion")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_diffusion(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Autoregressive workloads say nothing of diffusion, so that journals of searches stay what they are."""
+        fields: dict[str, Any] = plain(self)
+        if self.kind == "autoregressive":
+            for name in ("kind", "confidence"):
+                fields.pop(name, None)
+        return fields
 
 
 def is_json(path: str) -> bool:

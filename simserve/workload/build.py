@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from simserve.sim.rng import stream
+from simserve.spec.confidence import ConfidenceSpec
 from simserve.spec.workload import ClassSpec, TraceSpec, WorkloadSpec
 from simserve.workload.azure import read_azure
 from simserve.workload.blocks import read_blocks
@@ -20,7 +21,15 @@ def build_workload(spec: WorkloadSpec, *, seed: int, base_dir: Path | None = Non
     """The requests of `spec`, the same for the same seed; paths are relative to `base_dir`, then the cwd."""
     trace = spec.trace
     requests = draw(spec, seed=seed, base_dir=base_dir) if trace is None else _trace(trace, base_dir)
+    if spec.kind == "diffusion":
+        requests = _diffusion(requests, spec.confidence or ConfidenceSpec(), seed)
     return requests if spec.classes is None else _classed(requests, spec.classes, seed)
+
+
+def _diffusion(requests: RequestSet, confidence: ConfidenceSpec, seed: int) -> RequestSet:
+    """The same requests, whose output tokens are canvases."""
+    record = {**requests.provenance, "diffusion": {"seed": seed, **confidence.model_dump(mode="json")}}
+    return replace(requests, confidence=confidence, confidence_seed=seed, provenance=record)
 
 
 def _trace(spec: TraceSpec, base_dir: Path | None) -> RequestSet:

@@ -33,6 +33,7 @@ def draw(spec: WorkloadSpec, *, seed: int, base_dir: Path | None) -> RequestSet:
     assert spec.prompt_tokens is not None
     assert spec.output_tokens is not None
     count = spec.requests or 0
+    said = spec.model_dump(mode="json", exclude_none=True, exclude={"kind", "confidence"})
     prompt = lengths(spec.prompt_tokens, count, stream(seed, "lengths:prompt"), base_dir)
     output = lengths(spec.output_tokens, count, stream(seed, "lengths:output"), base_dir)
     turns = None if spec.sessions is None else _turns(spec.sessions, count, seed, base_dir)
@@ -49,7 +50,7 @@ def draw(spec: WorkloadSpec, *, seed: int, base_dir: Path | None) -> RequestSet:
         arrival_ns=arrivals, prompt_tokens=prompt, output_tokens=output,
         priority=np.zeros(count, dtype=np.int64),
         concurrency=spec.arrivals.concurrency if spec.arrivals.kind == "closed_loop" else None,
-        provenance={"kind": "drawn", "seed": seed, **spec.model_dump(mode="json", exclude_none=True)},
+        provenance={"kind": "drawn", "seed": seed, **said},
         content=content,
         output_content=None if turns is None else generated_content(np.arange(count)),
         session=None if turns is None else turns.session,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.errors import SpecError
+from simserve.spec.confidence import ConfidenceSpec
 from simserve.spec.workload import ClassSpec
 from simserve.units import NS_PER_S
 
@@ -44,6 +45,8 @@ class RequestSet:
     after, the index of the earlier request that must have ended first, -1 for none, and delay_ns, how long after
     that end the request is sent. Such a request's arrival_ns is only a place in the order.
     class_id: the index into `classes` of each request's class; both None without classes.
+    confidence: of a diffusion language model, None for an autoregressive one; output_tokens are then canvases, masks
+    to be filled in. confidence_seed: of what its requests draw.
     """
 
     arrival_ns: Ints
@@ -59,6 +62,8 @@ class RequestSet:
     delay_ns: Ints | None = None
     class_id: Ints | None = None
     classes: tuple[ClassSpec, ...] | None = None
+    confidence: ConfidenceSpec | None = None
+    confidence_seed: int = 0
 
     def __post_init__(self) -> None:
         lengths = {len(column) for column in self.columns().values()}
