@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, cast
 
+from simserve import diffusion
+from simserve.arch.diffusion import Traits
 from simserve.arch.layout import Layout
 from simserve.arch.memory import static_share
 from simserve.arch.replica import Engine, block_bytes, rank_blocks, stage_state_bytes, stage_weight_bytes, step_bytes
@@ -36,7 +38,17 @@ from simserve.units import GIB, NS_PER_S
 IN_ITERATIONS = ("scheduler_recv_interval", "batch_wait_timeout_iters", "attention_dp_timeout_iters")
 RANK_LIMITS = ("max_num_batched_tokens", "max_num_seqs")  # of one data-parallel rank
 ACROSS_NODES = "ib_400g"
+KERNEL_FACTORS = (
+    "gemm_time_factor", "moe_time_factor", "prefill_attention_time_factor", "decode_attention_time_factor",
+    "elementwise_time_factor",
+)  # fmt: skip
 BATCH_OF_PIECES = 10_000  # the smallest batch for which anybody has measured what a piece adds
+
+
+def page_tokens(deployment: DeploymentSpec) -> int:
+    """Tokens of a KV block: of a diffusion system its own pages."""
+    traits = traits_of(deployment)
+    return traits.page_tokens if traits is not None else deployment.kv_block_tokens
 
 
 def layout_of(deployment: DeploymentSpec) -> Layout:
@@ -53,20 +65,34 @@ def layout_of(deployment: DeploymentSpec) -> Layout:
 
 
 def engine_profile(deployment: DeploymentSpec) -> EngineProfile:
-    """The profile of the engine, in its version."""
+    """The profile of the engine, in its version, with its kernels as slow as the deployment says."""
     name = profile_name(deployment.engine, deployment.scheduler)
-    return load_profile(name, deployment.engine_version, calibrated=deployment.calibrated)
+    profile = load_profile(name, deployment.engine_version, calibrated=deployment.calibrated)
+    if deployment.kernel_efficiency == 1.0:
+        return profile
+    return profile.times(dict.fromkeys(KERNEL_FACTORS, 1 / deployment.kernel_efficiency))
 
 
 def profile_name(engine: str | None, scheduler: str) -> str:
-    """Whose profile: as asked, or called like the scheduler, else vllm's."""
-    return engine or (scheduler if has_profile(scheduler) else "vllm")
+    """Whose profile: as asked, or called like the scheduler, or the one that this names, else vllm's."""
+    if engine or has_profile(scheduler):
+        return engine or scheduler
+    return str(getattr(SCHEDULERS.get(scheduler), "engine", "vllm"))
+
+
+def traits_of(deployment: DeploymentSpec) -> Traits | None:
+    """What a diffusion system does beside scheduling; None for systems that decode."""
+    if not diffusion.denoises(deployment.scheduler):
+        return None
+    return diffusion.traits_of(build_scheduler(deployment))
 
 
 def deployment_cost(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec) -> PricedCost:
     """The compiled cost model of one replica."""
     if (tiers := tiered(model, deployment, gpu)) is not None:
         return tiers.cost
+    if (traits := traits_of(deployment)) is not None:
+        return diffusion.cost(model, gpu, deployment, traits, engine_profile(deployment))
     return build_replica(
         model, gpu, layout_of(deployment),
         dtype=deployment.dtype,
@@ -99,6 +125,8 @@ def deployment_blocks(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec
     layout.check(model)
     if (tiers := tiered(model, deployment, gpu)) is not None:
         return deployment.num_gpu_blocks or tiers.kv_tokens // deployment.block_size + 1
+    if (traits := traits_of(deployment)) is not None:
+        return diffusion.blocks(model, gpu, deployment, traits, memory_share(deployment, gpu))
     own = deployment.num_gpu_blocks or rank_blocks(
         model, gpu, layout, _engine(deployment), gpu_memory_utilization=memory_share(deployment, gpu),
         block_size=deployment.block_size,
@@ -125,7 +153,12 @@ def memory_share(deployment: DeploymentSpec, gpu: GpuSpec) -> float:
 
 
 def max_model_len(model: ModelSpec, deployment: DeploymentSpec, blocks: int) -> int:
-    """vLLM's rule: as asked, if the KV cache holds one such request; else the most that fits."""
+    """vLLM's rule: as asked, if the KV cache holds one such request; else the most that fits.
+
+    What a diffusion system holds of a request is not its tokens, so there the model's context alone counts.
+    """
+    if model.diffusion:
+        return min(deployment.max_model_len or model.max_position_embeddings, model.max_position_embeddings)
     capacity = deployment.kv_capacity(blocks)
     asked = deployment.max_model_len
     if asked is not None and asked > capacity:
@@ -141,6 +174,8 @@ def placed_bytes(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec, blo
     """What lies in the memory of one GPU of the fullest pipeline stage, by name; Infeasible if it does not fit."""
     if (tiers := tiered(model, deployment, gpu)) is not None:
         return tiers.placed_bytes
+    if (traits := traits_of(deployment)) is not None:
+        return diffusion.memory(model, gpu, deployment, traits, blocks)
     layout, engine = layout_of(deployment), _engine(deployment)
     memory = Memory({"hbm": gpu.memory_bytes})
     states = max(stage_state_bytes(model, layout, engine))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from simserve import diffusion
 from simserve.arch.memory import kv_bytes_per_token
 from simserve.build import (
     RANK_LIMITS,
@@ -20,6 +21,7 @@ from simserve.build import (
     give_predictor,
     kv_link,
     max_model_len,
+    page_tokens,
     placed_bytes,
     resolve_pools,
     tiered,
@@ -30,6 +32,7 @@ from simserve.perf.sampled import SampledCost
 from simserve.perf.scaled import ScaledCost
 from simserve.perf.uncertainty import Residual, residuals
 from simserve.sim.cluster import Cluster
+from simserve.sim.confidence import Confidence
 from simserve.sim.front import FrontEnd
 from simserve.sim.instance import Instance
 from simserve.sim.plan import Role
@@ -103,12 +106,13 @@ def simulate(
     many times what they are; watch: see `Cluster`.
     """
     deployment = resolve_pools(deployment)
+    diffusion.check(model, deployment, workload.confidence is not None)
     own = dict(factors or {})
     link_factor = own.pop(KV_LINK, 1.0)
     engines = _engines(model, deployment, profile, own)
     if deployment.system is None:
         cluster = Cluster(build_router(deployment), snapshot_interval_ns=_snapshot_ns(deployment), leap=leap)
-        _add(cluster, model, engines[0], cost_factor)
+        _add(cluster, model, engines[0], cost_factor, _confidence(workload))
     else:
         cluster = _disaggregated(model, deployment, engines, leap, cost_factor, link_factor)
     if client_side:
@@ -151,7 +155,14 @@ def _engines(
     return tuple(found)
 
 
-def _add(cluster: Cluster, model: ModelSpec, engine: Engine, cost_factor: float) -> list[Instance]:
+def _confidence(workload: RequestSet) -> Confidence | None:
+    """How sure a diffusion model is of the tokens of its requests; None for other workloads."""
+    return None if workload.confidence is None else Confidence(workload.confidence, workload.confidence_seed)
+
+
+def _add(
+    cluster: Cluster, model: ModelSpec, engine: Engine, cost_factor: float, confidence: Confidence | None = None
+) -> list[Instance]:
     """The replicas of one pool."""
     own, gpu = engine.deployment, load_gpu(engine.deployment.gpu)
     cost = engine.cost if cost_factor == 1.0 else ScaledCost(engine.cost, cost_factor)
@@ -159,10 +170,10 @@ def _add(cluster: Cluster, model: ModelSpec, engine: Engine, cost_factor: float)
     instances = [
         cluster.add(
             give_predictor(build_scheduler(own, engine.settled), own, tier), cost, num_gpu_blocks=engine.num_gpu_blocks,
-            block_size=own.kv_block_tokens, stages=own.pipeline_parallel_size,
+            block_size=page_tokens(own), stages=own.pipeline_parallel_size,
             max_model_len=max_model_len(model, own, engine.num_gpu_blocks),
             enable_prefix_caching=own.enable_prefix_caching, swap=build_swap(model, own, gpu),
-            async_scheduling=own.async_scheduling, tier=tier,
+            async_scheduling=own.async_scheduling, tier=tier, confidence=confidence,
             offload=build_offload(cluster, f"instance {index}", model, own, gpu),
         )
         for index in engine.instances

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from simserve.errors import SpecError, nearest_name
 from simserve.metrics import Metrics, Stats
+from simserve.metrics.diffusion import DiffusionMetrics
 from simserve.metrics.hybrid import HybridMetrics
 from simserve.metrics.summary import ClassMetrics
 from simserve.perf.priced import SOURCES
@@ -69,6 +70,8 @@ def _known(study: StudySpec) -> Iterator[str]:
     yield from _names_in(Metrics)
     if study.deployment.hybrid is not None:
         yield from (f"hybrid.{name}" for name in _names_in(HybridMetrics))
+    if study.workload.kind == "diffusion":
+        yield from (f"diffusion.{name}" for name in _names_in(DiffusionMetrics))
     for one in study.workload.classes or ():
         yield from (f"classes.{one.name}.{name}" for name in _names_in(ClassMetrics))
 

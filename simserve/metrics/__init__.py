@@ -16,6 +16,7 @@
 | SLO met | for each bound: its latency at the SLO's percentile <= bound; unfinished: infinite | all, as above |
 | classes | requests, latencies, goodput and attainment by class, against the class's own SLO if it has one | |
 | hybrid | see `simserve.metrics.hybrid`; only with KV on a host | all instances |
+| diffusion | see `simserve.metrics.diffusion`; only of diffusion models, whose first token is a block | all instances |
 | KV occupancy | used / total blocks, weighted with step time; peak at step starts | all instances |
 
 KV occupancy takes the blocks of a row of several equal steps to grow on a line; the peak is exact.

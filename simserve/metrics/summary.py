@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.errors import SpecError
+from simserve.metrics.diffusion import DiffusionMetrics, diffusion_metrics
 from simserve.metrics.hybrid import HybridMetrics, hybrid_metrics
 from simserve.metrics.stats import Stats, stats, weighted_stats
 from simserve.sim.laws import step_durations_ns
@@ -40,7 +41,8 @@ class ClassMetrics:
 class Metrics:
     """All metrics of one run; see the package docstring. `*_ms` are Stats, counts are requests.
 
-    classes: the same by class of request, None for a workload without classes; hybrid: None without a host.
+    classes: the same by class of request, None for a workload without classes; hybrid: None without a host; diffusion:
+    None for models that decode token by token.
     """
 
     duration_s: float
@@ -71,11 +73,12 @@ class Metrics:
     prefix_hit_rate: float
     classes: dict[str, ClassMetrics] | None = None
     hybrid: HybridMetrics | None = None
+    diffusion: DiffusionMetrics | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe, None where there is no value; `classes` and `hybrid` only if there are any."""
+        """JSON-safe, None where there is no value; the last three only if there are any."""
         values = asdict(self)
-        for name in ("classes", "hybrid"):
+        for name in ("classes", "hybrid", "diffusion"):
             if values[name] is None:
                 del values[name]
         return values
@@ -126,7 +129,7 @@ def compute(
             c.name: _of_class(trace, late, class_id[r["id"]] == i, counted, duration_s, c.slo or slo)
             for i, c in enumerate(classes)
         },
-        hybrid=hybrid_metrics(trace.hosts),
+        hybrid=hybrid_metrics(trace.hosts), diffusion=diffusion_metrics(trace.denoising),
     )  # fmt: skip
 
 

@@ -63,13 +63,19 @@ def check(model: ModelSpec, deployment: DeploymentSpec, *, longest_tokens: int =
     if deployment.pools:
         counts = [check(model, engine, longest_tokens=longest_tokens) for _, engine in deployment.engines()]
         return counts[0]
+    from simserve.build import build_scheduler
+    from simserve.diffusion import check_longest
+
     # Replicas and routers change nothing for one replica, so they share one answer.
     one = deployment.model_copy(update={"replicas": 1, "router": "round_robin"})
     answer = _check_replica(model, one)
     if isinstance(answer, str):
         raise Infeasible(answer)
-    capacity = deployment.kv_capacity(answer)
     servable = min(longest_tokens, deployment.max_model_len or model.max_position_embeddings)
+    if model.diffusion:
+        check_longest(build_scheduler(deployment), deployment.gpu, answer, servable)
+        return answer
+    capacity = deployment.kv_capacity(answer)
     if servable > capacity:
         raise Infeasible(
             f"the longest request needs {servable} tokens of KV cache; a replica on {deployment.gpu} "
@@ -89,6 +95,7 @@ def reasons(rejected: Sequence[Rejected]) -> list[tuple[str, int]]:
 @lru_cache(maxsize=65536)
 def _check_replica(model: ModelSpec, deployment: DeploymentSpec) -> int | str:
     """The block count, or the reason why there is none."""
+    from simserve import diffusion
     from simserve.arch.decoder import decoder_ops
     from simserve.arch.dtypes import check_dtype
     from simserve.build import deployment_blocks, host_blocks, layout_of
@@ -96,6 +103,8 @@ def _check_replica(model: ModelSpec, deployment: DeploymentSpec) -> int | str:
     from simserve.spec.hardware import load_gpu
     from simserve.spec.model import has_fp8_weights
 
+    if (problem := diffusion.mismatch(model, deployment.scheduler)) is not None:
+        return problem
     if has_fp8_weights(model.name) and deployment.dtype not in ("fp8", "fp8_block"):
         return f"the weights of {model.name} are fp8: set dtype to fp8"
     gpu = load_gpu(deployment.gpu)
@@ -106,6 +115,7 @@ def _check_replica(model: ModelSpec, deployment: DeploymentSpec) -> int | str:
         return "offload is modelled beside tensor parallelism alone"
     try:
         check_dtype(gpu, deployment.dtype)
+        diffusion.check_engine(model, deployment)
         layout = layout_of(deployment)
         layout.check(model)
         ops = decoder_ops(model, layout.tp, expert_parallel=layout.expert_parallel, expert_ranks=layout.expert_ranks,

@@ -11,6 +11,8 @@ import numpy as np
 from simserve.errors import LawBroken, SimserveError
 from simserve.perf.cost import CostModel
 from simserve.sim.clock import ARRIVAL, Clock
+from simserve.sim.confidence import Confidence
+from simserve.sim.diffusion_instance import DiffusionInstance
 from simserve.sim.front import FrontEnd
 from simserve.sim.hybrid_instance import HostTier, HybridInstance
 from simserve.sim.instance import Instance, Observer
@@ -57,12 +59,13 @@ class Cluster:
         enable_prefix_caching: bool = False, max_model_len: int | None = None,
         observer: Observer | None = None, gpu: GpuLanes | None = None, swap: SwapSpace | None = None,
         offload: OffloadOf | None = None, async_scheduling: bool = False, stages: int = 1,
-        tier: HostTier | None = None,
+        tier: HostTier | None = None, confidence: Confidence | None = None,
     ) -> Instance:  # fmt: skip
         """One more instance; its index is the order of adding.
 
         offload: makes its offload tiers from its ledger; they need prefix caching, for they go by block hashes. stages:
-        pipeline stages, of which `cost` then prices each. tier: a host with KV of running requests.
+        pipeline stages, of which `cost` then prices each. tier: a host with KV of running requests. confidence: how
+        sure a diffusion model is of its requests' tokens; such an instance has a `Denoiser` for a scheduler.
         """
         ledger = (PrefixLedger if enable_prefix_caching else BlockLedger)(num_gpu_blocks, block_size)
         if offload is not None and not isinstance(ledger, PrefixLedger):
@@ -70,6 +73,8 @@ class Cluster:
         kind: Callable[..., Instance] = Instance if stages == 1 else partial(PipelinedInstance, stages=stages)
         if tier is not None:
             kind = partial(HybridInstance, tier=tier)
+        if confidence is not None:
+            kind = partial(DiffusionInstance, confidence=confidence)
         instance = kind(
             len(self.instances), self.clock, scheduler, ledger, cost,
             on_end=self._end, max_model_len=max_model_len, leap=self._leap, observer=observer,
@@ -112,6 +117,7 @@ class Cluster:
             depths=self._depths,
             spans=self.spans.table(),
             hosts=[i.use for i in self.instances if isinstance(i, HybridInstance)],
+            denoising=[i.use for i in self.instances if isinstance(i, DiffusionInstance)],
         )
         if until_ns is None and len(trace.requests["id"]) != total:
             raise LawBroken("conservation", f"{len(trace.requests['id'])} of {total} requests ended")

@@ -56,6 +56,9 @@ def tokens(trace: Trace) -> None:
     if (r["outcome"] == Outcome.UNFINISHED).any():
         return
     done = r["outcome"] == Outcome.FINISHED
+    if trace.denoising:
+        _positions(trace, int(r["output_tokens"][done].sum()))
+        return
     needed = int((r["prompt_tokens"] + r["output_tokens"] - 1 - r["cached_tokens"])[done].sum())
     scheduled = int((s["steps"] * s["tokens"]).sum())
     again = int(r["preemptions"].sum())
@@ -63,6 +66,16 @@ def tokens(trace: Trace) -> None:
         return
     if scheduled < needed or (again == 0 and scheduled != needed):
         raise LawBroken("tokens", f"{scheduled} tokens scheduled, {needed} needed, {again} preemptions")
+
+
+def _positions(trace: Trace, output_tokens: int) -> None:
+    """Steps have the query tokens of their passes; every position that came out was committed once, beside padding."""
+    scheduled = int((trace.steps["steps"] * trace.steps["tokens"]).sum())
+    queries = sum(sum(use.query_tokens.values()) for use in trace.denoising)
+    committed = sum(use.committed for use in trace.denoising)
+    if scheduled != queries or committed < output_tokens:
+        raise LawBroken("tokens", f"{scheduled} tokens in steps, {queries} in passes; {committed} positions committed, "
+                        f"{output_tokens} came out")  # fmt: skip
 
 
 def lanes(trace: Trace) -> None:

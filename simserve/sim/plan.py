@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
+from simserve.arch.diffusion import Traits
+from simserve.sim.denoise import Pass
 from simserve.sim.hybrid import Cohort, HybridStep
 from simserve.sim.request import Seen
 
@@ -111,6 +113,8 @@ class Plan:
     leave the waiting side and are prefilled on the GPU with blocks on the host; hybrid: the CPU's part, None for
     a plan in which nothing is on the host or changes tier.
 
+    denoise: of a diffusion step, what it does for each request of `tokens`, which then are query tokens.
+
     interruptible: an arrival stops the step at the end of the segment that runs; the work done is kept and the
     plan appears in `View.suspended`. resume: go on with that suspended plan; then nothing else may be planned.
 
@@ -130,6 +134,7 @@ class Plan:
     to_gpu: list[Seen] = field(default_factory=list)
     admitted_host: list[Seen] = field(default_factory=list)
     hybrid: HybridStep | None = None
+    denoise: Mapping[Seen, Pass] | None = None
     segments: tuple[Segment, ...] = ()
     interruptible: bool = False
     resume: int | None = None
@@ -234,6 +239,20 @@ class InstanceView:
     num_waiting: int = 0
     free_blocks: int = 0
     total_blocks: int = 0
+
+
+class Denoiser(Scheduler, Protocol):
+    """Forms the denoising steps of diffusion requests."""
+
+    @property
+    def traits(self) -> Traits: ...
+
+    def slots(self, tokens: int) -> int:
+        """KV tokens that are held, from admission on, for a request of so many tokens of prompt and canvas.
+
+        All of them are queries in its largest pass.
+        """
+        ...
 
 
 class Router(Protocol):

@@ -7,6 +7,12 @@ and is private to `sim`; after the run a request is one row of `Trace.requests`.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from simserve.sim.denoise import Canvas
+
+if TYPE_CHECKING:
+    from simserve.sim.confidence import RequestConfidence
 
 
 class Outcome(IntEnum):
@@ -24,12 +30,14 @@ class Seen:
     blocks: KV blocks held. content: the prompt as (content id, tokens) pieces: two requests share a prefix as
     far as their pieces agree; output_content: the content id of what is generated;
     remote_tokens: tokens whose KV lies on another instance and must be fetched before the request can
-    run here. A step gives a request tokens until computed catches up with known.
+    run here. A step gives a request tokens until computed catches up with known. canvas: of a diffusion request, None
+    for one that decodes token by token.
     """
 
     __slots__ = (
         "arrival_ns",
         "blocks",
+        "canvas",
         "computed_tokens",
         "content",
         "id",
@@ -58,6 +66,7 @@ class Seen:
         self.session = session
         self.preemptions = 0
         self.remote_tokens = 0
+        self.canvas: Canvas | None = None
 
     def __repr__(self) -> str:
         return f"<request {self.id}: {self.computed_tokens}/{self.num_tokens} tokens, {self.blocks} blocks>"
@@ -68,11 +77,12 @@ class Request(Seen):
 
     final_tokens: prompt plus output tokens; cached_tokens: prefix-cache hits at the first admission;
     kv_arrived_ns: when KV was last fetched for it; prefill_instance: which one handed it over, -1 for none; times
-    are -1 until they happen.
+    are -1 until they happen; confidence: how sure the model is of a diffusion request's tokens.
     """
 
     __slots__ = (
         "cached_tokens",
+        "confidence",
         "final_tokens",
         "first_scheduled_ns",
         "first_token_ns",
@@ -88,6 +98,7 @@ class Request(Seen):
     ) -> None:  # fmt: skip
         super().__init__(id, arrival_ns, prompt_tokens, priority, content, output_content, session)
         self.cached_tokens = 0
+        self.confidence: RequestConfidence | None = None
         self.final_tokens = prompt_tokens + output_tokens
         self.first_scheduled_ns = -1
         self.first_token_ns = -1

@@ -16,7 +16,8 @@ preempted.
 
 `itl_gaps_ns`: the inter-token gaps that `steps` does not cover (after a preemption or a skipped step).
 Nothing is stored per token. `depths`: steps that each instance may have in flight (empty: one). `hosts`: what each
-instance with KV on a host did with it.
+instance with KV on a host did with it; `denoising`: what each one of a diffusion model did. Its requests get tokens by
+blocks: the first token is the first block, and gaps are between blocks.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from simserve.sim.denoise import DenoiseUse
 from simserve.sim.hybrid import HostUse
 
 REQUEST_COLUMNS = (
@@ -60,6 +62,7 @@ class Trace:
     depths: list[int] = field(default_factory=list)
     spans: Columns = field(default_factory=lambda: columns(array("q"), SPAN_COLUMNS))
     hosts: list[HostUse] = field(default_factory=list)
+    denoising: list[DenoiseUse] = field(default_factory=list)
 
 
 class Spans:

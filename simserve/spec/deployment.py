@@ -103,6 +103,7 @@ class DeploymentSpec(Spec):
     different; kv_link: the link per GPU over which pools hand KV over, None for the GPUs' own within a node, else 400
     Gb/s InfiniBand; engine, engine_version: whose profile (`perfdb/engines`) prices what is not kernels, None for the
     one called like the scheduler, else vllm's; calibrated: with what was fitted to measured runs;
+    kernel_efficiency: what kernels reach on this testbed of the rates that the tables have;
     async_scheduling: a step is planned while the one before it runs (the default of vLLM from 0.14, overlap of others);
     tiers: host memory and disks of an offline system (scheduler flexgen or instinfer);
     num_speculative_tokens: drafted by the model's own next-token layer in every decode step (MTP, EAGLE), each accepted
@@ -145,6 +146,7 @@ class DeploymentSpec(Spec):
     engine: str | None = None
     engine_version: str = ""
     calibrated: bool = True
+    kernel_efficiency: float = Field(default=1.0, gt=0, le=2)
     async_scheduling: bool = False
     num_speculative_tokens: int = Field(default=0, ge=0, le=16)
     acceptance_rate: float = Field(default=0.7, ge=0, lt=1)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simserve.diffusion import denoises
 from simserve.policies.eviction import Fifo, LargestFirst, Lru
 from simserve.policies.routers import LeastKv, LeastLoaded, RoundRobin
 from simserve.sim import laws
@@ -24,8 +25,10 @@ from simserve.workload.requests import RequestSet
 COST = ToyCost(base_ns=1000, per_token_ns=7, per_context_ns=1)
 BLOCK, BLOCK_BYTES = 4, 100
 LIMITS = {"max_num_batched_tokens": 33, "max_num_seqs": 8}
-# those that keep KV on a host stand alone
-FETCHING = [name for name in SCHEDULERS.names() if not hasattr(SCHEDULERS.get(name), "cpu_kernel")]
+# those that keep KV on a host stand alone, and so do those of diffusion models
+FETCHING = [
+    name for name in SCHEDULERS.names() if not denoises(name) and not hasattr(SCHEDULERS.get(name), "cpu_kernel")
+]
 
 
 @st.composite

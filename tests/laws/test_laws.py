@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simserve.diffusion import denoises
 from simserve.errors import LawBroken
 from simserve.perf.hybrid import HybridCost
 from simserve.policies import ROUTERS
@@ -22,6 +23,7 @@ from simserve.testing.builders import load, play
 from simserve.testing.toy import ToyCost, ToyLayers
 from simserve.workload.requests import RequestSet
 
+DECODING = [name for name in SCHEDULERS.names() if not denoises(name)]
 COST = ToyCost(base_ns=1000, per_token_ns=7, per_context_ns=1)
 # for schedulers that keep KV on a host
 LAYERS = ToyLayers(layers=2, linear_base_ns=400, linear_token_ns=4, cpu_context_ns=3)
@@ -76,7 +78,7 @@ def same(first: Trace, second: Trace) -> bool:
 
 
 @pytest.mark.parametrize("router", ROUTERS.names())
-@pytest.mark.parametrize("name", SCHEDULERS.names())
+@pytest.mark.parametrize("name", DECODING)
 @settings(max_examples=60, deadline=None)
 @given(requests=loads(), knobs=settings_of_engine, blocks=st.sampled_from([11, 14, 40, 400]))
 def test_laws_hold(
@@ -125,7 +127,7 @@ def test_prefix_caching_keeps_the_laws(
 
 
 @settings(max_examples=40, deadline=None)
-@given(requests=loads(), knobs=settings_of_engine, name=st.sampled_from(SCHEDULERS.names()))
+@given(requests=loads(), knobs=settings_of_engine, name=st.sampled_from(DECODING))
 def test_no_policy_anticipates_output_lengths(
     requests: RequestSet, knobs: dict[str, object], name: str
 ) -> None:
