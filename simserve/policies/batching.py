@@ -7,6 +7,7 @@ computed); what it still lacks is kept free for it. Nobody is admitted behind a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from simserve.sim.plan import Blocks, Plan, View
 from simserve.sim.request import Seen
@@ -43,9 +44,7 @@ def preempt(view: View, plan: Plan, victim: Seen) -> None:
 
 def queue(view: View) -> Iterator[Seen]:
     """Requests to admit: those whose KV was fetched, preempted ones, the last one first, then arrivals in order."""
-    yield from view.loaded.values()
-    yield from reversed(list(view.preempted.values()))
-    yield from view.waiting.values()
+    return chain(view.loaded.values(), reversed([*view.preempted.values()]), view.waiting.values())
 
 
 def elsewhere(view: View, request: Seen) -> int:

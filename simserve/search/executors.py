@@ -155,7 +155,7 @@ class Processes(Mortal):
         # Threads of the numerical libraries would compete for the CPUs that the processes have.
         threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
         pool = ProcessPoolExecutor(1, initializer=_settle, initargs=(self._inputs, os.getpid()), env=threads)
-        pool.submit(importlib.import_module, "simserve.run")
+        pool.submit(_warm)
         return pool
 
     def _start(self, work: Work, task: Any) -> Any:
@@ -213,6 +213,17 @@ def _settle(inputs: sharing.Shared, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _shared = inputs.read()
+
+
+def _warm() -> None:
+    """Import what any simulation needs, also what it would import at its first step."""
+    for module in ("simserve.run", "simserve.metrics.energy", "pyarrow.parquet"):
+        importlib.import_module(module)
+    from simserve.policies import ROUTERS
+    from simserve.systems import SCHEDULERS
+
+    for parts in (ROUTERS, SCHEDULERS):
+        parts.names()
 
 
 def _end_with(parent: int) -> None:

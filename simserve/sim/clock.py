@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush
-from math import inf
 from typing import Any, cast
 
 import simpy
@@ -21,6 +20,7 @@ import simpy
 ARRIVAL = 0
 COMMIT = 1
 PLAN = 1 << 30
+_NEVER_NS = 1 << 62
 
 
 def _nothing() -> None:
@@ -63,14 +63,14 @@ class Clock:
 
     def run(self, until_ns: int | None = None) -> None:
         """Handle all events, or those before `until_ns`; SimPy's own loop, but a timer is called without detours."""
-        env, queue, end = self.env, self._queue, inf if until_ns is None else until_ns
-        while queue and queue[0][0] < end:
-            if type(queue[0][3]) is Timer:
-                env._now, _, _, timer = heappop(queue)
-                self.now_ns = env._now
-                timer.call()
+        env, queue, end = self.env, self._queue, _NEVER_NS if until_ns is None else until_ns
+        while queue and (first := queue[0])[0] < end:
+            self.now_ns = first[0]
+            if type(first[3]) is Timer:
+                heappop(queue)
+                env._now = first[0]
+                first[3].call()
             else:
-                self.now_ns = queue[0][0]
                 env.step()
         if until_ns is not None:
             self.now_ns = env._now = max(until_ns, self.now_ns)

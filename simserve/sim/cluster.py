@@ -26,7 +26,7 @@ from simserve.sim.prefix import PrefixLedger
 from simserve.sim.request import Outcome, Request
 from simserve.sim.source import Load, Source, source
 from simserve.sim.swap import SwapSpace
-from simserve.sim.trace import REQUEST_COLUMNS, Spans, Trace, columns, step_columns
+from simserve.sim.trace import REQUEST_COLUMNS, Spans, Trace, columns, pack_request, step_columns
 
 OffloadOf = Callable[[PrefixLedger], OffloadTiers]
 
@@ -158,7 +158,7 @@ class Cluster:
 
     def _end(self, request: Request, outcome: Outcome) -> None:
         finished = outcome is Outcome.FINISHED
-        self.request_log.extend((
+        self.request_log.frombytes(pack_request(
             request.id, request.arrival_ns, request.first_scheduled_ns, request.first_token_ns,
             request.last_token_ns if finished else -1, request.prompt_tokens,
             request.num_tokens - request.prompt_tokens, request.instance, request.preemptions, int(outcome),

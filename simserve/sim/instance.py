@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from simserve.sim.step import Step
 from simserve.sim.swap import SwapSpace
 from simserve.sim.trace import Spans
 
+_running_sum = np.add.accumulate  # as cumsum(), without its detours
 Observer = Callable[[int, int, Plan, int], None]
 
 
@@ -224,39 +226,37 @@ class Instance:
         """Check the token map and advance computed tokens, gathering what the price depends on."""
         size, start = self.ledger.block_size, step.start_ns
         prefill: list[tuple[int, int]] = []
-        batch: list[Request] = []
-        context = sampled = regular = total = 0
+        context = total = cut = irregular = 0
         most_left = 1 << 62
-        for seen, tokens in tokens_of.items():
-            request = running.get(seen.id)
-            if request is None:
+        for request, tokens in cast("Mapping[Request, int]", tokens_of).items():
+            if request.id not in running:
                 raise LawBroken("running", "a request that does not run got tokens", time_ns=start,
-                                request=seen.id)  # fmt: skip
-            batch.append(request)
-            before = request.computed_tokens
-            after = before + tokens
-            if tokens < 1 or after > request.num_tokens or after > request.blocks * size:
+                                request=request.id)  # fmt: skip
+            known, after = request.num_tokens, request.computed_tokens + tokens
+            if tokens < 1 or after > known or after > request.blocks * size:
                 raise LawBroken("tokens", f"{tokens} tokens do not fit {request}", time_ns=start,
-                                request=seen.id)  # fmt: skip
+                                request=request.id)  # fmt: skip
+            request.computed_tokens = after
             if tokens == 1:
                 context += after
             else:
-                prefill.append((tokens, before))
+                prefill.append((tokens, after - tokens))
                 total += tokens
-            request.computed_tokens = after
-            if after == request.num_tokens:
-                sampled += 1
-                left = request.final_tokens - after
-                if left < most_left:
-                    most_left = left
-                if request.last_token_ns == start:
-                    regular += 1
+            if after != known:
+                cut += 1
+                continue
+            left = request.final_tokens - after
+            if left < most_left:
+                most_left = left
+            if request.last_token_ns != start:
+                irregular += 1
+        batch = list(cast("Mapping[Request, int]", tokens_of))
         decode = len(batch) - len(prefill)
         total += decode
         if total > self.scheduler.max_num_batched_tokens:
             raise LawBroken("budget", f"{total} tokens in one step", time_ns=start)
-        step.prefill, step.decode, step.context, step.sampled = prefill, decode, context, sampled
-        step.regular, step.tokens, step.left, step.batch = regular, total, most_left, batch
+        step.prefill, step.decode, step.context, step.sampled = prefill, decode, context, len(batch) - cut
+        step.regular, step.tokens, step.left, step.batch = step.sampled - irregular, total, most_left, batch
 
     def _price(self, step: Step) -> None:
         """Set the duration; for a plan that repeats, of all steps up to the next change."""
@@ -265,7 +265,7 @@ class Instance:
         count = step.steps_that_fit(self.ledger.block_size, self.ledger.free) if leaps and step.left > 1 else 1
         if count > 1:
             durations = self.cost.decode_run_ns(step.decode, step.context, count)
-            step.ends = np.add.accumulate(durations)  # as cumsum(), without its detours
+            step.ends = _running_sum(durations)
             step.first_ns, step.last_ns = durations.item(0), durations.item(-1)
             step.durations, step.duration_ns = durations, step.ends.item(-1)
         else:
@@ -305,7 +305,8 @@ class Instance:
 
     def _observe(self, step: Step) -> None:
         """Note the state in which the step starts, and tell an observer."""
-        step.used = step.last_used = self.ledger.used
+        ledger = self.ledger
+        step.used = step.last_used = ledger.total - ledger.free
         step.running = len(self.running)
         step.waiting = self.view.num_waiting
         if self._observer is not None:
@@ -361,30 +362,29 @@ class Instance:
         done: list[Request] = []
         start = step.start_ns
         for request in step.batch:
-            if request.computed_tokens != request.num_tokens:
+            known = request.num_tokens
+            if request.computed_tokens != known:
                 continue
             last = request.last_token_ns
-            if last < 0:
-                request.first_token_ns = end
-            elif last != start:
-                self.itl_gaps.append(end - last)
+            if last != start:
+                if last < 0:
+                    request.first_token_ns = end
+                else:
+                    self.itl_gaps.append(end - last)
             request.last_token_ns = end
-            request.num_tokens += 1
-            if request.num_tokens == request.final_tokens:
+            request.num_tokens = known = known + 1
+            if known == request.final_tokens:
                 done.append(request)
         return done
 
     def _commit_many(self, step: Step, end: int) -> list[Request]:
         """Give each request of a leap its tokens and blocks."""
-        done: list[Request] = []
-        count, more = step.count, step.count - 1
+        more = step.count - 1
         for request in step.batch:
-            request.num_tokens += count
-            request.computed_tokens += more
+            computed = request.computed_tokens = request.num_tokens + more
+            request.num_tokens = computed + 1
             request.last_token_ns = end
-            if request.num_tokens == request.final_tokens:
-                done.append(request)
         if not self.ledger.advance(step.batch, more):
             raise LawBroken("blocks", "a leap ran out of blocks", time_ns=end)
         step.last_used = self.ledger.used
-        return done
+        return [r for r in step.batch if r.num_tokens == r.final_tokens] if step.count == step.left else []

@@ -61,8 +61,8 @@ class BlockLedger:
         """Blocks for the `steps` decode steps that a batch has taken; False if they are not free."""
         size = self.block_size
         for request in requests:
-            more = -(-request.computed_tokens // size) - request.blocks
-            if more > 0:
+            if request.computed_tokens > request.blocks * size:
+                more = -(-request.computed_tokens // size) - request.blocks
                 if more > self.free:
                     return False
                 self.free -= more

@@ -12,7 +12,6 @@ nobody could have found them, so nothing else changes; they are freed, and taken
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 
@@ -76,7 +75,7 @@ class PrefixLedger(BlockLedger):
         if request.blocks:
             return self.count(tokens) - request.blocks <= self.free
         hits = self._hits(request)
-        unheld = sum(1 for block in hits if block in self._queued)
+        unheld = len(self._queued.intersection(hits))
         return self.count(tokens) - len(hits) + unheld + headroom <= self.free
 
     def attach(self, request: Seen) -> int:
@@ -99,18 +98,17 @@ class PrefixLedger(BlockLedger):
 
     def reserve(self, request: Seen, tokens: int, *, delay_cache: bool = False) -> bool:
         """As the plain ledger's; full blocks enter the cache at once, unless nobody could find them."""
-        full = min(tokens, request.num_tokens) // self.block_size
-        if tokens <= request.blocks * self.block_size and (delay_cache or full <= self._full.get(request.id, 0)):
-            return True
-        held = self._held.setdefault(request.id, [])
-        more = self.count(tokens) - len(held)
-        if more > self.free:
-            return False
-        if more > 0:
-            self._take(held, more)
-            request.blocks = len(held)
+        size = self.block_size
+        if tokens > request.blocks * size:
+            more = -(-tokens // size) - request.blocks
+            if more > self.free:
+                return False
+            self._take(self._held.setdefault(request.id, []), more)
+            request.blocks += more
         if not delay_cache:
-            self._enter(request, held, full)
+            full, done = min(tokens, request.num_tokens) // size, self._full.get(request.id, 0)
+            if full > done:
+                self._enter(request, done, full)
         return True
 
     def release(self, request: Seen) -> None:
@@ -155,19 +153,20 @@ class PrefixLedger(BlockLedger):
         Where no two write the same, that order decides nothing.
         """
         size, full = self.block_size, self._full
-        if len({request.output_content for request in requests}) == len(requests):
-            return all(
-                self.reserve(request, request.computed_tokens)
-                for request in requests
-                if request.computed_tokens // size > full.get(request.id, 0)
-                or request.computed_tokens > request.blocks * size
-            )
+        due = [
+            request
+            for request in requests
+            if request.computed_tokens > request.blocks * size
+            or request.computed_tokens // size > full.get(request.id, 0)
+        ]
+        if len(due) < 2 or len({request.output_content for request in due}) == len(due):
+            return all(self.reserve(request, request.computed_tokens) for request in due)
         events = sorted(
             (step, index, request.computed_tokens - steps + step)
-            for index, request in enumerate(requests)
+            for index, request in enumerate(due)
             for step in _steps_at_block_ends(request.computed_tokens - steps, steps, size)
         )
-        return all(self.reserve(requests[index], tokens) for _, index, tokens in events)
+        return all(self.reserve(due[index], tokens) for _, index, tokens in events)
 
     def _take(self, held: list[int], count: int) -> None:
         """Append `count` blocks from the front of the free list, their hashes evicted."""
@@ -176,11 +175,10 @@ class PrefixLedger(BlockLedger):
         while count and blank:
             held.append(blank.pop())
             count -= 1
-        fresh = min(count, self.total + 1 - self._fresh)
-        if fresh > 0:
-            held.extend(range(self._fresh, self._fresh + fresh))
-            self._fresh += fresh
-            count -= fresh
+        if count and self._fresh <= self.total:
+            first, self._fresh = self._fresh, min(self._fresh + count, self.total + 1)
+            held += range(first, self._fresh)
+            count -= self._fresh - first
         while count:
             blocks, late = queue[0]
             if late is not None and late.names:
@@ -230,11 +228,8 @@ class PrefixLedger(BlockLedger):
                 blocks[:] = [block for block in reversed(blocks) if not self._is_stale(block)][::-1]
         self._queue = deque(entry for entry in self._queue if entry[0])
 
-    def _enter(self, request: Seen, held: list[int], full: int) -> None:
-        """The request's first `full` blocks are full: put them into the cache, or note that they come late."""
-        done = self._full.get(request.id, 0)
-        if full <= done:
-            return
+    def _enter(self, request: Seen, done: int, full: int) -> None:
+        """The request's blocks [done, full) are full now: put them into the cache, or note that they come late."""
         late, names = self._late.get(request.id), self._names(request, done, full)
         if late is None or not late.names.issuperset(names):
             if not self._catch_up_all(names, but=late):
@@ -242,7 +237,7 @@ class PrefixLedger(BlockLedger):
             else:
                 if late is not None:
                     self._catch_up(late)
-                self._file(request, held[done:full], done)
+                self._file(request, self._held[request.id][done:full], done)
         self._full[request.id] = full
 
     def _delay(self, late: _Late, names: Collection[int]) -> None:
@@ -317,8 +312,7 @@ class PrefixLedger(BlockLedger):
         hits: list[int] = []
         while len(hits) < most:
             upto = min(most, 2 * len(hits) + _AHEAD)
-            for value in itertools.islice(self._chain_to(request, upto), len(hits), upto):
-                found = self._cached.get(value)
+            for found in map(self._cached.get, self._chain_to(request, upto)[len(hits) : upto]):
                 if found is None:
                     break
                 hits.append(next(iter(found)) if isinstance(found, dict) else found)
@@ -346,12 +340,11 @@ def _extend(chain: list[int], request: Seen, count: int, size: int) -> None:
     Whole blocks of one piece follow the hash of the block before the piece and the piece's id, numbered by their place
     in it: the same for the same prefix, however much of it was hashed before.
     """
-    start = len(chain) * size
-    begins = itertools.accumulate((length for _, length in request.content), initial=0)
-    pieces = zip((*request.content, (request.output_content, 1 << 62)), begins, strict=True)
+    start, end = len(chain) * size, 0
     block: list[tuple[int, int, int]] = []
     missing = size
-    for (content, length), begin in pieces:
+    for content, length in (*request.content, (request.output_content, 1 << 62)):
+        begin, end = end, end + length
         offset = max(start - begin, 0)
         if block and offset < length:
             taken = min(missing, length - offset)

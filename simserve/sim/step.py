@@ -10,6 +10,7 @@ import numpy as np
 from simserve.sim.lanes import SegmentRun
 from simserve.sim.plan import Plan
 from simserve.sim.request import Request
+from simserve.sim.trace import pack_step
 
 
 class Step:
@@ -66,10 +67,10 @@ class Step:
 
     def log_to(self, log: array[int]) -> None:
         """Append rows of `trace.STEP_COLUMNS`: one, unless the durations of a leap bend."""
-        if not self._straight():
+        if self.count > 2 and not self._straight():
             self._log_pieces(log)
             return
-        log.extend((
+        log.frombytes(pack_step(
             self.start_ns, self.start_ns + self.duration_ns, self.count, self.first_ns, self.last_ns, self.tokens,
             self.regular, self.running, self.waiting, self.used, self.last_used, self.preempted,
         ))  # fmt: skip
@@ -78,7 +79,7 @@ class Step:
         """One row for each stretch on a line."""
         preempted = self.preempted
         for begin, end in self._pieces():
-            log.extend((
+            log.frombytes(pack_step(
                 self.start_ns + (int(self.ends[begin - 1]) if begin else 0), self.start_ns + int(self.ends[end - 1]),
                 end - begin, int(self.durations[begin]), int(self.durations[end - 1]), self.tokens, self.regular,
                 self.running, self.waiting, self._used_at(begin), self._used_at(end - 1), preempted,
@@ -91,7 +92,7 @@ class Step:
 
     def _straight(self) -> bool:
         """Whether the durations lie on a line, up to rounding: their sum is that of first and last."""
-        return self.count < 3 or abs(2 * self.duration_ns - self.count * (self.first_ns + self.last_ns)) <= self.count
+        return abs(2 * self.duration_ns - self.count * (self.first_ns + self.last_ns)) <= self.count
 
     def _pieces(self) -> list[tuple[int, int]]:
         """[begin, end) of stretches on a line: cut where the slope changes by more than rounding."""

@@ -25,6 +25,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from struct import Struct
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,8 @@ STEP_COLUMNS = (
     "start_ns", "end_ns", "steps", "first_dt_ns", "last_dt_ns", "tokens", "decode_tokens",
     "running", "waiting", "used_blocks", "last_used_blocks", "preempted",
 )  # fmt: skip
+pack_request = Struct(f"{len(REQUEST_COLUMNS)}q").pack  # a row as the bytes that an array("q") takes
+pack_step = Struct(f"{len(STEP_COLUMNS)}q").pack
 
 SPAN_COLUMNS = ("resource", "start_ns", "end_ns", "request", "size_bytes")
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from simserve.errors import SpecError, UnknownName, nearest_name
-from simserve.paths import data_files
+from simserve.paths import data_dirs, data_files
 from simserve.spec.base import Spec, load
+from simserve.units import NS_PER_S
 
 
 class NamedSpec(Spec):
@@ -25,6 +29,26 @@ def fold(name: str) -> str:
     return name.strip().lower().replace("/", "--").replace("-", "_").replace(" ", "_")
 
 
+@dataclass(frozen=True)
+class _Listing:
+    """What the folders held when each was last changed (ns): name -> file, and by the forms that are compared."""
+
+    roots: list[Path]
+    changed_ns: dict[Path, int]
+    paths: dict[str, Path]
+    by_name: dict[str, Path]
+    by_last_part: dict[str, Path]
+
+    def holds(self, roots: list[Path]) -> bool:
+        """Whether no file came or went. A folder changed within the last second may change again at the same time."""
+        settled = max(self.changed_ns.values(), default=0) < time.time_ns() - NS_PER_S
+        return settled and self.roots == roots and self.changed_ns == _changed_ns(self.changed_ns)
+
+
+def _changed_ns(folders: Iterable[Path]) -> dict[Path, int]:
+    return {folder: folder.stat().st_mtime_ns if folder.is_dir() else 0 for folder in folders}
+
+
 class Catalogue(Generic[S]):
     """All descriptions of one class. File stem = name, with '--' for '/' as in the Hugging Face cache.
 
@@ -35,26 +59,20 @@ class Catalogue(Generic[S]):
         self.kind, self.data, self.folder = kind, data, folder
         self._cls = cls
         self._read: dict[tuple[Path, int], S] = {}
+        self._known: _Listing | None = None
 
     def names(self) -> list[str]:
         """All names, sorted; the user's own (SIMSERVE_DATA) included."""
-        return sorted(set(self._paths()))
+        return sorted(self._listing().paths)
 
     def get(self, name: str) -> S:
         """The description called `name`: by name, by the part after '/', or by an alias, in this order.
 
         Raises UnknownName with the nearest name, and SpecError when the file is wrong.
         """
-        paths = self._paths()
-        wanted = fold(name)
-        # Reversed, so that of two files with one name the user's, which comes first, wins.
-        backwards = list(reversed(paths.items()))
-        by_name = {fold(known): path for known, path in backwards}
-        by_last_part = {fold(known.rpartition("/")[2]): path for known, path in backwards}
-        path = by_name.get(wanted) or by_last_part.get(wanted)
-        if path is not None:
-            return self._load(path)
-        return self._by_alias(name, wanted, paths)
+        listing, wanted = self._listing(), fold(name)
+        path = listing.by_name.get(wanted) or listing.by_last_part.get(wanted)
+        return self._load(path) if path is not None else self._by_alias(name, wanted, listing.paths)
 
     def read(self, path: Path) -> S:
         """The description in the file `path`, wherever it is."""
@@ -74,13 +92,22 @@ class Catalogue(Generic[S]):
             known = set(paths)
         raise UnknownName(self.kind, name, known)
 
-    def _paths(self) -> dict[str, Path]:
-        """Name -> file; the user's file hides a shipped one of the same name."""
-        found: dict[str, Path] = {}
-        for path in data_files(self.data):
-            if not self.folder or path.parent.name == self.folder:
-                found.setdefault(path.stem.replace("--", "/"), path)
-        return found
+    def _listing(self) -> _Listing:
+        """All files by name; the user's file hides a shipped one of the same name."""
+        roots = data_dirs(self.data)
+        if self._known is None or not self._known.holds(roots):
+            changed_ns = _changed_ns(folder for root in roots for folder in (root, *root.rglob("*/")))
+            paths: dict[str, Path] = {}
+            for path in data_files(self.data):
+                if not self.folder or path.parent.name == self.folder:
+                    paths.setdefault(path.stem.replace("--", "/"), path)
+            # Reversed, so that of two files with one name the user's, which comes first, wins.
+            backwards = list(reversed(paths.items()))
+            self._known = _Listing(
+                roots, changed_ns, paths, {fold(known): path for known, path in backwards},
+                {fold(known.rpartition("/")[2]): path for known, path in backwards},
+            )  # fmt: skip
+        return self._known
 
     def _load(self, path: Path) -> S:
         key = (path, path.stat().st_mtime_ns)

@@ -40,43 +40,45 @@ class Vllm:
     def plan(self, view: View) -> Plan:
         """Running requests in order, then (if nothing was preempted) waiting ones."""
         plan = Plan()
-        left = self._schedule_running(view, plan)
+        threshold = self._threshold(view)
+        left = self._schedule_running(view, plan, threshold)
         scheduled = len(plan.tokens)
-        steady = (
-            not plan.preempted and scheduled == len(view.running) and self.max_num_batched_tokens - left == scheduled
-        )
+        if not plan.preempted:
+            plan.repeats = scheduled == len(view.running) and self.max_num_batched_tokens - left == scheduled
         waiting = len(view.waiting) + len(view.preempted) + len(view.loaded)
         if waiting and not plan.preempted:
-            self._admit_waiting(view, plan, left)
-        plan.repeats = steady and not plan.admitted
+            self._admit_waiting(view, plan, left, threshold)
+            plan.repeats = plan.repeats and not plan.admitted
         plan.arrival_breaks = self.policy != "fcfs" or waiting == len(plan.fetched)
         return plan
 
-    def _schedule_running(self, view: View, plan: Plan) -> int:
+    def _schedule_running(self, view: View, plan: Plan, threshold: int) -> int:
         """Step 1 of the rules; returns the budget that is left."""
-        order = list(view.running.values())
         tokens, reserve, size = plan.tokens, view.blocks.reserve, view.blocks.block_size
-        budget, threshold = self.max_num_batched_tokens, self._threshold(view)
-        for index, request in enumerate(order):
+        budget = self.max_num_batched_tokens
+        for request in view.running.values():
             target = request.num_tokens
             new = target - request.computed_tokens
-            if new != 1:
+            if new == 1:
+                # The ledger hears of a new block, and of one that becomes full, which enters the prefix cache.
+                fits = (target % size and target <= request.blocks * size) or reserve(request, target)
+            else:
                 new = self._capped(new, budget, threshold)
-                target = request.computed_tokens + new
                 if not new:
                     continue
-            # The ledger hears of a new block, and of one that becomes full, which enters the prefix cache.
-            if (new != 1 or target > request.blocks * size or not target % size) and not reserve(request, target):
-                return self._on_shortage(view, plan, order, index, budget)
+                fits = reserve(request, request.computed_tokens + new)
+            if not fits:
+                return self._on_shortage(view, plan, request, budget)
             tokens[request] = new
             budget -= new
             if not budget:
                 break
         return budget
 
-    def _on_shortage(self, view: View, plan: Plan, order: list[Seen], index: int, budget: int) -> int:
-        """Go on from the request at `index`, for which there are no blocks; returns the budget that is left."""
-        tokens, threshold = plan.tokens, self._threshold(view)
+    def _on_shortage(self, view: View, plan: Plan, first: Seen, budget: int) -> int:
+        """Go on from the request `first`, for which there are no blocks; returns the budget that is left."""
+        tokens, threshold, order = plan.tokens, self._threshold(view), list(view.running.values())
+        index = order.index(first)
         while index < len(order) and budget > 0:
             request = order[index]
             index += 1
@@ -115,10 +117,9 @@ class Vllm:
                 break
         return returned
 
-    def _admit_waiting(self, view: View, plan: Plan, budget: int) -> None:
+    def _admit_waiting(self, view: View, plan: Plan, budget: int, threshold: int) -> None:
         """Step 2 of the rules: the head of the waiting requests, as long as it fits; no skipping."""
         blocks, running = view.blocks, len(view.running)
-        threshold = self._threshold(view)
         watermark = int(self.watermark * blocks.total)
         for request in self._waiting(view):
             if budget <= 0 or running >= self.max_num_seqs:
