@@ -153,12 +153,12 @@ def _play(run: PaperRun, base_dir: Path, warmup_fraction: float = 0.0) -> Played
 
 def _judge(quantity: QuantitySpec, played: Sequence[Played]) -> Verdict:
     """Within the expected range; a run that cannot exist says why."""
-    values = [value_of(term, played) for _, term in _terms(quantity)]
     of = quantity.of
+    above = value_of(of, played)
+    below = max((value for term in of.divisors if (value := value_of(term, played)) is not None), default=None)
     ours = None
-    if None not in values and (of.over is None or values[1]):
-        ratio = (values[0] or 0.0) / (values[1] or 1.0) if of.over is not None else values[0] or 0.0
-        ours = (ratio - of.minus) * of.times
+    if above is not None and (of.over is None or below):
+        ours = (above / (below or 1.0) - of.minus) * of.times
     verdict = within(quantity.name, ours, quantity.bound)
     why = next((p.why for _, term in _terms(quantity) for p in played if p.run == term.run and p.why), "")
     return verdict if ours is not None or not why else Verdict(
@@ -191,5 +191,4 @@ def _crossing(known: Mapping[Value | None, float | None], bound: float) -> float
 
 def _terms(quantity: QuantitySpec) -> list[tuple[str, TermSpec]]:
     """The term above the line and the one below, with their keys."""
-    below = quantity.of.divisor
-    return [("", quantity.of), *([(".over", below)] if below is not None else [])]
+    return [("", quantity.of), *((".over", term) for term in quantity.of.divisors)]

@@ -20,9 +20,10 @@
         source: "table 2"
 
 A quantity is (metric / other metric - minus) x times. `at`: a value of the sweep, or best for the largest that the
-metric has over it. `over`: a run, with the same metric and place, or {metric, run, at}. The metric largest_feasible is
-the largest value of the sweep at which the run can exist. `crosses` in place of `at`: the value of the sweep at which
-the metric first gets past this number, on a line between neighbours, such as the load at which a latency is 1 s:
+metric has over it. `over`: a run, with the same metric and place, or the one of a list of runs that has the most of it,
+such as the strongest baseline that can exist, or {metric, run, at}. The metric largest_feasible is the largest value of
+the sweep at which the run can exist. `crosses` in place of `at`: the value of the sweep at which the metric first gets
+past this number, on a line between neighbours, such as the load at which a latency is 1 s:
 
         of: {metric: normalized_latency_ms.mean, run: neo, crosses: 1000, over: vllm, minus: 1, times: 100}
 """
@@ -87,16 +88,17 @@ class TermSpec(Spec):
 class OfSpec(TermSpec):
     """What a quantity is in our runs; see the module docstring."""
 
-    over: Name | TermSpec | None = None
+    over: Name | tuple[Name, ...] | TermSpec | None = None
     minus: float = 0.0
     times: float = 1.0
 
     @property
-    def divisor(self) -> TermSpec | None:
-        """The term below the line; a bare name has the metric and place of the one above."""
-        if isinstance(self.over, str):
-            return TermSpec(metric=self.metric, run=self.over, at=self.at, crosses=self.crosses)
-        return self.over
+    def divisors(self) -> tuple[TermSpec, ...]:
+        """What may stand below the line, the largest does; a bare name has the metric and place of the term above."""
+        if self.over is None or isinstance(self.over, TermSpec):
+            return () if self.over is None else (self.over,)
+        names = (self.over,) if isinstance(self.over, str) else self.over
+        return tuple(TermSpec(metric=self.metric, run=run, at=self.at, crosses=self.crosses) for run in names)
 
 
 class QuantitySpec(Spec):
@@ -236,11 +238,11 @@ def _check_references(spec: PaperSpec, located: Located) -> None:
     for index, quantity in enumerate(spec.quantities):
         place: Path_ = ("quantities", index, "of")
         _check_term(quantity.of, spec, place, located)
-        if quantity.of.divisor is not None:
-            key = (*place, "over")
-            if isinstance(quantity.of.over, str) and quantity.of.over not in spec.runs:
-                raise _unknown_run(quantity.of.over, spec, key, located)
-            _check_term(quantity.of.divisor, spec, key, located, given=not isinstance(quantity.of.over, str))
+        for divisor in quantity.of.divisors:
+            key, given = (*place, "over"), isinstance(quantity.of.over, TermSpec)
+            if not given and divisor.run not in spec.runs:
+                raise _unknown_run(divisor.run, spec, key, located)
+            _check_term(divisor, spec, key, located, given=given)
 
 
 def _check_term(term: TermSpec, spec: PaperSpec, place: Path_, located: Located, *, given: bool = True) -> None:

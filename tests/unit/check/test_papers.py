@@ -11,7 +11,7 @@ from simserve.spec.paper import OfSpec, QuantitySpec, TermSpec, load_paper
 
 PLAYED = (
     Played("a", 2, {"x": 10.0}), Played("a", 4, {"x": 30.0}), Played("a", 8, None, "no room"),
-    Played("b", None, {"x": 20.0, "zero": 0.0}),
+    Played("b", None, {"x": 20.0, "zero": 0.0}), Played("c", None, {"x": 25.0}), Played("gone", None, None, "no room"),
 )  # fmt: skip
 
 
@@ -30,6 +30,8 @@ def quantity(low: float, high: float, **of: object) -> QuantitySpec:
         ({"metric": "x", "run": "a", "at": 4, "over": "b", "minus": 1, "times": 100}, 50.0),
         ({"metric": "x", "run": "b", "over": {"metric": "x", "run": "a", "at": "best"}}, 2 / 3),
         ({"metric": "largest_feasible", "run": "a"}, 4),
+        ({"metric": "x", "run": "b", "over": ["c", "b", "gone"]}, 20 / 25),
+        ({"metric": "x", "run": "b", "over": ["gone", "b"]}, 1.0),
     ],
 )
 def test_a_quantity_is_ratio_less_a_constant_times_another(of: dict[str, object], ours: float) -> None:
@@ -126,6 +128,7 @@ MISSED = {
                           "decode steps overlapped, outputs of 100"},
     "apex_ablation": {"overlap alone, NEO's kernel, over NEO"},
     "neo_a10g_cpu_sweep": {"peak gain over SwiftLLM, g5.2xlarge"},
+    "fast_dllm_a100": {"both, 512 positions"},
 }  # fmt: skip
 # Quantities that the papers have in this order, by what their names begin with.
 RISING = {"apex_output_sweep": "APEX over NEO", "neo_a10g_cpu_sweep": "peak gain"}
