@@ -4,9 +4,10 @@
 
 all but the last two from the tables of decoding models. Attention is bidirectional: q queries that see past + q keys do
 the work of a causal chunk of q tokens behind past + q / 2 [derived], and are priced as one; encoder kernels on an L40S
-(64 values a head, no cache) take 256 to 4,096 tokens 1.3 to 1.65 times faster than that, so that a refresh of LLaDA, 7 %
-of which is attention, may come out 2 to 3 % too long. The LM head reads its weights once a launch; the sampler moves `sampler_bytes` a logit. An engine that launches from Python takes at least
-that long for a step (`EngineProfile.eager_ns_per_op`).
+(64 values a head, no cache) take 256 to 4,096 tokens 1.3 to 1.65 times faster than that, so a refresh of LLaDA, 7 % of
+which is attention, may come out 2 to 3 % too long. The LM head reads its weights once a launch; the sampler moves
+`sampler_bytes` a logit. An engine that launches from Python takes at least that long for a step
+(`EngineProfile.eager_ns_per_op`).
 
 In the terms of `simserve.perf.cost.CostModel` a step is `prefill`: (query tokens, cached tokens that they attend) per
 request, no decodes, and `sampled` rows of logits.
