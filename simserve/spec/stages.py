@@ -1,0 +1,94 @@
+"""Where encode, prefill and decode run, in the notation of EPD-Serve (arXiv 2601.11590) [known].
+
+    E-P-D      a device for each stage           EP-D       one process that encodes and prefills, one device to decode
+    (E-P)-D    two processes on one device       (E-PD)     two processes on one device, one of which does two stages
+    (E-PD)x2   two such devices                  2E-P-3D    counts in front
+    6E1P1D     counts without dashes (EPD)       TP2        one process for all stages over two devices
+
+Letters glued together are one process, whose stages exclude one another; "-" parts devices, within parentheses
+processes that share a device.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Stage(Enum):
+    """A stage of a multimodal request."""
+
+    ENCODE = "E"
+    PREFILL = "P"
+    DECODE = "D"
+
+
+Process = frozenset[Stage]
+
+
+@dataclass(frozen=True)
+class Place:
+    """`count` equal places, each of `tensor_parallel_size` devices that `processes` share."""
+
+    processes: tuple[Process, ...]
+    count: int = 1
+    tensor_parallel_size: int = 1
+
+    @property
+    def devices(self) -> int:
+        """Of all these places."""
+        return self.count * self.tensor_parallel_size
+
+
+_WHOLE = re.compile(r"TP(\d+)(?:x(\d+))?")
+_COUNTED = re.compile(r"(?:[1-9]\d*[EPD]+){2,}")
+_GROUP = re.compile(r"(\d*)(?:\(([EPD]+(?:-[EPD]+)+)\)|([EPD]+))(?:x(\d+))?")
+_MOST = 4096
+
+
+def parse_stages(text: str) -> tuple[Place, ...]:
+    """The places of a layout, in order; ValueError with what is wrong."""
+    if (whole := _WHOLE.fullmatch(text)) is not None:
+        size, count = int(whole[1]), int(whole[2] or 1)
+        places: tuple[Place, ...] = (Place((frozenset(Stage),), _count(count, text), _count(size, text)),)
+    elif _COUNTED.fullmatch(text):
+        parts = re.findall(r"(\d+)([EPD]+)", text)
+        places = tuple(Place((_process(letters, text),), _count(int(count), text)) for count, letters in parts)
+    else:
+        places = tuple(_place(part, text) for part in _split(text))
+    missing = [s.value for s in Stage if s is not Stage.ENCODE and not any(s in p for x in places for p in x.processes)]
+    if missing:
+        raise ValueError(f"nobody does {' and '.join(missing)} in {text!r}")
+    return places
+
+
+def _split(text: str) -> list[str]:
+    """At the dashes outside parentheses."""
+    return re.split(r"-(?![^(]*\))", text)
+
+
+def _place(part: str, text: str) -> Place:
+    found = _GROUP.fullmatch(part)
+    if found is None:
+        problem = f"{part!r} is no place" if part else "a place is missing"
+        raise ValueError(f"{problem} in {text!r}; write e.g. E-P-D, (E-P)-D, EP-D, (E-PD)x2, 6E1P1D or TP2")
+    before, shared, alone, after = found.groups()
+    if before and after:
+        raise ValueError(f"{part!r} has two counts in {text!r}")
+    processes = tuple(_process(letters, text) for letters in (shared or alone).split("-"))
+    if len(set().union(*processes)) < sum(len(process) for process in processes):
+        raise ValueError(f"{part!r} has a stage twice on one device in {text!r}")
+    return Place(processes, _count(int(before or after or 1), text))
+
+
+def _process(letters: str, text: str) -> Process:
+    if len(set(letters)) < len(letters):
+        raise ValueError(f"{letters!r} has a stage twice in {text!r}")
+    return frozenset(Stage(letter) for letter in letters)
+
+
+def _count(count: int, text: str) -> int:
+    if not 1 <= count <= _MOST:
+        raise ValueError(f"counts must be 1 to {_MOST} in {text!r}")
+    return count
