@@ -59,13 +59,14 @@ class Cluster:
         enable_prefix_caching: bool = False, max_model_len: int | None = None,
         observer: Observer | None = None, gpu: GpuLanes | None = None, swap: SwapSpace | None = None,
         offload: OffloadOf | None = None, async_scheduling: bool = False, stages: int = 1,
-        tier: HostTier | None = None, confidence: Confidence | None = None,
+        tier: HostTier | None = None, confidence: Confidence | None = None, make: Callable[..., Instance] | None = None,
     ) -> Instance:  # fmt: skip
         """One more instance; its index is the order of adding.
 
         offload: makes its offload tiers from its ledger; they need prefix caching, for they go by block hashes. stages:
         pipeline stages, of which `cost` then prices each. tier: a host with KV of running requests. confidence: how
-        sure a diffusion model is of its requests' tokens; such an instance has a `Denoiser` for a scheduler.
+        sure a diffusion model is of its requests' tokens; such an instance has a `Denoiser` for a scheduler. make: what
+        makes it, for kinds that these do not tell.
         """
         ledger = (PrefixLedger if enable_prefix_caching else BlockLedger)(num_gpu_blocks, block_size)
         if offload is not None and not isinstance(ledger, PrefixLedger):
@@ -73,6 +74,8 @@ class Cluster:
         kind: Callable[..., Instance] = Instance if stages == 1 else partial(PipelinedInstance, stages=stages)
         if tier is not None:
             kind = partial(HybridInstance, tier=tier)
+        if make is not None:
+            kind = make
         if confidence is not None:
             kind = partial(DiffusionInstance, confidence=confidence)
         instance = kind(

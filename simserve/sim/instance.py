@@ -17,9 +17,9 @@ from simserve.errors import LawBroken
 from simserve.perf.cost import CostModel
 from simserve.sim.clock import COMMIT, PLAN, Clock, Timer
 from simserve.sim.kv import BlockLedger
-from simserve.sim.lanes import Demand, GpuLanes, SegmentRun, demands
+from simserve.sim.lanes import Demand, GpuLanes, Part, SegmentRun, demands
 from simserve.sim.offload import OffloadTiers
-from simserve.sim.plan import InstanceView, Lane, Plan, Scheduler, View
+from simserve.sim.plan import InstanceView, Lane, Plan, Scheduler, View, WorkKind
 from simserve.sim.queues import Queues
 from simserve.sim.request import Outcome, Request, Seen
 from simserve.sim.step import Step
@@ -145,12 +145,19 @@ class Instance:
 
     def _run_segments(self, step: Step) -> None:
         """Run a step on lanes: its end is known when it comes."""
-        price = self._step_ns(step)
-        parts = demands(step.plan.segments, price) if step.plan.segments else [{Lane.COMPUTE: price}]
+        parts = self._parts(step)
         step.duration_ns = 0
         self._observe(step)
         step.run = SegmentRun(self._own_gpu, parts, self._commit, self._end_segments, self._suspend, self._note_segment)
         step.run.start()
+
+    def _parts(self, step: Step) -> list[Part]:
+        """What the step asks of the lanes, in order."""
+        price = self._step_ns(step)
+        if not step.plan.segments:
+            return [(WorkKind.PREFILL if step.prefill else WorkKind.DECODE, {Lane.COMPUTE: price})]
+        asked = demands(step.plan.segments, price)
+        return [(segment.kind, demand) for segment, demand in zip(step.plan.segments, asked, strict=True)]
 
     def _note_segment(self, demand: Demand, start_ns: int, end_ns: int) -> None:
         """Every lane that a segment asked for was its own from start to end."""

@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
 from simserve.sim.clock import Clock, Timer
-from simserve.sim.plan import Lane, Segment
+from simserve.sim.plan import Lane, Segment, WorkKind
 
 Demand = Mapping[Lane, int]
+Part = tuple[WorkKind, Demand]
+Slowdowns = Mapping[tuple[WorkKind, WorkKind], Fraction]
 Interference = Callable[[Sequence[Demand]], list[Fraction]]
 
 
@@ -69,13 +71,17 @@ class GpuLanes:
         """The time on the clock."""
         return self._clock.now_ns
 
-    def start(self, demand: Demand, done: Callable[[], None], priority: int) -> None:
+    def start(self, kind: WorkKind, demand: Demand, done: Callable[[], None], priority: int) -> None:
         """Run a segment from now; `done` is called when it ends. One that asks for nothing takes 1 ns."""
         self._progress()
         if not any(demand.values()):
             demand = {Lane.COMPUTE: 1}
-        self._jobs.append(_Job(demand, done, priority))
+        self._jobs.append(_Job(kind, demand, done, priority))
         self._reschedule()
+
+    def _rates(self) -> list[Fraction]:
+        """How fast each active segment progresses."""
+        return self._rule([job.demand for job in self._jobs])
 
     def _progress(self) -> None:
         """Credit each active segment with its work since the last change."""
@@ -86,7 +92,7 @@ class GpuLanes:
 
     def _reschedule(self) -> None:
         """New rates, new ends; an end falls on the first whole ns at which the work is done."""
-        for job, rate in zip(self._jobs, self._rule([j.demand for j in self._jobs]), strict=True):
+        for job, rate in zip(self._jobs, self._rates(), strict=True):
             job.rate = rate
             if job.timer is not None:
                 job.timer.cancel()
@@ -101,13 +107,35 @@ class GpuLanes:
         job.done()
 
 
+class SharedGpu(GpuLanes):
+    """A GPU that several processes share: kinds of work slow one another pair by pair.
+
+    slowdowns: (kind, other kind) -> how many times as long work of the first takes beside work of the second, at least
+    1; pairs that are not named do not slow each other. Beside several others the factors multiply.
+    """
+
+    def __init__(self, clock: Clock, slowdowns: Slowdowns) -> None:
+        super().__init__(clock)
+        self._slowdowns = slowdowns
+
+    def _rates(self) -> list[Fraction]:
+        rates = []
+        for job in self._jobs:
+            factor = Fraction(1)
+            for other in self._jobs:
+                if other is not job:
+                    factor *= self._slowdowns.get((job.kind, other.kind), Fraction(1))
+            rates.append(1 / factor)
+        return rates
+
+
 class _Job:
     """A segment in progress: `left` ns of its time alone are to be done, at `rate`."""
 
-    __slots__ = ("demand", "done", "left", "priority", "rate", "timer")
+    __slots__ = ("demand", "done", "kind", "left", "priority", "rate", "timer")
 
-    def __init__(self, demand: Demand, done: Callable[[], None], priority: int) -> None:
-        self.demand, self.done, self.priority = demand, done, priority
+    def __init__(self, kind: WorkKind, demand: Demand, done: Callable[[], None], priority: int) -> None:
+        self.kind, self.demand, self.done, self.priority = kind, demand, done, priority
         self.left, self.rate = Fraction(segment_ns(demand)), Fraction(1)
         self.timer: Timer | None = None
 
@@ -122,7 +150,7 @@ class SegmentRun:
     """
 
     def __init__(
-        self, lanes: GpuLanes, parts: Sequence[Demand], priority: int, finished: Callable[[], None],
+        self, lanes: GpuLanes, parts: Sequence[Part], priority: int, finished: Callable[[], None],
         stopped: Callable[[], None], note: Callable[[Demand, int, int], None],
     ) -> None:  # fmt: skip
         self._lanes, self._parts, self._priority = lanes, list(parts), priority
@@ -140,10 +168,10 @@ class SegmentRun:
 
     def _begin(self) -> None:
         self._began_ns = self._lanes.now_ns
-        self._lanes.start(self._parts[0], self._next, self._priority)
+        self._lanes.start(*self._parts[0], self._next, self._priority)
 
     def _next(self) -> None:
-        self._note(self._parts.pop(0), self._began_ns, self._lanes.now_ns)
+        self._note(self._parts.pop(0)[1], self._began_ns, self._lanes.now_ns)
         if not self._parts:
             self._finished()
         elif self._stop:

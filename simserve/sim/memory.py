@@ -27,6 +27,7 @@ class ObjectKind(Enum):
     ACTIVATIONS = "activations"
     LOGITS = "logits"
     ADAPTER = "adapter"
+    FEATURES = "features"
 
 
 Name = str | int

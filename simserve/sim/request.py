@@ -13,6 +13,7 @@ from simserve.sim.denoise import Canvas
 
 if TYPE_CHECKING:
     from simserve.sim.confidence import RequestConfidence
+    from simserve.sim.images import Image
 
 
 class Outcome(IntEnum):
@@ -31,7 +32,7 @@ class Seen:
     far as their pieces agree; output_content: the content id of what is generated;
     remote_tokens: tokens whose KV lies on another instance and must be fetched before the request can
     run here. A step gives a request tokens until computed catches up with known. canvas: of a diffusion request, None
-    for one that decodes token by token.
+    for one that decodes token by token. images: whose tokens are in the prompt.
     """
 
     __slots__ = (
@@ -41,6 +42,7 @@ class Seen:
         "computed_tokens",
         "content",
         "id",
+        "images",
         "num_tokens",
         "output_content",
         "preemptions",
@@ -53,6 +55,7 @@ class Seen:
     def __init__(
         self, id: int, arrival_ns: int, prompt_tokens: int, priority: int = 0,
         content: tuple[tuple[int, int], ...] | None = None, output_content: int | None = None, session: int = -1,
+        images: tuple[Image, ...] = (),
     ) -> None:  # fmt: skip
         self.id = id
         self.arrival_ns = arrival_ns
@@ -67,6 +70,7 @@ class Seen:
         self.preemptions = 0
         self.remote_tokens = 0
         self.canvas: Canvas | None = None
+        self.images = images
 
     def __repr__(self) -> str:
         return f"<request {self.id}: {self.computed_tokens}/{self.num_tokens} tokens, {self.blocks} blocks>"
@@ -95,8 +99,9 @@ class Request(Seen):
     def __init__(
         self, id: int, arrival_ns: int, prompt_tokens: int, output_tokens: int, priority: int = 0,
         content: tuple[tuple[int, int], ...] | None = None, output_content: int | None = None, session: int = -1,
+        images: tuple[Image, ...] = (),
     ) -> None:  # fmt: skip
-        super().__init__(id, arrival_ns, prompt_tokens, priority, content, output_content, session)
+        super().__init__(id, arrival_ns, prompt_tokens, priority, content, output_content, session, images)
         self.cached_tokens = 0
         self.confidence: RequestConfidence | None = None
         self.final_tokens = prompt_tokens + output_tokens

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.sim.clock import ARRIVAL, Clock
+from simserve.sim.images import Image
 from simserve.sim.request import Request
 
 Ints = NDArray[np.int64]
 Content = tuple[tuple[int, int], ...]
-Row = tuple[int, int, int, int, Content | None, int | None, int]
+Row = tuple[int, int, int, int, Content | None, int | None, int, tuple[Image, ...]]
 Arrive = Callable[[Request], None]
 
 
@@ -23,7 +24,8 @@ class Load(Protocol):
     """The requests to play: columns of equal length, arrivals not decreasing.
 
     content: what the prompts are made of (see `Seen`), or None if no two share anything; output_content: the
-    content ids of what is generated, None if no prompt contains it; session: ids, -1 for none.
+    content ids of what is generated, None if no prompt contains it; session: ids, -1 for none; images: of each prompt,
+    whose tokens count among it, None for text.
     concurrency: None for an open loop; else at most so many requests are in flight, arrivals are ignored
     and the next request is sent at the instant at which one ends.
     after: index of the earlier request that must have ended first, -1 for none; such a request is sent delay_ns
@@ -46,6 +48,8 @@ class Load(Protocol):
     def output_content(self) -> Ints | None: ...
     @property
     def session(self) -> Ints | None: ...
+    @property
+    def images(self) -> Sequence[tuple[Image, ...]] | None: ...
     @property
     def after(self) -> Ints | None: ...
     @property
@@ -78,7 +82,8 @@ def _rows(load: Load) -> Iterator[Row]:
         load.arrival_ns.tolist(), load.prompt_tokens.tolist(), load.output_tokens.tolist(),
         load.priority.tolist(), load.content or itertools.repeat(None, count),
         itertools.repeat(None, count) if load.output_content is None else load.output_content.tolist(),
-        itertools.repeat(-1, count) if load.session is None else load.session.tolist(), strict=True,
+        itertools.repeat(-1, count) if load.session is None else load.session.tolist(),
+        load.images or itertools.repeat((), count), strict=True,
     )  # fmt: skip
 
 

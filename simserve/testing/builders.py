@@ -10,6 +10,7 @@ import numpy as np
 from simserve.perf.cost import CostModel
 from simserve.sim.cluster import Cluster
 from simserve.sim.hybrid_instance import HostTier
+from simserve.sim.images import Image
 from simserve.sim.instance import Observer
 from simserve.sim.plan import Router, Scheduler
 from simserve.sim.swap import SwapSpace
@@ -19,7 +20,8 @@ from simserve.workload.requests import Content, RequestSet
 
 def load(
     rows: Sequence[tuple[int, int, int]], *, priority: Sequence[int] | None = None,
-    concurrency: int | None = None, content: Sequence[Content] | None = None, **columns: Sequence[int],
+    concurrency: int | None = None, content: Sequence[Content] | None = None,
+    images: Sequence[tuple[Image, ...]] | None = None, **columns: Sequence[int],
 ) -> RequestSet:  # fmt: skip
     """Requests from (arrival_ns, prompt tokens, output tokens) rows, in order of arrival.
 
@@ -30,7 +32,7 @@ def load(
     return RequestSet(
         arrival_ns=table[:, 0], prompt_tokens=table[:, 1], output_tokens=table[:, 2],
         priority=np.array(priority if priority is not None else [0] * len(table), dtype=np.int64),
-        concurrency=concurrency, provenance={"kind": "built"}, content=content,
+        concurrency=concurrency, provenance={"kind": "built"}, content=content, images=images,
         **others,
     )  # fmt: skip
 

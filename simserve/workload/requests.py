@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.errors import SpecError
+from simserve.sim.images import Image
 from simserve.spec.confidence import ConfidenceSpec
 from simserve.spec.workload import ClassSpec
 from simserve.units import NS_PER_S
@@ -19,7 +20,7 @@ Index = TypeVar("Index", int, Ints)
 Content = tuple[tuple[int, int], ...]
 COLUMNS = (
     "arrival_ns", "prompt_tokens", "output_tokens", "priority", "content", "output_content", "session", "after",
-    "delay_ns", "class_id",
+    "delay_ns", "class_id", "images",
 )  # fmt: skip
 
 
@@ -44,6 +45,7 @@ class RequestSet:
     Columns that may be None: output_content, the content ids of what is generated; session, ids, -1 for none;
     after, the index of the earlier request that must have ended first, -1 for none, and delay_ns, how long after
     that end the request is sent. Such a request's arrival_ns is only a place in the order.
+    images: what encoders see of each prompt, whose tokens count among prompt_tokens; None for text alone.
     class_id: the index into `classes` of each request's class; both None without classes.
     confidence: of a diffusion language model, None for an autoregressive one; output_tokens are then canvases, masks
     to be filled in. confidence_seed: of what its requests draw.
@@ -57,6 +59,7 @@ class RequestSet:
     provenance: Mapping[str, object]
     content: Sequence[Content] | None = None
     output_content: Ints | None = None
+    images: Sequence[tuple[Image, ...]] | None = None
     session: Ints | None = None
     after: Ints | None = None
     delay_ns: Ints | None = None

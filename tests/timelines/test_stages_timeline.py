@@ -1,0 +1,167 @@
+"""Encode, prefill and decode as stages: timelines worked out by hand, in integers.
+
+An image takes 1,000 ns to encode for each patch; a step 100 ns and 10 a token; features move at 1 byte a ns.
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import partial
+
+import pytest
+
+from simserve.policies.routers import LeastLoaded, RoundRobin
+from simserve.sim import laws
+from simserve.sim.encoder import Encoder
+from simserve.sim.images import FeatureStore, Image
+from simserve.sim.lanes import GpuLanes, SharedGpu
+from simserve.sim.multimodal_instance import MultimodalInstance
+from simserve.sim.plan import WorkKind
+from simserve.sim.staged import StagedCluster, Stages
+from simserve.sim.trace import Trace
+from simserve.systems.vllm import Vllm
+from simserve.testing.builders import load
+from simserve.testing.toy import ToyCost
+
+COST = ToyCost(base_ns=100, per_token_ns=10)
+A, B = Image(1, patches=2, tokens=20, feature_bytes=300), Image(2, patches=1, tokens=10, feature_bytes=100)
+E, P, D = WorkKind.ENCODE, WorkKind.PREFILL, WorkKind.DECODE
+
+
+def encode_ns(images: Sequence[Image]) -> int:
+    return 1000 * sum(image.patches for image in images)
+
+
+def cluster_of(
+    stages: Stages, *, encoders: int = 1, store: FeatureStore | None = None, alone: bool = False,
+    shared: dict[tuple[WorkKind, WorkKind], Fraction] | None = None, decode: bool = True,
+) -> StagedCluster:  # fmt: skip
+    """E-P-D, or (E-P)-D with `shared`; alone: the process that prefills encodes, EP-D; decode: False for PD."""
+    cluster = StagedCluster(RoundRobin(), RoundRobin(), LeastLoaded(), stages=stages, store=store or FeatureStore(),
+                            kv_bytes_per_token=1)  # fmt: skip
+    gpu: GpuLanes | None = None if shared is None else SharedGpu(cluster.clock, shared)
+    for index in range(0 if alone else encoders):
+        note = cluster.spans.of(f"encoder {index}")
+        cluster.encodes(Encoder(index, cluster.clock, encode_ns, gpu=gpu, note=note))
+    cluster.features = cluster.link("features", bandwidth_bytes_per_s=10**9)
+    make = partial(
+        MultimodalInstance, encodes=cluster.encodes_here(encode_ns, always=alone), fetches=cluster.fetches_here
+    )
+    prompt = cluster.add(Vllm(), COST, num_gpu_blocks=101, block_size=16, make=make, gpu=gpu)
+    if decode:
+        cluster.prefills(prompt, cluster.link("kv", bandwidth_bytes_per_s=10**9))
+        cluster.decodes(cluster.add(Vllm(), COST, num_gpu_blocks=101, block_size=16))
+    else:
+        cluster.serves(prompt)
+    return cluster
+
+
+def times(trace: Trace) -> list[tuple[int, int, int]]:
+    """(first scheduled, first token, finish) per request."""
+    names = ("first_scheduled_ns", "first_token_ns", "finish_ns")
+    return list(zip(*(trace.requests[name].tolist() for name in names), strict=True))
+
+
+def check(trace: Trace) -> None:
+    """All laws but work conservation: a request in another stage leaves the process that prefills idle."""
+    for law in (laws.conservation, laws.causality, laws.tokens, laws.lanes, laws.memory):
+        law(trace)
+
+
+def test_features_come_while_the_prompt_is_scheduled() -> None:
+    """Encoded at 2,000; scheduled 500 later, the 300 bytes there by then; 30 tokens take 400, their KV 30."""
+    cluster = cluster_of(Stages(schedule_ns=300, schedule_ns_per_token=10))
+    trace = cluster.play(load([(0, 30, 2)], images=[(A,)]))
+
+    check(trace)
+    assert times(trace) == [(2500, 2900, 2900 + 30 + 110)]
+    assert (cluster.store.hits, cluster.store.misses) == (0, 1)
+
+
+def test_a_slow_fetch_is_what_the_prompt_waits_for() -> None:
+    """Scheduled at 2,100, features at 2,300."""
+    trace = cluster_of(Stages(schedule_ns=100)).play(load([(0, 30, 2)], images=[(A,)]))
+    assert times(trace)[0][:2] == (2300, 2700)
+
+
+def test_a_synchronous_fetch_blocks_the_process() -> None:
+    """The text request behind waits for the fetch of the one before: 2,100 to 2,100 + 300 + 400 + its own 200."""
+    cluster = cluster_of(Stages(schedule_ns=100, prefetch=False))
+    trace = cluster.play(load([(0, 30, 1), (2101, 10, 1)], images=[(A,), ()]))
+
+    check(trace)
+    assert times(trace) == [(2100, 2800, 2800), (2800, 3000, 3000)]
+
+
+def test_text_never_meets_the_encoder() -> None:
+    """While it is busy."""
+    trace = cluster_of(Stages(schedule_ns=10**6)).play(load([(0, 30, 1), (1, 10, 1)], images=[(A,), ()]))
+    assert times(trace)[1] == (1, 201, 201)
+
+
+def test_features_that_are_known_are_not_encoded_again() -> None:
+    """The same image 3,000 ns later: fetched from the store at once."""
+    cluster = cluster_of(Stages())
+    trace = cluster.play(load([(0, 30, 1), (3000, 30, 1)], images=[(A,), (A,)]))
+
+    assert times(trace)[1][:2] == (3300, 3700)
+    assert (cluster.store.hits, cluster.store.misses) == (1, 1)
+
+
+def test_what_the_store_lost_is_encoded_in_place() -> None:
+    """Room for one: B's features push A's out while A's prompt is being scheduled, so its process encodes A itself."""
+    cluster = cluster_of(Stages(schedule_ns=1500), store=FeatureStore(300))
+    trace = cluster.play(load([(0, 30, 1), (0, 20, 1)], images=[(A,), (B,)]))
+
+    assert times(trace) == [(3500, 3500 + 2000 + 400, 5900), (5900, 5900 + 300, 6200)]
+
+
+def test_one_request_is_spread_over_the_encoders() -> None:
+    """A and B on two encoders: the prompt waits for the slower one; on one encoder they are one pass."""
+    rows = [(0, 40, 1)]
+    spread = cluster_of(Stages(spread=True), encoders=2).play(load(rows, images=[(A, B)]))
+    whole = cluster_of(Stages(), encoders=2).play(load(rows, images=[(A, B)]))
+
+    assert times(spread)[0][0] == 2000 + 400
+    assert times(whole)[0][0] == 3000 + 400
+
+
+def test_least_loaded_encoder() -> None:
+    """Three images on two encoders: the third queues behind the first."""
+    trace = cluster_of(Stages(), encoders=2).play(load([(0, 30, 1)] * 3, images=[(A,), (A._replace(content=7),), (B,)]))
+    spans = trace.spans
+    assert [trace.resources[i] for i in spans["resource"].tolist()][:3] == ["encoder 0", "encoder 1", "features"]
+    assert times(trace)[2][0] >= 3000
+
+
+def test_one_process_encodes_and_prefills_in_turn() -> None:
+    """EP-D: encoding is part of the first step, 2,000 + 400, and nothing else runs meanwhile."""
+    trace = cluster_of(Stages(schedule_ns=999), alone=True).play(load([(0, 30, 1), (1, 10, 1)], images=[(A,), ()]))
+
+    check(trace)
+    assert times(trace) == [(0, 2400, 2400), (2400, 2600, 2600)]
+
+
+def test_a_monolithic_process_stops_decoding_to_encode() -> None:
+    """TP1: the decode step that would end at 510 is 2,000 + 300 longer, with the image's prompt of 30 tokens in it."""
+    trace = cluster_of(Stages(), alone=True, decode=False).play(load([(0, 10, 4), (150, 30, 1)], images=[(), (A,)]))
+
+    check(trace)
+    assert times(trace)[0] == (0, 200, 200 + 2000 + 100 + 310 + 110 + 110)
+
+
+@pytest.mark.parametrize(("slow", "prompt_ends"), [(Fraction(1), 2400), (Fraction(3), 3067)])
+def test_processes_on_one_gpu_slow_one_another(slow: Fraction, prompt_ends: int) -> None:
+    """(E-P): a prompt of 400 alone, from 2,000 on beside an encoding that ends at 3,000; with 3 a third of 1,000 is
+    done by then, and the rest of 67 goes at full speed."""
+    cluster = cluster_of(Stages(), shared={(P, E): slow})
+    trace = cluster.play(load([(1000, 20, 1), (2000, 30, 1)], images=[(A,), ()]))
+    assert times(trace)[1][1] == prompt_ends
+
+
+def test_encoding_slows_down_beside_a_prompt_and_recovers() -> None:
+    """An encoding of 2,000 at half speed beside a prompt of 400: it ends at 2,200, its features come 300 later."""
+    cluster = cluster_of(Stages(), shared={(E, P): Fraction(2)})
+    trace = cluster.play(load([(0, 20, 1), (1000, 30, 1)], images=[(A,), ()]))
+
+    assert times(trace)[0][0] == 2200 + 300
+    assert times(trace)[1] == (1000, 1400, 1400)
