@@ -29,6 +29,7 @@ def check(model: ModelSpec, deployment: DeploymentSpec, canvases: bool) -> None:
     if canvases is not model.diffusion:
         kind = "diffusion" if model.diffusion else "autoregressive"
         raise SpecError(f"{model.name} needs {kind}", key="workload.kind")
+    check_engine(model, deployment)
     for name, own in deployment.engines():
         if (problem := mismatch(model, own.scheduler)) is not None:
             key = f"deployment.pools.{name}.scheduler" if name else "deployment.scheduler"
@@ -50,14 +51,16 @@ def check_engine(model: ModelSpec, d: DeploymentSpec) -> None:
     """Infeasible for what is not modelled with a diffusion model."""
     if not model.diffusion:
         return
+    sizes = ("tensor_parallel_size", "data_parallel_size", "pipeline_parallel_size", "prefill_context_parallel_size")
     beside = {
-        "gpus_per_replica": d.gpus_per_replica > 1, "enable_prefix_caching": d.enable_prefix_caching,
+        **{name: getattr(d, name) > 1 for name in sizes}, "enable_prefix_caching": d.enable_prefix_caching,
+        "system": d.system is not None,
         "offload": d.offload is not None, "swap_space_gib": d.swap_space_gib, "hybrid": d.hybrid is not None,
         "num_speculative_tokens": d.num_speculative_tokens, "kv_cache_dtype": d.kv_cache_dtype not in ("auto", "bf16"),
     }  # fmt: skip
     for name, used in beside.items():
         if used:
-            raise Infeasible(f"{d.scheduler} is modelled on one GPU with KV in 16 bits; not with {name}")
+            raise Infeasible(f"diffusion models are modelled on one GPU with KV in 16 bits, not with {name}")
 
 
 def cost(
@@ -68,7 +71,7 @@ def cost(
         model, gpu, dtype=deployment.dtype, max_num_batched_tokens=deployment.max_num_batched_tokens,
         max_num_seqs=deployment.max_num_seqs, profile=profile,
     )  # fmt: skip
-    return DenoiseCost(inner, model, traits)
+    return DenoiseCost(inner, model, traits, deployment.kernel_efficiency)
 
 
 def blocks(

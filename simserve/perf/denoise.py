@@ -36,12 +36,12 @@ MEMORY_EFFICIENCY = 0.85  # of the bandwidth that copies and the sampler reach [
 
 
 class DenoiseCost:
-    """A `simserve.perf.cost.PricedCost` of a diffusion model on one GPU."""
+    """A `simserve.perf.cost.PricedCost` of a diffusion model on one GPU; kernel_efficiency: as in a deployment."""
 
-    def __init__(self, inner: TableCost, model: ModelSpec, traits: Traits) -> None:
-        self.inner, self.model, self.traits = inner, model, traits
+    def __init__(self, inner: TableCost, model: ModelSpec, traits: Traits, kernel_efficiency: float = 1.0) -> None:
+        self.inner, self.model, self.traits, self.kernel_efficiency = inner, model, traits, kernel_efficiency
         self.gpu, self.profile, self.formats = inner.gpu, inner.profile, inner.formats
-        per_byte = NS / (self.gpu.memory_bandwidth_bytes_per_s * MEMORY_EFFICIENCY)
+        per_byte = NS / (self.gpu.memory_bandwidth_bytes_per_s * MEMORY_EFFICIENCY * kernel_efficiency)
         self._row_ns = model.vocab_size * traits.sampler_bytes * per_byte
         self._moved_ns = (traits.kv_moves - 1) * kv_bytes_per_token(model, KV_DTYPE, 1) * per_byte
 
@@ -78,7 +78,7 @@ class DenoiseCost:
 
     def under(self, profile: EngineProfile) -> DenoiseCost:
         """The same tables under another engine profile."""
-        return DenoiseCost(self.inner.under(profile), self.model, self.traits)
+        return DenoiseCost(self.inner.under(profile), self.model, self.traits, self.kernel_efficiency)
 
     def provenance(self) -> dict[str, Any]:
         """Tables with versions and licence, the engine profile, and what the system does beside scheduling."""

@@ -60,11 +60,13 @@ def check(model: ModelSpec, deployment: DeploymentSpec, *, longest_tokens: int =
 
     Infeasible names the dtype, divisor or byte count that is in the way.
     """
+    from simserve.diffusion import check_engine, check_longest
+
     if deployment.pools:
+        check_engine(model, deployment)
         counts = [check(model, engine, longest_tokens=longest_tokens) for _, engine in deployment.engines()]
         return counts[0]
     from simserve.build import build_scheduler
-    from simserve.diffusion import check_longest
 
     # Replicas and routers change nothing for one replica, so they share one answer.
     one = deployment.model_copy(update={"replicas": 1, "router": "round_robin"})

@@ -1,4 +1,4 @@
-"""Some forty broken study files: each gives one clear line on stderr and exit code 2, never a traceback."""
+"""Some fifty broken study files: each gives one clear line on stderr and exit code 2, never a traceback."""
 
 import subprocess
 import sys
@@ -21,6 +21,17 @@ EXPECTED = {
     "empty_trace": "empty.csv: the file has no rows",
     "flexgen_without_tiers": ":9: deployment: scheduler flexgen needs tiers: host_memory_gib, disk_gib",
     "fp8_on_a100": "none of 2 configurations is possible: a100_sxm does not compute in fp8",
+    "diffusion_in_pools": "diffusion models are modelled on one GPU with KV in 16 bits, not with system",
+    "diffusion_model_on_vllm": "GSAI-ML/LLaDA-8B-Instruct is a diffusion model; those who serve it are dllm_cache, "
+    "dllm_serve, fast_dllm, sangam, sched_early_exit, sparse_dllm, vanilla_dllm",
+    "diffusion_model_without_canvases": ":3: workload.kind: GSAI-ML/LLaDA-8B-Instruct needs diffusion",
+    "diffusion_with_prefix_caching": "none of 2 configurations is possible: diffusion models are modelled on one GPU "
+    "with KV in 16 bits, not with enable_prefix_caching",
+    "diffusion_with_tp": "on one GPU with KV in 16 bits, not with tensor_parallel_size",
+    "diffusion_without_room": "none of 2 configurations is possible; 1 of them because GSAI-ML/LLaDA-8B-Instruct in "
+    "bf16 on rtx_4090 does not fit: 14.9 GiB of weights and 9.6 GiB of activations",
+    "diffusion_workload_for_llama": ":4: workload.kind: meta-llama/Llama-3.1-8B needs autoregressive",
+    "dllm_serve_for_llama": "dllm_serve serves diffusion models, meta-llama/Llama-3.1-8B decodes token by token",
     "dense_data_parallel": "data_parallel_size 2 shares experts out, and meta-llama/Llama-3.1-8B has none",
     "impossible_tp": "tensor_parallel_size 3 does not divide the 32 attention heads",
     "low_above_high": ":6: workload.output_tokens: low 30 is larger than high 10",
@@ -35,6 +46,7 @@ EXPECTED = {
     "no_workload": "workload: this key is missing",
     "not_yaml": ":9: not valid YAML",
     "offload_without_hashes": ":8: deployment: offload needs enable_prefix_caching: true",
+    "pass_beyond_the_budget": "a pass over the longest request has 768 tokens, more than max_num_batched_tokens 512",
     "percentile_120": ":8: slo.percentile: input should be less than 100 (got 120)",
     "prompt_beyond_context": ":3: workload: every request is longer than the context of meta-llama/Llama-3.1-8B",
     "prompt_beyond_kv_cache": "the longest request needs 60020 tokens of KV cache",
