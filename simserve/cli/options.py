@@ -90,6 +90,22 @@ def weights_formats(model: str | None) -> tuple[str, str | None]:
     return dtype, moe_dtype or None
 
 
+def has(model: str | None, field: str) -> bool:
+    """Whether a model has something in this field; what is no model is said later, with all else that is wrong."""
+    from simserve.errors import SimserveError
+    from simserve.spec.model import load_model
+
+    try:
+        return model is not None and bool(getattr(load_model(model), field))
+    except SimserveError:
+        return False
+
+
+def is_diffusion(model: str | None) -> bool:
+    """Whether a model decodes by denoising."""
+    return has(model, "diffusion")
+
+
 @dataclass(frozen=True)
 class Flags:
     """The options that describe a study, as given; None where they were not."""
@@ -221,10 +237,14 @@ def _from_flags(flags: Flags, sections: Mapping[str, Any]) -> StudySpec:
     if flags.prefix:  # whose KV is what caching is for
         cached = {**sections.get("deployment", {}), "enable_prefix_caching": True}
         sections = {**sections, "deployment": cached}
+    workload = flags.workload()
+    if is_diffusion(flags.model):
+        workload["kind"] = "diffusion"
+        sections = {**sections, "deployment": {"scheduler": "dllm_serve", **sections.get("deployment", {})}}
     data = {
         "name": re.sub(r"[^a-z0-9._-]+", "-", Path(flags.model).name.lower()) or None,
         "model": flags.model,
-        "workload": flags.workload(),
+        "workload": workload,
         "slo": flags.slo(),
         "seed": flags.seed,
         **sections,

@@ -12,6 +12,7 @@ import typer
 
 from simserve.cli import options as opt
 from simserve.cli.console import make_console
+from simserve.cli.diffusion_space import diffusion_sections
 from simserve.cli.names import check_names, located
 from simserve.cli.report_page import page_path, write_page
 from simserve.errors import Infeasible, SpecError, UnknownName
@@ -229,6 +230,9 @@ def _sections(space_flags: dict[str, Any], trials: int | None, model: str | None
     if space_flags["--engine"] and space_flags["--scheduler"]:
         raise SpecError("--engine has a scheduler of its own; leave one out", file=opt.COMMAND_LINE, key="--scheduler")
     most = space_flags["--gpus"] if space_flags["--gpus"] is not None else 8
+    if opt.is_diffusion(model):
+        sections = diffusion_sections(space_flags, gpu, most, _replica_counts(most))
+        return sections if trials is None else {**sections, "search": {**sections["search"], "trials": trials}}
     dtype, moe_dtype = opt.weights_formats(model)
     space = {
         "mode": _BOTH if (modes := opt.words(space_flags["--mode"])) in ([], ["both"]) else modes,
@@ -264,21 +268,10 @@ def _sizes(space_flags: dict[str, Any], model: str | None, most: int) -> dict[st
     """Powers of two up to a node of GPUs for each parallelism; experts may be spread over more."""
     tp = opt.integers(space_flags["--tp"], "--tp") or [size for size in (1, 2, 4, 8) if size <= most]
     dp = opt.integers(space_flags["--dp"], "--dp")
-    if not _has_experts(model):
+    if not opt.has(model, "experts"):
         return {"tensor_parallel_size": tp, "data_parallel_size": dp or None}
     groups = [size for size in (1, 2, 4, 8, 16, 32) if size <= most]
     return {"tensor_parallel_size": tp, "data_parallel_size": dp or groups, "enable_expert_parallel": [False, True]}
-
-
-def _has_experts(model: str | None) -> bool:
-    """Whether a model has experts to spread; what is no model is said later, with all else that is wrong."""
-    from simserve.errors import SimserveError
-    from simserve.spec.model import load_model
-
-    try:
-        return model is not None and load_model(model).experts is not None
-    except SimserveError:
-        return False
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
