@@ -124,6 +124,8 @@ def _layout(d: DeploymentSpec) -> str:
 
 def _replicas(d: DeploymentSpec) -> str:
     text = f"{_layout(d)}, {d.max_num_batched_tokens} tokens, {d.max_num_seqs} seqs"
+    if d.gpu_memory_utilization is not None:
+        text += f", {d.gpu_memory_utilization:g} of memory"
     return f"{text}, {d.router}" if d.replicas > 1 else text
 
 
