@@ -111,8 +111,8 @@ def describe_deployment(d: DeploymentSpec) -> str:
 
 
 def layout(d: DeploymentSpec) -> str:
-    """Number, type, split and format of the replicas, the scheduler of a diffusion model, the host that keeps KV; limits
-    and router left out: '2 x h100_sxm TP1 bf16', '1 x t4 TP1 fp16, apex with 60 GiB of xeon_gold_6130_x2'."""
+    """Number, type, split and format of the replicas, the scheduler of a diffusion model, the host that keeps KV,
+    limits and router left out: '2 x h100_sxm TP1 bf16', '1 x t4 TP1 fp16, apex with 60 GiB of xeon_gold_6130_x2'."""
     return " + ".join(_layout(e) for _, e in d.engines())
 
 
