@@ -8,6 +8,7 @@ from simserve.search.evaluate import reduce
 from simserve.search.limits import limits
 from simserve.search.objective import Outcome
 from simserve.search.pressure import gauges
+from simserve.search.rivals import lines, rivals
 from simserve.search.runner import prepare
 from simserve.spec.base import parse
 from simserve.spec.study import StudySpec
@@ -94,3 +95,25 @@ def test_no_calibration_is_claimed() -> None:
 
     assert run.engines[0].cost.inner.profile.tpot_spread > 0
     assert run_residuals(run, 0.1) == {}
+
+
+def test_other_schedulers_are_told_beside_the_chosen_one() -> None:
+    """The first run of each other scheduler with its place, what it misses and what limits it; none of its own."""
+    sangam, slow, batch, again = (
+        played(**own)[0] for own in (
+            {"scheduler": "sangam", "scheduler_options": {"threshold": 0.0}},
+            {"scheduler": "dllm_serve", "max_num_seqs": 1},
+            {"scheduler": "sparse_dllm", "max_num_seqs": 4},
+            {"scheduler": "dllm_serve", "max_num_seqs": 2},
+        )
+    )  # fmt: skip
+    found = rivals([sangam, slow, batch, again], sangam, "throughput")
+    told = lines(found, sangam, "throughput")
+
+    assert [(one.scheduler, one.place) for one in found] == [("dllm_serve", 1), ("sparse_dllm", 2)]
+    assert found[0].goal == slow.tokens_per_s_per_gpu
+    assert found[0].misses.startswith("its P90 E2E is")
+    assert "1 requests run already" in found[0].limits[0]
+    assert told[0].startswith("dllm_serve at best: 1 x l40s TP1 bf16, dllm_serve, ")
+    assert f"tokens/s/GPU against {sangam.tokens_per_s_per_gpu:.4g}; its P90" in told[0]
+    assert rivals([sangam], sangam, "throughput") == []
