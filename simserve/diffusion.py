@@ -9,6 +9,7 @@ from simserve.errors import Infeasible, SpecError
 from simserve.perf.denoise import DenoiseCost
 from simserve.perf.host import EngineProfile
 from simserve.perf.model import build_cost
+from simserve.policies.denoising import Lockstep
 from simserve.sim.plan import Denoiser, Scheduler
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.hardware import GpuSpec
@@ -19,6 +20,11 @@ from simserve.systems import SCHEDULERS
 def denoises(scheduler: str) -> bool:
     """Whether a scheduler serves diffusion models."""
     return hasattr(SCHEDULERS.get(scheduler), "traits")
+
+
+def static_batches(scheduler: str) -> bool:
+    """Whether a scheduler serves diffusion models in batches that run to completion."""
+    return issubclass(SCHEDULERS.get(scheduler), Lockstep)
 
 
 def check(model: ModelSpec, deployment: DeploymentSpec, canvases: bool) -> None:

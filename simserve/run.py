@@ -145,7 +145,8 @@ def _engines(
         gpu = load_gpu(own.gpu)
         tables = deployment_cost(model, own, gpu)
         asked = profile or tables.profile
-        cost = SampledCost(tables.under(asked.times(factors)) if profile or factors else tables)
+        priced = tables.under(asked.times(factors)) if profile or factors else tables
+        cost = SampledCost(priced, thinning=3 if model.diffusion else 2)
         blocks = deployment_blocks(model, own, gpu)
         placed, tiers = placed_bytes(model, own, gpu, blocks), tiered(model, own, gpu)
         settled = tiers.knobs(model, own.tiers) if tiers is not None and own.tiers is not None else {}
@@ -222,7 +223,12 @@ def half_width(run: RunResult) -> float:
 
 
 def run_residuals(run: RunResult, width: float) -> dict[str, Residual]:
-    """What the calibration says about the run, the wider of two pools; width: its `half_width`."""
+    """What the calibration says about the run, the wider of two pools; width: its `half_width`.
+
+    Nothing of diffusion models: all calibrations are of models that decode.
+    """
+    if run.metrics.diffusion is not None:
+        return {}
     return residuals([engine.cost.inner.profile for engine in run.engines], width)
 
 

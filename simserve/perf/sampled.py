@@ -17,13 +17,14 @@ Sampled = tuple[Call, str, Priced, float]
 
 
 class SampledCost:
-    """Passes on to a cost model and keeps every n-th call with its ns; n doubles when the sample is full.
+    """Passes on to a cost model and keeps every n-th call with its ns; n grows by `thinning` when the sample is full.
 
-    The sample is the same for the same run: no randomness.
+    The sample is the same for the same run: no randomness. Diffusion models repeat their steps with a block, of 32 or
+    another power of two, so their thinning is 3: every 32nd step would be one place of the block.
     """
 
-    def __init__(self, inner: PricedCost, keep: int = 128) -> None:
-        self.inner, self._keep = inner, keep
+    def __init__(self, inner: PricedCost, keep: int = 128, thinning: int = 2) -> None:
+        self.inner, self._keep, self._thinning = inner, keep, thinning
         self._stride, self._count = 1, 0
         self._calls: list[tuple[Call, int]] = []
         self._runs: dict[int, tuple[NDArray[np.int64], int]] = {}  # by id, the durations of a kept run and its place
@@ -70,9 +71,10 @@ class SampledCost:
     def _note(self, call: Call, ns: int) -> None:
         self._calls.append((call, ns))
         if len(self._calls) >= self._keep:
-            self._calls = self._calls[1::2]
-            self._runs = {key: (run, place // 2) for key, (run, place) in self._runs.items() if place % 2}
-            self._stride *= 2
+            by = self._thinning
+            self._calls = self._calls[by - 1 :: by]
+            self._runs = {k: (run, place // by) for k, (run, place) in self._runs.items() if place % by == by - 1}
+            self._stride *= by
 
     def sampled(self) -> list[Sampled]:
         """(call, operation, its price, ns of the sampled time that it stands for) of every sampled call."""

@@ -100,6 +100,11 @@ class Phased:
         cached = min(kept(whole, block, self.retention_ratio), whole - block)
         return block, Pass(kind, cached, block, masked, 1, self.block_length)
 
+    @property
+    def step_tokens(self) -> int:
+        """The whole budget."""
+        return self.max_num_batched_tokens
+
     def slots(self, tokens: int) -> int:
         """ceil(r S), all reserved at admission [C]."""
         return ceil(self.retention_ratio * tokens)
@@ -167,6 +172,11 @@ class Lockstep:
     def work(self, batch: Batch) -> tuple[PassKind, int, int]:
         """What every row does: query tokens, cached tokens. A full pass."""
         return PassKind.FULL, batch.length, 0
+
+    @property
+    def step_tokens(self) -> int:
+        """The whole budget."""
+        return self.max_num_batched_tokens
 
     def slots(self, tokens: int) -> int:
         """Slots that a full pass takes."""

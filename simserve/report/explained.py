@@ -14,6 +14,7 @@ from simserve.search.explained import AS_IS, NEAR, Explanation, Purchase
 from simserve.search.objective import KERNELS
 from simserve.search.pressure import RESOURCE, SLO, Gauge
 from simserve.search.result import describe
+from simserve.search.rivals import lines
 from simserve.search.values import value
 
 _SOURCES = ("measured", "interpolated", "transferred", "modelled")
@@ -26,6 +27,8 @@ def print_explanation(console: Console, found: Explanation) -> None:
     if (hosted := found.hosting) is not None:
         for line in hosted.lines:
             console.print(escape(line), highlight=False)
+    for line in lines(found.rivals, found.saved.outcome, found.saved.objective):
+        console.print(escape(line), highlight=False)
     _print_limits(console, found)
     _print_buys(console, found)
     _print_numbers(console, found.numbers)

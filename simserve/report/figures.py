@@ -259,7 +259,8 @@ def _bars(found: Sequence[Series]) -> Iterator[tuple[str, dict[str, float]]]:
     """(label, share by kind) of both kinds of steps of each pool."""
     for place, one in enumerate(found):
         for part in one.outcome.usage:
-            for phase, title in (("prompts", "with prompts"), ("decode", "decode only")):
+            titles = ("with refreshes", "reuses only") if part.get("denoises") else ("with prompts", "decode only")
+            for phase, title in zip(("prompts", "decode"), titles, strict=True):
                 if part["time"][phase]:
                     pool = f" {part['pool']}" if part["pool"] else ""
                     yield f"{place + 1}{pool}, {title}", part["time"][phase]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from simserve.errors import SpecError
 from simserve.report.document import document
-from simserve.report.launch import launch_files, launch_script, served_model
+from simserve.report.launch import launch_files, launch_script, nothing_to_launch, served_model
 from simserve.report.tables import csv_text, parquet_bytes
 from simserve.search.result import SearchResult
 
@@ -22,7 +22,8 @@ LAUNCH = "launch"  # the folder of launch files beside a result
 
 
 def save(result: SearchResult, folder: Path, *, workload: RequestSet | None = None) -> list[Path]:
-    """Write result.json, runs.csv, runs.parquet, provenance.json, launch.sh and launch/; their paths.
+    """Write result.json, runs.csv, runs.parquet, provenance.json, launch.sh and launch/ (where some framework has the
+    scheduler); their paths.
 
     workload: the simulated requests, for launch/requests.jsonl; without them launch/bench.sh says that they miss.
     """
@@ -34,12 +35,12 @@ def save(result: SearchResult, folder: Path, *, workload: RequestSet | None = No
         "provenance.json": to_json(content["provenance"]),
     }
     chosen = content["recommended"] if result.kind == "search" else 0
-    if chosen is not None:
-        run = result.runs[chosen]
+    run = result.runs[chosen] if chosen is not None else None
+    if run is not None and nothing_to_launch(run.deployment) is None:
         files["launch.sh"] = launch_script(served_model(result.provenance), run)
         files |= _launch_folder(result, run, workload)
     make_folder(folder)
-    if chosen is not None:
+    if "launch.sh" in files:
         make_folder(folder / LAUNCH)
     return [write_atomic(folder / name, text) for name, text in files.items()]
 

@@ -26,8 +26,8 @@ COLUMNS = (
 LATENCIES = ("ttft", "tpot", "itl", "e2e", "queueing")
 STATS = ("mean", "p50", "p90", "p95", "p99")
 MORE = (
-    "recommended", "configuration", "turned_away", "requests", "finished", "duration_s", "kv_occupancy_mean",
-    "kv_occupancy_peak", *(f"{name}_ms_{stat}" for name in LATENCIES for stat in STATS),
+    "recommended", "configuration", "scheduler", "gpu_memory_utilization", "turned_away", "requests", "finished",
+    "duration_s", "kv_occupancy_mean", "kv_occupancy_peak", *(f"{name}_ms_{stat}" for name in LATENCIES for stat in STATS),
 )  # fmt: skip
 DESCRIBED = {
     "rank": "1 is the best",
@@ -60,6 +60,8 @@ DESCRIBED = {
     "joules_per_token": "modelled energy per prompt + output token, J",
     "recommended": "the configuration to run",
     "configuration": "the configuration in a few words",
+    "scheduler": "what forms the batches; of the base where pools differ",
+    "gpu_memory_utilization": "share of the memory that the engine may use, empty for its default",
     "turned_away": "requests that the deployment rejected although the model's context holds them",
     "requests": "of the workload",
     "finished": "requests that finished",

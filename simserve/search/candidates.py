@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from simserve.errors import Infeasible
+from simserve.diffusion import denoises
+from simserve.errors import Infeasible, SpecError
 from simserve.search import columns
 from simserve.search.columns import Ints, Rows
 from simserve.search.feasible import Rejected, check, nothing_fits
 from simserve.search.screen import EngineCurves, Floats, Screen, curves_of, estimate_rows, merits, places
-from simserve.search.space import POOLS, SearchSpace, too_many_gpus, uses_host
+from simserve.search.space import DISAGGREGATED, POOLS, SearchSpace, too_many_gpus, uses_host
 
 if TYPE_CHECKING:
     from simserve.search.load import Load
@@ -74,8 +75,8 @@ class _Part:
 
 
 def _layout(engine: DeploymentSpec) -> tuple[object, ...]:
-    """GPU, split and format, and the strategy of one that keeps KV on a host."""
-    own = (engine.gpu, engine.split, engine.dtype)
+    """GPU, split and format, the scheduler of a diffusion model, and the strategy of one that keeps KV on a host."""
+    own = (engine.gpu, engine.split, engine.dtype, *([engine.scheduler] if denoises(engine.scheduler) else []))
     if engine.hybrid is None or not uses_host(engine.scheduler):
         return own
     return (*own, engine.scheduler, engine.hybrid.kv_gib)
@@ -87,8 +88,12 @@ def candidates(
 ) -> Candidates:  # fmt: skip
     """The `most` most promising deployments of a space.
 
-    Raises SpecError where max_gpus leaves nothing, Infeasible with the commonest reason where nothing can exist.
+    Raises SpecError where max_gpus leaves nothing and for pools of a diffusion model, Infeasible with the commonest
+    reason where nothing can exist.
     """
+    if model.diffusion and DISAGGREGATED in space.modes:
+        raise SpecError(f"{model.name} is a diffusion model: it is served by one pool", key="search.space.mode",
+                        value=DISAGGREGATED)  # fmt: skip
     parts: list[_Part] = []
     rejected: list[Rejected] = []
     possible = 0

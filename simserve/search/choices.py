@@ -36,6 +36,9 @@ def space_of(study: StudySpec) -> SearchSpace:
         raise SpecError("an engine has its own scheduler; name one of the two", key="search.space.scheduler")
     if "hybrid_kv_gib" in choices and (base.hybrid is None or modes != (AGGREGATED,)):
         raise SpecError("needs deployment.hybrid, which names the host, and one pool", key="search.space.hybrid_kv_gib")
+    if base.num_gpu_blocks is not None and "gpu_memory_utilization" in choices:
+        raise SpecError("num_gpu_blocks of the deployment decides, whatever the share of memory",
+                        key="search.space.gpu_memory_utilization")  # fmt: skip
     options = _options(asked, choices, study)
     pools: dict[str, Choices] = {}
     if DISAGGREGATED in modes:

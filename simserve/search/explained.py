@@ -10,6 +10,8 @@ Schema "simserve.explanation/1":
     rejected      [{reason, configurations}] that cannot exist
     hosting       whether keeping KV on a host pays: {verdict, chosen, others: the best run of every other strategy
                   (see `simserve.search.hosting`)}; null where nothing of the kind was compared
+    rivals        of a diffusion model, the best run of every other scheduler: [{scheduler, place, configuration, goal,
+                  misses, limits: sentences}]
     limits        [{name, kind, reached, bound, nearness, time_at}]: SLO bounds, nearest first, then resources and
                   shares of time
     binds         names of what is at its limit or nearest to it;  why: what limits the run, in sentences
@@ -36,6 +38,7 @@ from simserve.search.limits import limits
 from simserve.search.objective import Outcome, SloValue, coarse, recommend, standing
 from simserve.search.pressure import RESOURCE, Gauge, gauges, slo_gauges
 from simserve.search.result import describe
+from simserve.search.rivals import GOALS, Rival, rivals
 from simserve.search.saved import Saved, inputs_of
 from simserve.search.values import value
 
@@ -49,7 +52,6 @@ AS_IS = "as it is"
 METRICS = ("num_gpus", "tokens_per_s_per_gpu", "ttft_ms", "tpot_ms", "usd_per_hour", "usd_per_million_tokens",
            "joules_per_token")  # fmt: skip
 NEAR = 0.9
-_GOALS = {"throughput": "tokens/s/GPU", "front": "tokens/s/GPU", "gpus": "GPUs", "cost": "USD per hour"}
 _CAPACITY_TOLERANCE = 0.05
 
 
@@ -92,6 +94,11 @@ class Explanation:
         return hosting(self.saved.runs, self.saved.outcome)
 
     @property
+    def rivals(self) -> list[Rival]:
+        """Other schedulers of a diffusion model."""
+        return rivals(self.saved.runs, self.saved.outcome, self.saved.objective)
+
+    @property
     def why(self) -> list[str]:
         """What limits the chosen run, in sentences: those of the HTML report."""
         told = limits(self.saved.outcome)
@@ -105,6 +112,7 @@ class Explanation:
             "configuration": describe(chosen), "meets_slo": chosen.meets_slo, "runner_up": self.runner_up,
             "missed": self.missed, "rejected": self.saved.document.get("rejected", []),
             "hosting": None if hosted is None else hosted.to_dict(),
+            "rivals": [rival.to_dict() for rival in self.rivals],
             "why": self.why, "limits": [{**asdict(limit), "nearness": limit.nearness} for limit in self.limits],
             "binds": self.binds,
             "buys": [buy.to_dict() for buy in self.buys], "numbers": self.numbers,
@@ -151,7 +159,7 @@ def decided_by(best: Outcome, other: Outcome, objective: str) -> tuple[str, floa
     """(what, of the better one, of the other): the first criterion of the ranking in which they differ."""
     if other not in recommend([best, other], objective)[1]:
         sign = -1.0 if objective in ("throughput", "front") else 1.0
-        words = _GOALS[objective]
+        words = GOALS[objective]
         if objective in ("throughput", "front") and best.replications is not None:
             words += ", the mean over the seeds" + ("" if other.replications is not None else " against its own seed's")
         return words, sign * standing(best, objective), sign * standing(other, objective)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from simserve.diffusion import static_batches
 from simserve.perf.breakdown import RESOURCES
 from simserve.search.objective import NEVER_MS, Outcome, SloValue
 
@@ -28,8 +29,9 @@ class Limit:
     """One thing that limits a run.
 
     name: load (nobody waits), seqs, tokens, kv (memory), policy: what who waits is waiting for; prompts: steps with
-    prompts delay decoding; or a resource, a key of `simserve.perf.breakdown.RESOURCES`. share: of the busy time that
-    it takes, 0 to 1. text: one sentence with the numbers.
+    prompts delay decoding; queries: what a step of a diffusion model is made of; or a resource, a key of
+    `simserve.perf.breakdown.RESOURCES`. share: of the busy time that it takes, 0 to 1; of queries, those in refreshes.
+    text: one sentence with the numbers.
     """
 
     name: str
@@ -62,7 +64,7 @@ def limits(run: Outcome) -> Limits:
     for part in run.usage:
         name = f"pool {part['pool']}: " if part["pool"] else ""
         found += [Limit(x.name, x.share, f"{name}{x.text}") for x in _of_pool(part, run)]
-    found += _prompts_beside_decodes(run)
+    found += _denoising(run) if run.metrics.get("diffusion") else _prompts_beside_decodes(run)
     return Limits(tight, _summary(run, tight), tuple(found))
 
 
@@ -82,6 +84,8 @@ def _idle(part: dict[str, Any]) -> str:
 
 
 def _wait(name: str, share: float, part: dict[str, Any], run: Outcome) -> Limit:
+    if part.get("denoises"):
+        return Limit(name, share, _denoise_wait(name, share, part, run))
     own = next((d for pool, d in run.deployment.engines() if pool == part["pool"]), run.deployment)
     most = {"seqs": own.max_num_seqs * own.data_parallel_size,
             "tokens": own.max_num_batched_tokens * own.data_parallel_size}  # fmt: skip
@@ -92,6 +96,35 @@ def _wait(name: str, share: float, part: dict[str, Any], run: Outcome) -> Limit:
         "policy": "the scheduler holds them back or their KV is on its way",
     }[name]
     return Limit(name, share, f"{_KNOB[name]}: in {_per_cent(share)} of the busy time requests wait because {why}")
+
+
+def _denoise_wait(name: str, share: float, part: dict[str, Any], run: Outcome) -> str:
+    """What the requests of a diffusion model wait for."""
+    d, together = run.deployment, static_batches(run.deployment.scheduler)
+    knob, why = {
+        "seqs": ("max_num_seqs", f"{d.max_num_seqs:,} requests run already"
+                 + (", a batch that runs to its end" if together else "")),
+        "tokens": ("max_num_batched_tokens", "the step has no room for one more refresh, a pass over all of a request, "
+                   f"in its {d.max_num_batched_tokens:,} query tokens"),
+        "kv": ("KV memory", f"too few of the {run.num_gpu_blocks - 1:,} KV {'slots' if together else 'pages'} are free "
+               "for all that a request holds"),
+        "policy": ("The scheduler", f"a batch, of {part['running']:.3g} requests on average, runs to its end before "
+                   "the next one begins" if together else "query tokens for a refresh are still being gathered"),
+    }[name]  # fmt: skip
+    return f"{knob}: in {_per_cent(share)} of the busy time requests wait because {why}"
+
+
+def _denoising(run: Outcome) -> Iterator[Limit]:
+    """What a step of a diffusion model is made of."""
+    found = run.metrics.get("diffusion")
+    if found is None or not run.usage:
+        return
+    ridge, queries = run.usage[0]["ridge_tokens"], found["query_tokens_per_step"]
+    side = "above" if queries > ridge else "below"
+    share, running = found["refresh_tokens"], found["requests_per_step"]
+    yield Limit("queries", share, f"A step has {queries:,.0f} query tokens of {running:.3g} requests on average, "
+                f"{_per_cent(share)} of them in refreshes: {side} the {ridge:,} from which computing outlasts reading "
+                f"the weights; a pass commits {found['tokens_per_step']:.3g} positions")  # fmt: skip
 
 
 def _resource(name: str, share: float, part: dict[str, Any]) -> str:
@@ -135,13 +168,17 @@ def _made_of(run: Outcome, name: str) -> str:
     ttft, queueing = _stat(run, "ttft_ms", "mean"), _stat(run, "queueing_ms", "mean")
     tpot, e2e = _stat(run, "tpot_ms", "mean"), _stat(run, "e2e_ms", "mean")
     if name == "ttft" and ttft and queueing is not None:
-        return f"; of {_ms(ttft)} on average {_ms(queueing)} are waiting for the first step, the rest is the prompt"
+        rest = "first block" if run.metrics.get("diffusion") else "prompt"
+        return f"; of {_ms(ttft)} on average {_ms(queueing)} are waiting for the first step, the rest is the {rest}"
+    if name == "e2e" and e2e and run.metrics.get("diffusion") and queueing is not None:
+        return f"; of {_ms(e2e)} on average {_ms(queueing)} are waiting for the first step"
     if name == "e2e" and e2e and ttft is not None:
         return f"; of {_ms(e2e)} on average {_ms(ttft)} come before the first token"
     if name == "tpot" and tpot and run.usage:  # of the pool whose steps make tokens
         decoding = [part for part in run.usage if part["pool"] != "prefill"] or run.usage
         prompts = sum(part["prompt_steps"] for part in decoding) / len(decoding)
-        return f"; steps with prompts take {_per_cent(prompts)} of the busy time" if prompts else ""
+        kind = "refreshes" if run.metrics.get("diffusion") else "prompts"
+        return f"; steps with {kind} take {_per_cent(prompts)} of the busy time" if prompts else ""
     return ""
 
 

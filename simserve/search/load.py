@@ -10,7 +10,29 @@ import numpy as np
 from simserve.units import NS_PER_S
 
 if TYPE_CHECKING:
+    from simserve.spec.confidence import ConfidenceSpec
     from simserve.workload.requests import RequestSet
+
+_QUANTILES = 64
+
+
+@dataclass(frozen=True)
+class Canvases:
+    """What the screen of a diffusion workload knows beyond means: quantiles of both lengths, in the middle of equal
+    shares and ascending, and how many positions a step commits."""
+
+    prompts: tuple[int, ...]
+    tokens: tuple[int, ...]
+    confidence: ConfidenceSpec
+
+    def longest_of(self, requests: int) -> tuple[int, int]:
+        """Mean over draws of so many requests of the longest prompt, and of the longest canvas."""
+        return _longest(self.prompts, requests), _longest(self.tokens, requests)
+
+
+def _longest(quantiles: tuple[int, ...], requests: int) -> int:
+    edges = np.linspace(0.0, 1.0, len(quantiles) + 1) ** requests
+    return round(float(np.diff(edges) @ np.array(quantiles)))
 
 
 @dataclass(frozen=True)
@@ -19,7 +41,7 @@ class Load:
 
     rate_rps: offered rate; inf for a closed loop, whose `concurrency` is its size. arrival_cv: coefficient
     of variation of the gaps between arrivals. longest_tokens: prompt + output of the longest request. reused_tokens: of
-    a prompt that an earlier one had, in whole pieces of content.
+    a prompt that an earlier one had, in whole pieces of content. canvases: of a diffusion workload.
     """
 
     requests: int
@@ -32,6 +54,7 @@ class Load:
     longest_tokens: int
     shortest_tokens: int
     reused_tokens: float = 0.0
+    canvases: Canvases | None = None
 
 
 def summarise(workload: RequestSet) -> Load:
@@ -51,7 +74,19 @@ def summarise(workload: RequestSet) -> Load:
         longest_tokens=int(total.max()),
         shortest_tokens=int(total.min()),
         reused_tokens=_reused(workload) / len(workload),
+        canvases=_canvases(workload),
     )
+
+
+def _canvases(workload: RequestSet) -> Canvases | None:
+    if workload.confidence is None:
+        return None
+    at = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+    prompts, tokens = (
+        tuple(np.quantile(column, at, method="inverted_cdf").astype(int).tolist())
+        for column in (workload.prompt_tokens, workload.output_tokens)
+    )
+    return Canvases(prompts, tokens, workload.confidence)
 
 
 def _reused(workload: RequestSet) -> int:

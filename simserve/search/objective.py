@@ -301,5 +301,5 @@ def coarse(cost: float) -> float:
 def _name(outcome: Outcome) -> tuple[Any, ...]:
     """A total order without meaning, so that equal results rank alike on every machine."""
     d = outcome.deployment
-    return (outcome.num_gpus, d.gpu, d.split, d.dtype, d.max_num_batched_tokens,
-            d.max_num_seqs, d.router)  # fmt: skip
+    return (outcome.num_gpus, d.gpu, d.split, d.dtype, d.max_num_batched_tokens, d.max_num_seqs, d.router,
+            d.scheduler, str(d.scheduler_options), d.gpu_memory_utilization or 0.0)  # fmt: skip

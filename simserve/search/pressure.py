@@ -61,18 +61,24 @@ def _of_engine(run: RunResult, engine: Engine) -> list[Gauge]:
     depth = run.trace.depths[engine.instances.start] if run.trace.depths else 1
     total, seqs, budget = _sizes(run, engine)
     full = {name: float(s["ns"][there].sum()) / busy for name, there in _full(run, engine, s).items()}
-    prompts = s["tokens"] > s["running"]
     share = busy / ((last - first) * len(engine.instances) * depth)
     return [
         Gauge(f"KV blocks{at}", RESOURCE, float(s["last_used_blocks"].max()), total, full["KV blocks"]),
         Gauge(f"max_num_seqs{at}", RESOURCE, float(s["running"].max()), seqs, full["max_num_seqs"]),
         Gauge(f"token budget{at}", RESOURCE, float(s["tokens"].max()), budget, full["token budget"]),
         Gauge(f"time in steps{at}", SHARE, min(1.0, share), 1.0),
-        Gauge(f"of it in steps with prompts{at}", SHARE, float(s["ns"][prompts].sum()) / busy, 1.0),
+        _prompts(run, at, float(s["ns"][s["tokens"] > s["running"]].sum()) / busy),
         Gauge(f"of it with requests waiting{at}", SHARE, float(s["ns"][s["waiting"] > 0].sum()) / busy, 1.0),
         Gauge(f"share of {d.max_num_seqs} seqs in use, mean{at}", SHARE,
               float((s["running"] * s["ns"]).sum()) / busy / seqs, 1.0),
     ]  # fmt: skip
+
+
+def _prompts(run: RunResult, at: str, share: float) -> Gauge:
+    """Share of the time in steps with prompts; of a diffusion model, of the query tokens in refreshes."""
+    if run.metrics.diffusion is not None:
+        return Gauge(f"query tokens that are refreshes{at}", SHARE, run.metrics.diffusion.refresh_tokens, 1.0)
+    return Gauge(f"of it in steps with prompts{at}", SHARE, share, 1.0)
 
 
 def _sizes(run: RunResult, engine: Engine) -> tuple[float, float, float]:

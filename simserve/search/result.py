@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from simserve.diffusion import denoises
 from simserve.search.feasible import Rejected, reasons
 from simserve.search.objective import NEVER_MS, Outcome, ranked, recommend
 from simserve.search.pareto import AXES, TWO, front
@@ -110,13 +111,15 @@ def describe_deployment(d: DeploymentSpec) -> str:
 
 
 def layout(d: DeploymentSpec) -> str:
-    """Number, type, split and format of the replicas, and their host if it keeps KV, limits and router left out:
-    '2 x h100_sxm TP1 bf16', '1 x t4 TP1 fp16, apex with 60 GiB of xeon_gold_6130_x2'."""
+    """Number, type, split and format of the replicas, the scheduler of a diffusion model, the host that keeps KV,
+    limits and router left out: '2 x h100_sxm TP1 bf16', '1 x t4 TP1 fp16, apex with 60 GiB of xeon_gold_6130_x2'."""
     return " + ".join(_layout(e) for _, e in d.engines())
 
 
 def _layout(d: DeploymentSpec) -> str:
     text = f"{d.replicas} x {d.gpu} {d.split} {d.dtype}"
+    if denoises(d.scheduler):
+        return f"{text}, {d.scheduler}"
     if d.hybrid is None or not uses_host(d.scheduler):
         return text
     return f"{text}, {d.scheduler} with {d.hybrid.kv_gib:g} GiB of {d.hybrid.host}"
@@ -124,6 +127,10 @@ def _layout(d: DeploymentSpec) -> str:
 
 def _replicas(d: DeploymentSpec) -> str:
     text = f"{_layout(d)}, {d.max_num_batched_tokens} tokens, {d.max_num_seqs} seqs"
+    if d.gpu_memory_utilization is not None:
+        text += f", {d.gpu_memory_utilization:g} of memory"
+    if denoises(d.scheduler):
+        text += "".join(f", {name} {value}" for name, value in d.scheduler_options)
     return f"{text}, {d.router}" if d.replicas > 1 else text
 
 

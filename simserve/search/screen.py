@@ -13,7 +13,8 @@ between the first token and the second, so it counts in TPOT. A ranking aid: wha
 With KV on a host (`host_bound`) the GPU's b requests decode as fast as alone, g = b / D(b), and the CPU adds c tokens
 per second: prompts leave 1 - w / x of the time where a request takes x, so O / x = (1 - w / x) g + c and
 x = (O + w g) / (g + c). w is then what a prompt adds to a step of decodes, b goes by the mean context: an optimistic
-bound, so that none is left out for what the GPU alone could not hold.
+bound, so that none is left out for what the GPU alone could not hold. Diffusion models have estimates of their own
+(`denoise_screen`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from simserve.search.denoise_screen import DenoiseCurves, denoise_curves
 from simserve.search.host_bound import HostBound, beside_s, host_bound, mean_context
 from simserve.search.load import Load
 from simserve.units import NS_PER_S
@@ -77,7 +79,9 @@ def estimate_rows(curves: EngineCurves, rows: Rows, load: Load, role: str = "") 
     for index, kind in enumerate(curves.kinds):
         mine = np.flatnonzero(kinds == index)
         member = curves.member[rows.variant[mine]]
-        if not role:
+        if isinstance(kind, DenoiseCurves):
+            found[:, mine] = kind.estimate(member, replicas[mine], gpus[mine], load)
+        elif not role:
             found[:, mine] = _one_pool(kind, member, replicas[mine], gpus[mine], load)
         else:
             pool = _prefill_pool if role == "prefill" else _decode_pool
@@ -89,7 +93,7 @@ def estimate_rows(curves: EngineCurves, rows: Rows, load: Load, role: str = "") 
 class EngineCurves:
     """The kinds of replicas among engines. kind, member: of each engine, its kind and its place among them."""
 
-    kinds: list[Curves]
+    kinds: list[Curves | DenoiseCurves]
     kind: Ints
     member: Ints
 
@@ -103,15 +107,20 @@ def curves_of(
     limits: the largest max_num_batched_tokens and max_num_seqs of the whole space, so that its parts share them too.
     """
     groups: dict[tuple[object, ...], list[int]] = {}
+    names = (*_PRICED, "scheduler_options") if model.diffusion else _PRICED
     for index, engine in enumerate(engines):
-        groups.setdefault(tuple(getattr(engine, name) for name in _PRICED), []).append(index)
+        groups.setdefault(tuple(getattr(engine, name) for name in names), []).append(index)
     kind, member = np.zeros(len(engines), dtype=np.int64), np.zeros(len(engines), dtype=np.int64)
-    kinds = []
+    kinds: list[Curves | DenoiseCurves] = []
     for place, members in enumerate(groups.values()):
         group = [engines[index] for index in members]
-        blocks = np.array([num_gpu_blocks[index] for index in members], dtype=np.float64)
-        cost = _kind_cost(model, group[0], limits, load)
-        kinds.append(Curves(cost, group, blocks, load, host_bound(model, group, cost, load)))
+        own = [num_gpu_blocks[index] for index in members]
+        if model.diffusion:
+            kinds.append(denoise_curves(model, group, own, load, limits))
+        else:
+            cost = _kind_cost(model, group[0], limits, load)
+            blocks = np.array(own, dtype=np.float64)
+            kinds.append(Curves(cost, group, blocks, load, host_bound(model, group, cost, load)))
         kind[members], member[members] = place, np.arange(len(members))
     return EngineCurves(kinds, kind, member)
 

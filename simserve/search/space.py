@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # of one engine, or one pool
 ENGINE_KNOBS = (
     "gpu", "dtype", "tensor_parallel_size", "data_parallel_size", "pipeline_parallel_size", "enable_expert_parallel",
-    "replicas", "max_num_batched_tokens", "max_num_seqs", "router",
+    "replicas", "max_num_batched_tokens", "max_num_seqs", "gpu_memory_utilization", "router",
 )  # fmt: skip
 # of a deployment, the same for all pools
 SHARED_KNOBS = (

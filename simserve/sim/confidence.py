@@ -29,6 +29,14 @@ class Confidence:
         """That of one request, from its first draw on: the same for the same seed."""
         return RequestConfidence(self, random.Random((self.seed << 64) | request_id))
 
+    def typical(self, requests: int = 1) -> TypicalConfidence:
+        """That of a request without chance, the slowest of so many."""
+        return TypicalConfidence(self, requests)
+
+    def block_steps(self, threshold: float, block_length: int, requests: int = 1) -> float:
+        """Steps of a block, mean over requests; of the slowest by ease of so many."""
+        return _block_steps(self.more_tokens(threshold), block_length, self.spec.cv, requests)
+
     def more_tokens(self, threshold: float) -> float:
         """Tokens beyond the first that a step commits at ease 1, were a block endless."""
         found = self._more.get(threshold)
@@ -64,6 +72,33 @@ class RequestConfidence:
         """Whether its margin, in logits, has reached `margin` at `progress`, steps over all steps."""
         spec = self._of.spec
         return spec.margin_top >= margin * (1 + math.exp((self.midpoint - progress) / spec.margin_width))
+
+
+class TypicalConfidence(RequestConfidence):
+    """A request whose steps commit what they do on average, in whole positions; its margin is that of the mean."""
+
+    __slots__ = ("_credit", "_requests")
+
+    def __init__(self, of: Confidence, requests: int) -> None:
+        self._of, self._rng = of, random.Random(0)
+        self.ease, self.midpoint = 1.0, of.spec.margin_midpoint
+        self._credit, self._requests = 0.0, requests
+
+    def accepted(self, threshold: float, masked: int, block_length: int) -> int:
+        """The mean, with what rounding left over from the steps before."""
+        self._credit += block_length / self._of.block_steps(threshold, block_length, self._requests)
+        taken = min(masked, max(1, int(self._credit + 1e-9)))
+        self._credit -= taken
+        return taken
+
+
+@lru_cache(maxsize=4096)
+def _block_steps(more: float, block_length: int, cv: float, requests: int) -> float:
+    """1 + (b - 1) / (1 + more x ease), with the weight of each quantile as the lowest ease of so many requests."""
+    ease = _quantiles(cv)
+    count = len(ease)
+    shares = (((count - i) / count) ** requests - ((count - i - 1) / count) ** requests for i in range(count))
+    return 1 + (block_length - 1) * math.fsum(s / (1 + more * e) for s, e in zip(shares, ease, strict=True))
 
 
 @lru_cache(maxsize=4096)

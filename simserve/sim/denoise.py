@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from simserve.sim.confidence import RequestConfidence
 
 
 class Canvas:
@@ -54,6 +58,22 @@ class Pass:
     progress: float = 0.0
     canvas_tokens: int = 0
     together: bool = False
+
+
+def commit(canvas: Canvas, work: Pass, confidence: RequestConfidence, whole: int) -> tuple[int, bool]:
+    """What one pass adds to a canvas of `whole` positions: (positions committed, whether that ends the block)."""
+    canvas.steps += 1
+    if not work.masked:
+        return 0, False
+    taken = work.least
+    if work.threshold:
+        taken = max(taken, confidence.accepted(work.threshold, work.masked, work.block_length))
+    left = canvas.masked(work.block_length, whole) - taken
+    if work.exit_margin < inf and confidence.exits(work.progress, work.exit_margin):
+        taken, left = whole - canvas.committed, 0
+    canvas.committed += taken
+    canvas.block_steps = canvas.block_steps + 1 if left else 0
+    return taken, not left
 
 
 @dataclass(slots=True)

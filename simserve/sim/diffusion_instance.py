@@ -8,12 +8,11 @@ is its first block, for nothing is known of a block before all of it is.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import inf
 from typing import Any, cast
 
 from simserve.errors import LawBroken
 from simserve.sim.confidence import Confidence
-from simserve.sim.denoise import Canvas, DenoiseUse, Pass
+from simserve.sim.denoise import Canvas, DenoiseUse, Pass, commit
 from simserve.sim.instance import Instance
 from simserve.sim.plan import Denoiser
 from simserve.sim.request import Request, Seen
@@ -98,19 +97,11 @@ class DiffusionInstance(Instance):
         canvas, confidence = request.canvas, request.confidence
         assert canvas is not None
         assert confidence is not None
-        canvas.steps += 1
-        if not work.masked:
+        taken, ends_block = commit(canvas, work, confidence, whole)
+        if not taken:
             return
-        taken = work.least
-        if work.threshold:
-            taken = max(taken, confidence.accepted(work.threshold, work.masked, work.block_length))
-        left = canvas.masked(work.block_length, whole) - taken
-        if work.exit_margin < inf and confidence.exits(work.progress, work.exit_margin):
-            taken, left = whole - canvas.committed, 0
-        canvas.committed += taken
         self.use.committed += taken
-        canvas.block_steps = canvas.block_steps + 1 if left else 0
-        if not left:
+        if ends_block:
             if request.first_token_ns < 0:
                 request.first_token_ns = end
             else:

@@ -247,6 +247,11 @@ class Denoiser(Scheduler, Protocol):
     @property
     def traits(self) -> Traits: ...
 
+    @property
+    def step_tokens(self) -> int:
+        """Query tokens of a step, mean at most while many wait; the screen of a search goes by it."""
+        ...
+
     def slots(self, tokens: int) -> int:
         """KV tokens that are held, from admission on, for a request of so many tokens of prompt and canvas.
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from simserve.spec.base import Located, Spec, parse, read_yaml
-from simserve.spec.deployment import DeploymentSpec, Dtype, KvCacheDtype, MoeDtype
+from simserve.spec.deployment import DeploymentSpec, Dtype, KvCacheDtype, MoeDtype, Utilization
 from simserve.spec.expect import ExpectSpec
 from simserve.spec.slo import SloSpec
 from simserve.spec.workload import WorkloadSpec
@@ -53,8 +53,17 @@ class PoolSpaceSpec(Spec):
     replicas: Choices[Count] | None = None
     max_num_batched_tokens: Choices[Count] | None = None
     max_num_seqs: Choices[Count] | None = None
+    gpu_memory_utilization: Choices[Utilization] | None = None
     router: Choices[str] | None = None
     dtype: Choices[Dtype] | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Spaces that leave gpu_memory_utilization alone say nothing of it, so that journals stay what they are."""
+        fields: dict[str, Any] = plain(self)
+        if self.gpu_memory_utilization is None:
+            fields.pop("gpu_memory_utilization", None)
+        return fields
 
 
 class SpaceSpec(PoolSpaceSpec):

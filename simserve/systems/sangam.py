@@ -69,6 +69,11 @@ class Sangam:
             left -= add(plan, request, self._pass(request))
         return plan
 
+    @property
+    def step_tokens(self) -> int:
+        """What refreshes and reuses together get of the counter."""
+        return min(self.quantum, self.max_num_batched_tokens)
+
     def slots(self, tokens: int) -> int:
         """Dense KV of prompt and canvas."""
         return tokens

@@ -5,7 +5,11 @@ remark.
 """
 
 from simserve.report.launch.folder import FRAMEWORKS, launch_files, launch_lines, launch_script
+from simserve.report.launch.framework import nothing_to_launch
 from simserve.report.launch.served import Served, served_model
 from simserve.report.launch.vllm import serve_command
 
-__all__ = ["FRAMEWORKS", "Served", "launch_files", "launch_lines", "launch_script", "serve_command", "served_model"]
+__all__ = [
+    "FRAMEWORKS", "Served", "launch_files", "launch_lines", "launch_script", "nothing_to_launch", "serve_command",
+    "served_model",
+]  # fmt: skip

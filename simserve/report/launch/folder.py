@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from simserve.errors import UnknownName
+from simserve.errors import SpecError, UnknownName
 from simserve.report.launch import dynamo, llmd, sglang, trtllm, vllm
 from simserve.report.launch.bench import FILE, bench_script
-from simserve.report.launch.framework import simulated_as
+from simserve.report.launch.framework import nothing_to_launch, simulated_as
 from simserve.report.launch.placement import node_count, servers
 from simserve.report.launch.requests_file import requests_of
 from simserve.report.launch.served import Served, served_model
@@ -26,8 +26,10 @@ def launch_files(
 ) -> dict[str, str]:  # fmt: skip
     """File name -> text: those of the frameworks, bench.sh, and the requests if they are in hand.
 
-    name: of the study, which Kubernetes objects are called after.
+    name: of the study, which Kubernetes objects are called after. SpecError where no framework has the scheduler.
     """
+    if (problem := nothing_to_launch(run.deployment)) is not None:
+        raise SpecError(problem)
     model = served_model(provenance)
     makers = {
         "vllm": lambda: {"vllm.sh": vllm.launch_script(model, run, name="vllm.sh")},
@@ -47,7 +49,9 @@ def launch_files(
 
 
 def launch_lines(model: Served, run: Outcome) -> list[str]:
-    """The shell lines that start the framework that was simulated, then comments."""
+    """The shell lines that start the framework that was simulated, then comments; one comment where there is none."""
+    if (problem := nothing_to_launch(run.deployment)) is not None:
+        return [f"# {problem}"]
     makers = {"vllm": vllm.launch_lines, "sglang": sglang.lines, "trtllm": trtllm.lines}
     return makers[simulated_as(run.deployment)](model, run)
 

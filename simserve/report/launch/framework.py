@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from simserve.diffusion import denoises
 from simserve.report.launch.names import Known, known
 from simserve.search.space import uses_host
 
@@ -29,6 +30,20 @@ def simulated_as(deployment: DeploymentSpec) -> str:
         if name is not None and (engine := _family(name)) is not None:
             return engine
     return "vllm"
+
+
+def nothing_to_launch(deployment: DeploymentSpec) -> str | None:
+    """Why there are no launch files, in one line with what would have to be set; None where there are some."""
+    d = deployment
+    if not denoises(d.scheduler):
+        return None
+    limits = {"max_num_batched_tokens": d.max_num_batched_tokens, "max_num_seqs": d.max_num_seqs}
+    settings = ", ".join(f"{name} {value}" for name, value in (*limits.items(), *d.scheduler_options))
+    return (
+        f"no launch files: {d.scheduler} is no scheduler of vLLM, SGLang or TensorRT-LLM, and the command line of its "
+        f"own code is not known here; simulated were {settings}, gpu_memory_utilization {memory_share(d):g} for "
+        f"each of {d.replicas} replicas"
+    )
 
 
 def _family(name: str) -> str | None:

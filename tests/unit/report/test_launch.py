@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from simserve.errors import SpecError
 from simserve.report.document import document
-from simserve.report.launch import Served, launch_lines, launch_script, serve_command, served_model
+from simserve.report.launch import Served, launch_files, launch_lines, launch_script, serve_command, served_model
 from simserve.report.save import save
 from simserve.search.objective import Outcome
 from simserve.search.result import SearchResult
@@ -238,3 +239,18 @@ def test_what_the_command_alone_does_not_do_is_said(fields: dict[str, Any], rema
     """A server over several nodes, and what vLLM has no flag for."""
     assert [line for line in launch_lines(MODEL, outcome(**fields)) if line.startswith(remark)]
     assert not [line for line in launch_lines(MODEL, outcome()) if line.startswith(remark)]
+
+
+def test_diffusion_schedulers_have_no_launch_files(tmp_path: Path) -> None:
+    """One line says so, with what was simulated; no command, no script, no folder."""
+    run = outcome(gpu="l40s", scheduler="dllm_serve", replicas=2, scheduler_options={"block_length": 16})
+
+    (line,) = launch_lines(MODEL, run)
+    paths = save(found(run), tmp_path)
+
+    assert line.startswith("# no launch files: dllm_serve is no scheduler of vLLM")
+    assert "block_length 16, gpu_memory_utilization 0.8 for each of 2 replicas" in line
+    assert "vllm serve" not in line
+    assert sorted(path.name for path in paths) == ["provenance.json", "result.json", "runs.csv", "runs.parquet"]
+    with pytest.raises(SpecError, match="no launch files"):
+        launch_files(run, {}, name="demo", workload=None)

@@ -1,0 +1,62 @@
+"""Beside the chosen run of a diffusion model the best one of every other scheduler, and what limits each.
+
+Told from the outcomes of a search alone; nothing where one scheduler was simulated, or where the model decodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from simserve.diffusion import denoises
+from simserve.search.limits import limits
+from simserve.search.objective import Outcome, standing
+from simserve.search.result import describe, missed
+
+_TOLD = ("seqs", "tokens", "kv", "policy", "load", "queries")
+GOALS = {"throughput": "tokens/s/GPU", "front": "tokens/s/GPU", "gpus": "GPUs", "cost": "USD per hour"}
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The best run of one scheduler. place: in the result's runs; goal: what the objective asks for; misses: what of
+    the SLO, '' for nothing; limits: sentences."""
+
+    scheduler: str
+    place: int
+    configuration: str
+    goal: float
+    misses: str
+    limits: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe."""
+        return {**asdict(self), "limits": list(self.limits)}
+
+
+def rivals(runs: Sequence[Outcome], chosen: Outcome, objective: str) -> list[Rival]:
+    """Of the other schedulers, in the order of the runs, the best first."""
+    found: dict[str, Rival] = {}
+    for place, run in enumerate(runs):
+        name = run.deployment.scheduler
+        if denoises(name) and name not in (chosen.deployment.scheduler, *found):
+            found[name] = _rival(place, run, objective)
+    return list(found.values())
+
+
+def _rival(place: int, run: Outcome, objective: str) -> Rival:
+    told = [limit.text for limit in limits(run).found if limit.name in _TOLD]
+    goal = abs(standing(run, objective))
+    return Rival(run.deployment.scheduler, place, describe(run), goal, "" if run.meets_slo else missed(run),
+                 (told[0], *told[-1:]) if len(told) > 1 else tuple(told))  # fmt: skip
+
+
+def lines(found: Sequence[Rival], chosen: Outcome, objective: str) -> list[str]:
+    """A paragraph for each."""
+    own = abs(standing(chosen, objective))
+    return [
+        f"{one.scheduler} at best: {one.configuration}: {one.goal:.4g} {GOALS[objective]} against {own:.4g}"
+        + (f"; {one.misses}" if one.misses else "") + ". " + " ".join(f"{text}." for text in one.limits)
+        for one in found
+    ]  # fmt: skip
