@@ -75,6 +75,16 @@ def test_a_row_whose_block_is_done_waits() -> None:
     assert [64, 128] == sorted(trace.itl_gaps_ns.tolist())
 
 
+def test_an_answer_waits_for_the_slowest() -> None:
+    """Request 0 has its whole canvas at once, request 1 after 3 steps: both end then, and request 2 starts."""
+    sure = ToyConfidence({0: [4], 1: [1, 2, 1], 2: [4]})
+    steps, trace = denoised([(0, 3, 4)] * 3, VanillaDllm(**knobs(threshold=0.9)), COST, confidence=sure)
+
+    assert [[0, 1]] * 3 + [[2]] == [list(found) for found in passes(steps)]
+    assert [24, 72, 72 + 17] == trace.requests["first_token_ns"].tolist()
+    assert [72, 72, 72 + 17] == trace.requests["finish_ns"].tolist()
+
+
 BUILD = ("build", 13, 0, 13)
 
 
