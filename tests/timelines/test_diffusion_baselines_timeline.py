@@ -143,6 +143,15 @@ def test_sangam_s_refreshes_wait_for_their_deficit() -> None:
     ] == steps  # fmt: skip
 
 
+def test_sangam_gathers_nothing_for_nobody() -> None:
+    """A quantum of 10 leaves 2 of request 0's 8, gone when nobody is there in the next step. Request 1 comes in it and
+    has 6 in the third, not 8, so its 8 in the fourth.
+    """
+    steps = deficits([(0, 4, 4), (20, 4, 4)], quantum=10)
+
+    assert [(0, [0]), (18, [0]), (32, [0]), (46, [0, 1])] == [(start, list(found)) for start, _, found in steps[:4]]
+
+
 def test_sangam_with_a_large_quantum_refreshes_at_once() -> None:
     """As dLLM-Serve's queue does."""
     steps = deficits([(0, 4, 4), (0, 8, 4)], quantum=64)

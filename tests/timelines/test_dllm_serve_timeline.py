@@ -101,8 +101,8 @@ class Priced(ToyCost):
     [(True, [40_009, 80_018, 80_213, 80_408, 40_204]), (False, [90_009, 180_018, 130_213, 80_408, 40_204])],
 )
 def test_what_a_step_is_priced_by(prune_logits: bool, durations: list[int]) -> None:
-    """Query tokens, cached tokens and rows of logits of all its requests. S = 9, 2 of 5 tokens kept: FULL, FULL + BUILD,
-    REUSE + BUILD, two REUSE, one; the second request comes in the first step.
+    """Query tokens, cached tokens and rows of logits of all its requests. S = 9, 2 of 5 tokens kept: FULL, BUILD + FULL,
+    REUSE + BUILD, two REUSE, one; request 1 comes in the first step.
     """
     scheduler = DllmServe(**knobs(prune_logits=prune_logits))
     steps, _ = denoised([(0, 5, 4), (1, 5, 4)], scheduler, Priced())
