@@ -101,7 +101,7 @@ class Priced(ToyCost):
     [(True, [40_009, 80_018, 80_213, 80_408, 40_204]), (False, [90_009, 180_018, 130_213, 80_408, 40_204])],
 )
 def test_what_a_step_is_priced_by(prune_logits: bool, durations: list[int]) -> None:
-    """Query tokens, cached tokens and rows of logits of all its requests. S = 9, 2 of 5 tokens kept: FULL, BUILD + FULL,
+    """Query tokens, cached tokens and rows of logits of its requests. S = 9, 2 of 5 tokens kept: FULL, BUILD + FULL,
     REUSE + BUILD, two REUSE, one; request 1 comes in the first step.
     """
     scheduler = DllmServe(**knobs(prune_logits=prune_logits))
