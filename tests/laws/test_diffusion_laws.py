@@ -16,7 +16,6 @@ from simserve.policies.denoising import Lockstep, canvas_of
 from simserve.policies.routers import RoundRobin
 from simserve.sim import laws
 from simserve.sim.cluster import Cluster
-from simserve.sim.instance import Observer
 from simserve.sim.kv import BlockLedger
 from simserve.sim.plan import Denoiser, Plan, Scheduler, View, knobs
 from simserve.sim.request import Outcome, Seen
@@ -64,13 +63,13 @@ def settings_of(draw: st.DrawFn, name: str) -> dict[str, Any]:
 
 def run(
     requests: RequestSet, name: str, options: dict[str, Any], *, router: str = "round_robin", replicas: int = 2,
-    blocks: int = 401, block_size: int = 4, leap: bool = True, observer: Observer | None = None,
+    blocks: int = 401, block_size: int = 4, leap: bool = True, ahead: bool = False,
 ) -> tuple[Trace, Cluster]:  # fmt: skip
-    """Replicas of a scheduler; every law of `sim.laws` holds, and the blocks come back at the end."""
+    """Replicas of a scheduler; every law of `sim.laws` holds, and the blocks come back. ahead: they plan ahead."""
     schedulers = [SCHEDULERS.get(name)(**options) for _ in range(replicas)]
     trace, cluster = play(
         requests, schedulers, ROUTERS.get(router)(), COST, num_gpu_blocks=blocks, block_size=block_size, leap=leap,
-        observer=observer,
+        async_scheduling=ahead,
     )  # fmt: skip
     laws.check(trace)
     assert [i.ledger.used for i in cluster.instances] == [0] * replicas
@@ -112,13 +111,15 @@ def progress(trace: Trace, cluster: Cluster, requests: RequestSet) -> None:
 
 @pytest.mark.parametrize("name", DENOISING)
 @settings(max_examples=200, deadline=None)
-@given(data=st.data(), equal=st.booleans(), blocks=st.sampled_from([9, 11, 16, 17, 60, 401]))
-def test_laws_hold(name: str, data: st.DataObject, equal: bool, blocks: int) -> None:
+@given(
+    data=st.data(), equal=st.booleans(), blocks=st.sampled_from([9, 11, 16, 17, 60, 401]), ahead=st.booleans(),
+)  # fmt: skip
+def test_laws_hold(name: str, data: st.DataObject, equal: bool, blocks: int, ahead: bool) -> None:
     """Every law of `sim.laws` and of this file, under KV pressure too; determinism; leap on == leap off."""
     requests, options = data.draw(loads(equal)), data.draw(settings_of(name))
     router, replicas = data.draw(st.sampled_from(ROUTERS.names())), data.draw(st.sampled_from([1, 3]))
     (trace, cluster), again, stepping = (
-        run(requests, name, options, router=router, replicas=replicas, blocks=blocks, leap=leap)
+        run(requests, name, options, router=router, replicas=replicas, blocks=blocks, leap=leap, ahead=ahead)
         for leap in (True, True, False)
     )
 

@@ -75,6 +75,16 @@ def test_a_row_whose_block_is_done_waits() -> None:
     assert [64, 128] == sorted(trace.itl_gaps_ns.tolist())
 
 
+def test_an_answer_waits_for_the_slowest() -> None:
+    """Request 0 has its whole canvas at once, request 1 after 3 steps: both end then, and request 2 starts."""
+    sure = ToyConfidence({0: [4], 1: [1, 2, 1], 2: [4]})
+    steps, trace = denoised([(0, 3, 4)] * 3, VanillaDllm(**knobs(threshold=0.9)), COST, confidence=sure)
+
+    assert [[0, 1]] * 3 + [[2]] == [list(found) for found in passes(steps)]
+    assert [24, 72, 72 + 17] == trace.requests["first_token_ns"].tolist()
+    assert [72, 72, 72 + 17] == trace.requests["finish_ns"].tolist()
+
+
 BUILD = ("build", 13, 0, 13)
 
 
@@ -131,6 +141,15 @@ def test_sangam_s_refreshes_wait_for_their_deficit() -> None:
         (46, 72, {0: first, 1: ("build", 12, 0, 4)}), (72, 86, {1: second}), (86, 100, {1: second}),
         (100, 114, {1: second}),
     ] == steps  # fmt: skip
+
+
+def test_sangam_gathers_nothing_for_nobody() -> None:
+    """A quantum of 10 leaves 2 of request 0's 8, gone when nobody is there in the next step. Request 1 comes in it and
+    has 6 in the third, not 8, so its 8 in the fourth.
+    """
+    steps = deficits([(0, 4, 4), (20, 4, 4)], quantum=10)
+
+    assert [(0, [0]), (18, [0]), (32, [0]), (46, [0, 1])] == [(start, list(found)) for start, _, found in steps[:4]]
 
 
 def test_sangam_with_a_large_quantum_refreshes_at_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -82,6 +83,31 @@ def test_without_pruning_every_query_has_logits() -> None:
     steps, _ = denoised([(0, 5, 4)], DllmServe(**knobs(prune_logits=False)), COST)
 
     assert [13 - 4, 13 - 4, 4, 4] == [row[0][3] for row in passes(steps)]
+
+
+class Priced(ToyCost):
+    """10,000 ns a row of logits, 100 a cached token, 1 a query token."""
+
+    def step_ns(
+        self, prefill: Sequence[tuple[int, int]], decode_seqs: int, decode_context_tokens: int, sampled: int
+    ) -> int:
+        """See `simserve.perf.cost.CostModel`."""
+        assert decode_seqs == decode_context_tokens == 0
+        return sampled * 10_000 + sum(cached * 100 + queries for queries, cached in prefill)
+
+
+@pytest.mark.parametrize(
+    ("prune_logits", "durations"),
+    [(True, [40_009, 80_018, 80_213, 80_408, 40_204]), (False, [90_009, 180_018, 130_213, 80_408, 40_204])],
+)
+def test_what_a_step_is_priced_by(prune_logits: bool, durations: list[int]) -> None:
+    """Query tokens, cached tokens and rows of logits of its requests. S = 9, 2 of 5 tokens kept: FULL, BUILD + FULL,
+    REUSE + BUILD, two REUSE, one; request 1 comes in the first step.
+    """
+    scheduler = DllmServe(**knobs(prune_logits=prune_logits))
+    steps, _ = denoised([(0, 5, 4), (1, 5, 4)], scheduler, Priced())
+
+    assert durations == [end - start for start, end, _ in steps]
 
 
 def test_a_head_that_does_not_fit_stops_all_behind_it() -> None:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
+from simserve.check.metrics import check_metric
+from simserve.errors import SpecError
 from simserve.metrics.diffusion import DiffusionMetrics, diffusion_metrics
 from simserve.metrics.summary import compute
 from simserve.policies.routers import RoundRobin
 from simserve.sim.denoise import DenoiseUse, PassKind
+from simserve.spec.base import parse
+from simserve.spec.study import StudySpec
 from simserve.systems.dllm_serve import DllmServe
 from simserve.systems.vanilla_dllm import VanillaDllm
 from simserve.systems.vllm import Vllm
@@ -60,3 +68,15 @@ def test_other_models_have_none() -> None:
 
     assert found.diffusion is None
     assert "diffusion" not in found.to_dict()
+
+
+def test_they_have_names_where_canvases_are_served() -> None:
+    """As in `expect` and paper studies."""
+    lengths = {"prompt_tokens": {"kind": "fixed", "value": 9}, "output_tokens": {"kind": "fixed", "value": 9}}
+    plain: dict[str, Any] = {"arrivals": {"kind": "closed_loop", "concurrency": 1}, "requests": 1, **lengths}
+    study = {"name": "s", "model": "m", "deployment": {"gpu": "l40s"}}
+    canvases, tokens = (parse(StudySpec, {**study, "workload": w}) for w in ({**plain, "kind": "diffusion"}, plain))
+
+    check_metric("diffusion.tokens_per_step", "expect", canvases)
+    with pytest.raises(SpecError, match="no run has a metric"):
+        check_metric("diffusion.tokens_per_step", "expect", tokens)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from simserve.arch.diffusion import num_slots
 from simserve.cli.main import main
 from simserve.diffusion import check, denoises
 from simserve.errors import Infeasible, SpecError
@@ -16,9 +17,11 @@ from simserve.sim import laws
 from simserve.spec.base import parse
 from simserve.spec.confidence import ConfidenceSpec
 from simserve.spec.deployment import DeploymentSpec
+from simserve.spec.hardware import load_gpu
 from simserve.spec.model import load_model
 from simserve.spec.workload import WorkloadSpec
 from simserve.systems import SCHEDULERS
+from simserve.systems.dllm_serve import DllmServe
 from simserve.testing.builders import load
 from simserve.workload.build import build_workload
 
@@ -186,6 +189,16 @@ def test_half_as_fast_kernels_do_not_make_twice_the_run() -> None:
     host_ns = steps.steps * (2_000_000 + 4 * 640_000)
 
     assert 2 * whole.trace.end_ns - host_ns == pytest.approx(half.trace.end_ns, rel=1e-3)
+
+
+def test_a_pool_has_the_pages_and_the_null_block() -> None:
+    """One more than `num_slots` says, for the block that a ledger never hands out; or as many as asked for."""
+    run = played(max_num_batched_tokens=2048)
+    limits = {"max_num_batched_tokens": 2048, "max_num_seqs": 256, "dtype": "bf16", "gpu_memory_utilization": 0.8}
+
+    assert run.num_gpu_blocks == 1 + num_slots(load_model(LLADA), load_gpu("l40s"), DllmServe().traits, **limits)
+    assert run.trace.total_blocks == [run.num_gpu_blocks - 1]
+    assert played(num_gpu_blocks=11).trace.total_blocks == [10]
 
 
 def test_pruned_logits_leave_more_kv() -> None:
