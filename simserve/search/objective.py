@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.search.replicate import Replications, from_dict
+from simserve.search.space import uses_host
 from simserve.units import NS_PER_S
 
 if TYPE_CHECKING:
@@ -299,7 +300,7 @@ def coarse(cost: float) -> float:
 
 
 def _name(outcome: Outcome) -> tuple[Any, ...]:
-    """A total order without meaning, so that equal results rank alike on every machine."""
+    """A total order without meaning but that no host goes before one, so that equal results rank alike everywhere."""
     d = outcome.deployment
     return (outcome.num_gpus, d.gpu, d.split, d.dtype, d.max_num_batched_tokens, d.max_num_seqs, d.router,
-            d.scheduler, str(d.scheduler_options), d.gpu_memory_utilization or 0.0)  # fmt: skip
+            uses_host(d.scheduler), d.scheduler, str(d.scheduler_options), d.gpu_memory_utilization or 0.0)  # fmt: skip
