@@ -106,6 +106,7 @@ def compute(
     total = output + int(r["prompt_tokens"][finished].sum())
     good = None if slo is None else _meets(late, r["output_tokens"], slo) & finished
     mean, peak = _kv_occupancy(trace)
+    e2e_ms = stats(late["e2e"][done])
     return Metrics(
         duration_s=duration_s, num_gpus=num_gpus, requests=len(finished), finished=int(finished.sum()),
         rejected=int((r["outcome"] == Outcome.REJECTED).sum()),
@@ -117,7 +118,7 @@ def compute(
         output_tokens_per_s_per_gpu=output / duration_s / num_gpus,
         total_tokens_per_s_per_gpu=total / duration_s / num_gpus,
         ttft_ms=stats(late["ttft"][done]), tpot_ms=stats(late["tpot"][many]),
-        itl_ms=weighted_stats(*token_gaps_ms(trace)), e2e_ms=stats(late["e2e"][done]),
+        itl_ms=weighted_stats(*token_gaps_ms(trace)), e2e_ms=e2e_ms,
         normalized_latency_ms=stats(late["e2e"][done] / r["output_tokens"][done]),
         queueing_ms=stats(late["queueing"][done]),
         goodput_rps=None if good is None else int(good.sum()) / duration_s,
@@ -129,7 +130,7 @@ def compute(
             c.name: _of_class(trace, late, class_id[r["id"]] == i, counted, duration_s, c.slo or slo)
             for i, c in enumerate(classes)
         },
-        hybrid=hybrid_metrics(trace.hosts), diffusion=diffusion_metrics(trace.denoising),
+        hybrid=hybrid_metrics(trace.hosts), diffusion=diffusion_metrics(trace.denoising, e2e_ms),
     )  # fmt: skip
 
 

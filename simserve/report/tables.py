@@ -27,7 +27,8 @@ LATENCIES = ("ttft", "tpot", "itl", "e2e", "queueing")
 STATS = ("mean", "p50", "p90", "p95", "p99")
 MORE = (
     "recommended", "configuration", "scheduler", "gpu_memory_utilization", "turned_away", "requests", "finished",
-    "duration_s", "kv_occupancy_mean", "kv_occupancy_peak", *(f"{name}_ms_{stat}" for name in LATENCIES for stat in STATS),
+    "duration_s", "kv_occupancy_mean", "kv_occupancy_peak",
+    *(f"{name}_ms_{stat}" for name in LATENCIES for stat in STATS),
 )  # fmt: skip
 DESCRIBED = {
     "rank": "1 is the best",

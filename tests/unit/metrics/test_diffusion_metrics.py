@@ -9,6 +9,7 @@ import pytest
 from simserve.check.metrics import check_metric
 from simserve.errors import SpecError
 from simserve.metrics.diffusion import DiffusionMetrics, diffusion_metrics
+from simserve.metrics.stats import Stats
 from simserve.metrics.summary import compute
 from simserve.policies.routers import RoundRobin
 from simserve.sim.denoise import DenoiseUse, PassKind
@@ -22,6 +23,8 @@ from simserve.testing.denoising import denoised
 from simserve.testing.toy import ToyCost
 
 COST = ToyCost(base_ns=10, per_token_ns=1)
+E2E = Stats(3.0, 2.0, 5.0, 6.0, 8.0)
+NOTHING = Stats(None, None, None, None, None)
 
 
 def test_over_all_instances() -> None:
@@ -35,13 +38,13 @@ def test_over_all_instances() -> None:
         {PassKind.FULL: 60, PassKind.BUILD: 0, PassKind.REUSE: 20}, 10, 1,
     )  # fmt: skip
 
-    assert DiffusionMetrics(4, 2.5, 52.5, 150 / 210, 2.5) == diffusion_metrics([first, second])
+    assert DiffusionMetrics(4, 2.5, 52.5, 150 / 210, 2.5, 4.0) == diffusion_metrics([first, second], E2E)
 
 
 def test_without_diffusion_and_without_steps() -> None:
     """None, and zeros."""
-    assert diffusion_metrics([]) is None
-    assert DiffusionMetrics(0, 0.0, 0.0, 0.0, 0.0) == diffusion_metrics([DenoiseUse()])
+    assert diffusion_metrics([], E2E) is None
+    assert DiffusionMetrics(0, 0.0, 0.0, 0.0, 0.0, None) == diffusion_metrics([DenoiseUse()], NOTHING)
 
 
 def test_of_a_run() -> None:
@@ -49,7 +52,7 @@ def test_of_a_run() -> None:
     scheduler = DllmServe(max_num_batched_tokens=64, max_num_seqs=8, block_length=4)
     _, trace = denoised([(0, 5, 8)], scheduler, COST)
 
-    assert DiffusionMetrics(8, 1.0, 68 / 8, 52 / 68, 1.0) == compute(trace, num_gpus=1).diffusion
+    assert DiffusionMetrics(8, 1.0, 68 / 8, 52 / 68, 1.0, 1.0) == compute(trace, num_gpus=1).diffusion
     assert 8 == compute(trace, num_gpus=1).to_dict()["diffusion"]["steps"]
 
 
@@ -58,7 +61,7 @@ def test_padding_and_waiting_rows_are_in_it() -> None:
     scheduler = VanillaDllm(max_num_batched_tokens=64, max_num_seqs=2, block_length=4, tokens_per_step=2)
     _, trace = denoised([(0, 3, 4), (0, 5, 6)], scheduler, COST)
 
-    assert DiffusionMetrics(3, 2.0, 22.0, 1.0, 2.0) == compute(trace, num_gpus=1).diffusion
+    assert DiffusionMetrics(3, 2.0, 22.0, 1.0, 2.0, 1.0) == compute(trace, num_gpus=1).diffusion
 
 
 def test_other_models_have_none() -> None:
