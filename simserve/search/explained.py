@@ -10,8 +10,8 @@ Schema "simserve.explanation/1":
     rejected      [{reason, configurations}] that cannot exist
     hosting       whether keeping KV on a host pays: {verdict, chosen, others: the best run of every other strategy
                   (see `simserve.search.hosting`)}; null where nothing of the kind was compared
-    rivals        of a diffusion model, the best run of every other scheduler: [{scheduler, place, configuration, goal,
-                  misses, limits: sentences}]
+    rivals        of a diffusion model, the best run of every other scheduler: [{scheduler, simulated: how many,
+                  place, configuration, goal, misses, limits: sentences}]
     limits        [{name, kind, reached, bound, nearness, time_at}]: SLO bounds, nearest first, then resources and
                   shares of time
     binds         names of what is at its limit or nearest to it;  why: what limits the run, in sentences

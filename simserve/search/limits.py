@@ -122,7 +122,7 @@ def _denoising(run: Outcome) -> Iterator[Limit]:
     ridge, queries = run.usage[0]["ridge_tokens"], found["query_tokens_per_step"]
     side = "above" if queries > ridge else "below"
     share, running = found["refresh_tokens"], found["requests_per_step"]
-    yield Limit("queries", share, f"A step has {queries:,.0f} query tokens of {running:.3g} requests on average, "
+    yield Limit("queries", share, f"The mean of all steps has {queries:,.0f} query tokens of {running:.3g} requests, "
                 f"{_per_cent(share)} of them in refreshes: {side} the {ridge:,} from which computing outlasts reading "
                 f"the weights; a pass commits {found['tokens_per_step']:.3g} positions")  # fmt: skip
 

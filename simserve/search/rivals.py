@@ -20,10 +20,11 @@ GOALS = {"throughput": "tokens/s/GPU", "front": "tokens/s/GPU", "gpus": "GPUs", 
 
 @dataclass(frozen=True)
 class Rival:
-    """The best run of one scheduler. place: in the result's runs; goal: what the objective asks for; misses: what of
+    """The best run of one scheduler, of so many `simulated`. place: in the result's runs; goal: what the objective asks for; misses: what of
     the SLO, '' for nothing; limits: sentences."""
 
     scheduler: str
+    simulated: int
     place: int
     configuration: str
     goal: float
@@ -41,22 +42,23 @@ def rivals(runs: Sequence[Outcome], chosen: Outcome, objective: str) -> list[Riv
     for place, run in enumerate(runs):
         name = run.deployment.scheduler
         if denoises(name) and name not in (chosen.deployment.scheduler, *found):
-            found[name] = _rival(place, run, objective)
+            found[name] = _rival(place, run, objective, sum(r.deployment.scheduler == name for r in runs))
     return list(found.values())
 
 
-def _rival(place: int, run: Outcome, objective: str) -> Rival:
+def _rival(place: int, run: Outcome, objective: str, simulated: int) -> Rival:
     told = [limit.text for limit in limits(run).found if limit.name in _TOLD]
     goal = abs(standing(run, objective))
-    return Rival(run.deployment.scheduler, place, describe(run), goal, "" if run.meets_slo else missed(run),
-                 (told[0], *told[-1:]) if len(told) > 1 else tuple(told))  # fmt: skip
+    few = (told[0], told[-1]) if len(told) > 1 else tuple(told)
+    misses = "" if run.meets_slo else missed(run)
+    return Rival(run.deployment.scheduler, simulated, place, describe(run), goal, misses, few)
 
 
 def lines(found: Sequence[Rival], chosen: Outcome, objective: str) -> list[str]:
     """A paragraph for each."""
     own = abs(standing(chosen, objective))
     return [
-        f"{one.scheduler} at best: {one.configuration}: {one.goal:.4g} {GOALS[objective]} against {own:.4g}"
+        f"{one.scheduler}, best of {one.simulated} simulated: {one.configuration}: {one.goal:.4g} {GOALS[objective]} against {own:.4g}"
         + (f"; {one.misses}" if one.misses else "") + ". " + " ".join(f"{text}." for text in one.limits)
         for one in found
     ]  # fmt: skip

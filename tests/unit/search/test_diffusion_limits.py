@@ -114,6 +114,6 @@ def test_other_schedulers_are_told_beside_the_chosen_one() -> None:
     assert found[0].goal == slow.tokens_per_s_per_gpu
     assert found[0].misses.startswith("its P90 E2E is")
     assert "1 requests run already" in found[0].limits[0]
-    assert told[0].startswith("dllm_serve at best: 1 x l40s TP1 bf16, dllm_serve, ")
+    assert told[0].startswith("dllm_serve, best of 2 simulated: 1 x l40s TP1 bf16, dllm_serve, ")
     assert f"tokens/s/GPU against {sangam.tokens_per_s_per_gpu:.4g}; its P90" in told[0]
     assert rivals([sangam], sangam, "throughput") == []
