@@ -20,8 +20,11 @@ GOALS = {"throughput": "tokens/s/GPU", "front": "tokens/s/GPU", "gpus": "GPUs", 
 
 @dataclass(frozen=True)
 class Rival:
-    """The best run of one scheduler, of so many `simulated`. place: in the result's runs; goal: what the objective asks for; misses: what of
-    the SLO, '' for nothing; limits: sentences."""
+    """The best run of one scheduler, of so many `simulated`.
+
+    place: in the result's runs; goal: what the objective asks for; misses: what of the SLO, '' for nothing; limits:
+    sentences.
+    """
 
     scheduler: str
     simulated: int
@@ -56,9 +59,9 @@ def _rival(place: int, run: Outcome, objective: str, simulated: int) -> Rival:
 
 def lines(found: Sequence[Rival], chosen: Outcome, objective: str) -> list[str]:
     """A paragraph for each."""
-    own = abs(standing(chosen, objective))
+    own, unit = abs(standing(chosen, objective)), GOALS[objective]
     return [
-        f"{one.scheduler}, best of {one.simulated} simulated: {one.configuration}: {one.goal:.4g} {GOALS[objective]} against {own:.4g}"
-        + (f"; {one.misses}" if one.misses else "") + ". " + " ".join(f"{text}." for text in one.limits)
+        f"{one.scheduler}, best of {one.simulated} simulated: {one.configuration}: {one.goal:.4g} {unit} against "
+        + f"{own:.4g}{f'; {one.misses}' if one.misses else ''}. {' '.join(f'{text}.' for text in one.limits)}"
         for one in found
-    ]  # fmt: skip
+    ]
