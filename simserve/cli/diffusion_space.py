@@ -34,4 +34,5 @@ def diffusion_sections(flags: Mapping[str, Any], gpu: list[str], most: int, coun
     }
     if opt.words(flags["--dtype"]):
         space["dtype"] = opt.words(flags["--dtype"])
-    return {"deployment": {"gpu": gpu[0], "scheduler": names[0]}, "search": {"space": space, "max_gpus": most}}
+    return {"deployment": {"gpu": gpu[0], "scheduler": names[0]}, "search": {"space": space, "max_gpus": most,
+            "prune": True}}  # fmt: skip

@@ -247,11 +247,7 @@ def _sections(space_flags: dict[str, Any], trials: int | None, model: str | None
     seqs = opt.integers(space_flags["--max-num-seqs"], "--max-num-seqs") or _DEFAULT_SEQS
     space |= {"max_num_batched_tokens": tokens, "max_num_seqs": seqs}
     if "disaggregated" in space["mode"]:
-        # who only prefills has few requests at a time, who only decodes few tokens
-        routers = {"router": opt.words(space_flags["--router"]) or ["least_loaded"]}
-        enough = min((n for n in tokens if n >= max(seqs)), default=max(tokens))
-        space["prefill"] = {"max_num_seqs": max(seqs), **routers}
-        space["decode"] = {"max_num_batched_tokens": enough, **routers}
+        space |= _pools(tokens, seqs, opt.words(space_flags["--router"]) or ["least_loaded"])
     base = {
         "gpu": gpu[0],
         "scheduler": space_flags["--scheduler"],
@@ -262,6 +258,15 @@ def _sections(space_flags: dict[str, Any], trials: int | None, model: str | None
     if trials is not None:
         asked["trials"] = trials
     return {"deployment": _given(base), "search": asked}
+
+
+def _pools(tokens: list[int], seqs: list[int], routers: list[str]) -> dict[str, Any]:
+    """Who only prefills has few requests at a time, who only decodes few tokens."""
+    enough = min((n for n in tokens if n >= max(seqs)), default=max(tokens))
+    return {
+        "prefill": {"max_num_seqs": max(seqs), "router": routers},
+        "decode": {"max_num_batched_tokens": enough, "router": routers},
+    }
 
 
 def _sizes(space_flags: dict[str, Any], model: str | None, most: int) -> dict[str, Any]:
