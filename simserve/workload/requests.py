@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from simserve.arch.vision import Rows
 from simserve.errors import SpecError
 from simserve.spec.confidence import ConfidenceSpec
 from simserve.spec.workload import ClassSpec
@@ -17,9 +18,10 @@ from simserve.units import NS_PER_S
 Ints = NDArray[np.int64]
 Index = TypeVar("Index", int, Ints)
 Content = tuple[tuple[int, int], ...]
+Image = tuple[int, int, int, int]  # id, height and width in pixels, frames (1: no video)
 COLUMNS = (
     "arrival_ns", "prompt_tokens", "output_tokens", "priority", "content", "output_content", "session", "after",
-    "delay_ns", "class_id",
+    "delay_ns", "class_id", "images", "encoder_rows", "image_tokens", "feature_bytes",
 )  # fmt: skip
 
 
@@ -45,6 +47,10 @@ class RequestSet:
     after, the index of the earlier request that must have ended first, -1 for none, and delay_ns, how long after
     that end the request is sent. Such a request's arrival_ns is only a place in the order.
     class_id: the index into `classes` of each request's class; both None without classes.
+    images: what each request brings with it, () for none; equal ids are the same image. Once a model reads them
+    (`simserve.workload.images.with_image_tokens`): encoder_rows, of each of its images the rows of an encoder pass
+    (`simserve.arch.vision.image_rows`); image_tokens, of prompt_tokens those that are images, earlier turns' included;
+    feature_bytes, of what the encoder hands on for its own.
     confidence: of a diffusion language model, None for an autoregressive one; output_tokens are then canvases, masks
     to be filled in. confidence_seed: of what its requests draw.
     """
@@ -62,6 +68,10 @@ class RequestSet:
     delay_ns: Ints | None = None
     class_id: Ints | None = None
     classes: tuple[ClassSpec, ...] | None = None
+    images: Sequence[tuple[Image, ...]] | None = None
+    encoder_rows: Sequence[tuple[Rows, ...]] | None = None
+    image_tokens: Ints | None = None
+    feature_bytes: Ints | None = None
     confidence: ConfidenceSpec | None = None
     confidence_seed: int = 0
 

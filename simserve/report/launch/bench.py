@@ -16,7 +16,7 @@ from simserve.report.launch.names import Command, known
 from simserve.report.launch.placement import FIRST_PORT, ROUTER_PORT
 from simserve.report.launch.requests_file import Requests
 from simserve.report.launch.served import Served
-from simserve.spec.workload import LengthSpec
+from simserve.spec.lengths import LengthSpec
 
 if TYPE_CHECKING:
     from simserve.search.objective import Outcome
