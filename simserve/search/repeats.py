@@ -41,11 +41,11 @@ def repeats(study: StudySpec, count: int, *, base_dir: Path | None, requests: in
     gap between its end and its beginning. SpecError where turns of sessions forbid that.
     """
     from simserve.sim.rng import stream
-    from simserve.workload.build import requests_of
+    from simserve.workload.build import study_requests
 
     found = []
     for seed in range(study.seed, study.seed + count):
-        workload = requests_of(study, seed=seed, base_dir=base_dir)
+        workload = study_requests(study, seed=seed, base_dir=base_dir)
         if requests is not None and requests < len(workload):
             workload = workload.head(requests)
         if study.workload.trace is not None and seed > study.seed:

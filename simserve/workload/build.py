@@ -29,7 +29,7 @@ def build_workload(spec: WorkloadSpec, *, seed: int, base_dir: Path | None = Non
     return requests if spec.classes is None else _classed(requests, spec.classes, seed)
 
 
-def requests_of(study: StudySpec, *, seed: int, base_dir: Path | None) -> RequestSet:
+def study_requests(study: StudySpec, *, seed: int, base_dir: Path | None) -> RequestSet:
     """The requests of a study's workload as its model reads them, images as tokens.
 
     SpecError where there are images and the model reads none.
