@@ -72,7 +72,9 @@ class EncoderCost:
             label = "window_attention" if op.window else "attention"
             found.append((label, priced(ns * op.count, table.source_at(work), name, table.note)))
         waits = self._launching_ns - sum(price.ns for _, price in found)
-        return [*found, ("launching", Priced(waits, "modelled", "engines", "host launches"))] if waits > 0 else found
+        if waits > 0:
+            found.append(("launching", Priced(waits, "modelled", "engines/eager", "host launches")))
+        return found
 
     def provenance(self) -> dict[str, Any]:
         """The tables behind the prices, with what their provenance says."""

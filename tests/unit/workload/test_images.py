@@ -253,6 +253,18 @@ def test_a_study_plays_images_as_prompt_tokens() -> None:
     assert play(inputs).metrics == play(plain).metrics
 
 
+def test_repeated_images_are_found_in_the_prefix_cache() -> None:
+    """880 tokens, 55 blocks, of nearly every prompt; of images that nobody shares nothing is."""
+    caching = {**STUDY["deployment"], "enable_prefix_caching": True}
+    rates = []
+    for more in ({}, {"distinct": 2}):
+        workload = {**STUDY["workload"], "images": {"size": HD, **more}}
+        study = parse(StudySpec, {**STUDY, "workload": workload, "deployment": caching})
+        rates.append(play(prepare(study, base_dir=None)).metrics.prefix_hit_rate)
+
+    assert rates == [0.0, pytest.approx(28 / 30 * 880 / 943, abs=0.04)]
+
+
 def test_a_model_of_text_alone_refuses_them() -> None:
     """In one line, before anything is played."""
     with pytest.raises(SpecError) as raised:
