@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from simserve.cli.console import make_console
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from simserve.spec.vision import VisionSpec
+
+SHOWN_SIZES = ((280, 280), (560, 560), (652, 802), (720, 1280), (1080, 1920), (3024, 4032))
 app = typer.Typer(help="Model architectures: list them, import one from config.json.", no_args_is_help=False)
 
 
@@ -27,6 +33,42 @@ def list_models() -> None:
         table.add_row(m.name, f"{parameter_count(m) / 1e9:.2f} B", str(m.num_hidden_layers), heads,
                       str(m.max_position_embeddings))  # fmt: skip
     make_console().print(table)
+
+
+@app.command("show")
+def show_model(name: Annotated[str, typer.Argument(help="Model, as `--model` takes it.")]) -> None:
+    """Sizes of a model; of one that reads images what becomes of images of a few sizes."""
+    from simserve.arch.memory import kv_bytes_per_token, parameter_count, vision_parameters, weight_bytes
+    from simserve.spec.model import load_model
+    from simserve.units import format_bytes
+
+    model, console = load_model(name), make_console()
+    kv = kv_bytes_per_token(model, "auto", 1)
+    console.print(f"{model.name}: {parameter_count(model) / 1e9:.2f} B parameters, {model.num_hidden_layers} layers, "
+                  f"{format_bytes(weight_bytes(model, 'bf16', 1))} in bf16, {format_bytes(kv)} of KV a token, "
+                  f"context {model.max_position_embeddings}")  # fmt: skip
+    if model.vision is not None:
+        console.print(f"vision encoder: {vision_parameters(model.vision) / 1e9:.2f} B parameters beside them")
+        console.print(_images(model.vision))
+    for source in model.sources:
+        console.print(f"source: {source}", markup=False)
+
+
+def _images(vision: VisionSpec) -> Table:
+    """Patches, tokens and bytes of features by size; patches of each group that attends to itself."""
+    from rich.table import Table
+
+    from simserve.arch.vision import feature_bytes, image_rows, tokens_of
+
+    table = Table("image (W x H)", "rows in the encoder", "tokens", "features")
+    for height, width in SHOWN_SIZES:
+        rows = image_rows(vision, height, width)
+        tokens = tokens_of(vision, rows)
+        groups = f"{len(rows)} x {rows[0]}" if len(rows) > 1 else str(rows[0])
+        if len(set(rows)) > 1:
+            groups = f"{rows[0]} and {len(rows) - 1} x {rows[-1]}"
+        table.add_row(f"{width} x {height}", groups, str(tokens), f"{feature_bytes(vision, tokens) / 1e6:.2f} MB")
+    return table
 
 
 @app.command("import")

@@ -12,6 +12,7 @@ from simserve.arch.dtypes import QUANTISED
 from simserve.arch.ops import (
     AllReduce,
     AnyAttention,
+    Attention,
     Elementwise,
     Experts,
     Gemm,
@@ -29,7 +30,8 @@ from simserve.perf.collective import (
 )
 from simserve.perf.decode import DecodeTable, measured_decode, roofline_decode, within_window
 from simserve.perf.elementwise import elementwise_ns
-from simserve.perf.gemm import GemmTable, roofline_curve
+from simserve.perf.encoder import measured_encoder, roofline_encoder
+from simserve.perf.gemm import Curve, GemmTable, roofline_curve
 from simserve.perf.internode import across
 from simserve.perf.mla import (
     measured_bmm,
@@ -119,15 +121,18 @@ class Tables:
 
     def gemm(self, op: Gemm, dtype: str) -> TokenOp:
         """One GEMM over 1..max_tokens rows."""
-        m = np.arange(1, self.formats.max_tokens + 1, dtype=np.float64)
+        curve, name = self.gemm_curve(op, dtype, np.arange(1, self.formats.max_tokens + 1, dtype=np.float64))
+        return TokenOp(op.name, _from_zero(curve.ns * op.count), curve.source_at, name, curve.note)
+
+    def gemm_curve(self, op: Gemm, dtype: str, m: Floats) -> tuple[Curve, str]:
+        """One run of a GEMM over each of `m` rows, ascending, and the table's name."""
         twin = "bf16" if dtype == "fp16" else dtype
         if twin not in self._gemms:
             pair = self.origin("gemm", "dtype", twin) if roofline.computes(self.gpu, dtype) else None
             self._gemms[twin] = gemm_table(*pair, dtype) if pair else None
         table = self._gemms[twin]
         curve = table.curve(op.n, op.k, m) if table else roofline_curve(self.gpu, dtype, op.n, op.k, m)
-        name = f"{table.source.name}/gemm" if table else "roofline/gemm"
-        return TokenOp(op.name, _from_zero(curve.ns * op.count), curve.source_at, name, curve.note)
+        return curve, f"{table.source.name}/gemm" if table else "roofline/gemm"
 
     def all_reduce(self, op: AllReduce) -> TokenOp:
         """One all-reduce over 1..max_tokens rows."""
@@ -230,6 +235,13 @@ class Tables:
         pair = self.origin("dsa_prefill", "kv_dtype", kv)
         block = dsa.measured_prefill(*pair, kv, a) if pair else dsa.RooflinePrefill(self.gpu, a)
         return block, f"{pair[1].name if pair else 'roofline'}/dsa_prefill"
+
+    def encoder(self, a: Attention) -> tuple[PrefillTable, str]:
+        """Bidirectional attention of one layer of an encoder, and the table's name."""
+        pair = self.origin("encoder_attention")
+        if pair is None:
+            return roofline_encoder(self.gpu, a.heads, a.head_dim), "roofline/encoder_attention"
+        return measured_encoder(*pair, a.heads, a.head_dim), f"{pair[1].name}/encoder_attention"
 
     def experts(self, op: Experts) -> TokenOp:
         """One expert layer over 1..max_tokens rows."""

@@ -207,6 +207,11 @@ class PrefillTable:
         other = second[i - 1] + weight * (second[i] - second[i - 1])
         return exp(value + at * (other - value) + more)
 
+    @property
+    def most_batch(self) -> float:
+        """The largest batch that was measured, in prompts of these heads."""
+        return float(2.0**self._octaves / self.batch_scale)
+
     def source_at(self, work: Equivalent) -> Source:
         """How the time of `work` came about."""
         scaled = work.batch * self.batch_scale

@@ -15,7 +15,6 @@ from simserve.perf.collective import AllReduceCurve, measured_collective, roofli
 from simserve.perf.compile import Formats, Tables, priced
 from simserve.perf.cpu_attention import cpu_attention
 from simserve.perf.dsa import block_of
-from simserve.perf.encoder import measured_encoder, roofline_encoder
 from simserve.perf.gemm import Curve
 from simserve.perf.host_copy import copy
 from simserve.perf.mla import measured_mla_decode, measured_mla_prefill, roofline_mla_decode, roofline_mla_prefill
@@ -166,9 +165,9 @@ def _gdn(gpu: GpuSpec, v: Values) -> Priced:
 
 
 def _encoder(gpu: GpuSpec, v: Values) -> Priced:
-    pair, shape = _tables(gpu).origin("encoder_attention"), (int(v["heads"]), int(v["head_dim"]))
-    table = measured_encoder(*pair, *shape) if pair else roofline_encoder(gpu, *shape)
-    return _of_prompts(table, [(int(v["tokens"]), 0)] * int(v["batch"]), "encoder_attention", pair)
+    heads, chunks = int(v["heads"]), [(int(v["tokens"]), 0)] * int(v["batch"])
+    table, name = _tables(gpu).encoder(Attention(heads, heads, int(v["head_dim"]), 1))
+    return priced(table.chunks_ns(chunks), table.source_at(equivalent(chunks)), name, table.note)
 
 
 def _collective(gpu: GpuSpec, v: Values) -> Priced:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from simserve.workload.requests import RequestSet
 
 T = TypeVar("T")
-_ROWS = ("prompt_tokens", "output_tokens", "priority", "output_content", "session", "class_id")
+_ROWS = ("prompt_tokens", "output_tokens", "priority", "output_content", "session", "class_id", "image_tokens")
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ def repeats(study: StudySpec, count: int, *, base_dir: Path | None, requests: in
     gap between its end and its beginning. SpecError where turns of sessions forbid that.
     """
     from simserve.sim.rng import stream
-    from simserve.workload.build import build_workload
+    from simserve.workload.build import study_requests
 
     found = []
     for seed in range(study.seed, study.seed + count):
-        workload = build_workload(study.workload, seed=seed, base_dir=base_dir)
+        workload = study_requests(study, seed=seed, base_dir=base_dir)
         if requests is not None and requests < len(workload):
             workload = workload.head(requests)
         if study.workload.trace is not None and seed > study.seed:
@@ -66,8 +66,9 @@ def rotated(workload: RequestSet, first: int) -> RequestSet:
     arrivals = np.concatenate([[0], np.cumsum(around)]).astype(np.int64)
     given = {name: column for name in _ROWS if (column := getattr(workload, name)) is not None}
     columns: dict[str, Any] = {name: np.roll(column, -first) for name, column in given.items()}
-    if workload.content is not None:
-        columns["content"] = [*workload.content[first:], *workload.content[:first]]
+    for name in ("content", "images", "shown"):
+        if (rows := getattr(workload, name)) is not None:
+            columns[name] = [*rows[first:], *rows[:first]]
     return replace(
         workload, arrival_ns=arrivals, provenance={**workload.provenance, "begins_with_request": first}, **columns
     )

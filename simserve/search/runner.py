@@ -56,11 +56,11 @@ def prepare(study: StudySpec, *, base_dir: Path | None, requests: int | None = N
     """
     from simserve.build import resolve_pools
     from simserve.spec.model import load_model
-    from simserve.workload.build import build_workload
+    from simserve.workload.build import study_requests
 
     study = study.model_copy(update={"deployment": resolve_pools(study.deployment)})
     model = load_model(study.model)
-    workload = build_workload(study.workload, seed=study.seed, base_dir=base_dir)
+    workload = study_requests(study, seed=study.seed, base_dir=base_dir)
     if requests is not None and requests < len(workload):
         workload = workload.head(requests)
     load = summarise(workload)

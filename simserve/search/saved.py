@@ -96,7 +96,7 @@ def _played(saved: Saved) -> tuple[StudySpec, RequestSet, Path]:
     from simserve.search.provenance import columns_digest
     from simserve.spec.base import parse
     from simserve.spec.study import StudySpec
-    from simserve.workload.build import build_workload
+    from simserve.workload.build import study_requests
 
     record, beside = saved.document["provenance"], saved.path.resolve().parent
     limit = record.get("workload", {}).get("head")
@@ -104,7 +104,7 @@ def _played(saved: Saved) -> tuple[StudySpec, RequestSet, Path]:
     for folder in (Path(), beside, beside.parent):
         try:
             study = parse(StudySpec, record["study"], file=str(saved.path))
-            workload = build_workload(study.workload, seed=study.seed, base_dir=folder)
+            workload = study_requests(study, seed=study.seed, base_dir=folder)
         except SimserveError as error:
             problem = problem or str(error)
             continue

@@ -12,11 +12,11 @@ _UNLIMITED = 1 << 62
 
 
 class Image(NamedTuple):
-    """An image of a request: equal images have equal `content`; `patches` go through the encoder, `tokens` and bytes of
-    features come out."""
+    """An image of a request: equal images have equal `content`; `rows` go through the encoder, by groups that attend
+    to one another (`simserve.arch.vision.image_rows`), `tokens` of the prompt and bytes of features come out."""
 
     content: int
-    patches: int
+    rows: tuple[int, ...]
     tokens: int
     feature_bytes: int
 

@@ -24,8 +24,8 @@ class Load(Protocol):
     """The requests to play: columns of equal length, arrivals not decreasing.
 
     content: what the prompts are made of (see `Seen`), or None if no two share anything; output_content: the
-    content ids of what is generated, None if no prompt contains it; session: ids, -1 for none; images: of each prompt,
-    whose tokens count among it, None for text.
+    content ids of what is generated, None if no prompt contains it; session: ids, -1 for none; shown: images of each
+    prompt, whose tokens count among it, None for text.
     concurrency: None for an open loop; else at most so many requests are in flight, arrivals are ignored
     and the next request is sent at the instant at which one ends.
     after: index of the earlier request that must have ended first, -1 for none; such a request is sent delay_ns
@@ -49,7 +49,7 @@ class Load(Protocol):
     @property
     def session(self) -> Ints | None: ...
     @property
-    def images(self) -> Sequence[tuple[Image, ...]] | None: ...
+    def shown(self) -> Sequence[tuple[Image, ...]] | None: ...
     @property
     def after(self) -> Ints | None: ...
     @property
@@ -83,7 +83,7 @@ def _rows(load: Load) -> Iterator[Row]:
         load.priority.tolist(), load.content or itertools.repeat(None, count),
         itertools.repeat(None, count) if load.output_content is None else load.output_content.tolist(),
         itertools.repeat(-1, count) if load.session is None else load.session.tolist(),
-        load.images or itertools.repeat((), count), strict=True,
+        load.shown or itertools.repeat((), count), strict=True,
     )  # fmt: skip
 
 

@@ -2,8 +2,8 @@
 
 Dense llama, mistral, qwen2, qwen3; experts: mixtral, qwen3_moe, minimax_m2, gpt_oss; latent attention and experts:
 deepseek_v3, kimi_k2; with sparse attention: deepseek_v32, glm_moe_dsa; with gated delta nets: qwen3_5, qwen3_5_moe
-(hf_hybrid.py); opt (hf_opt.py); diffusion language models: llada, Dream (hf_diffusion.py). Multi-token prediction
-layers are left out: nothing drafts with them here.
+(hf_hybrid.py); opt (hf_opt.py); diffusion language models: llada, Dream (hf_diffusion.py); with a vision encoder:
+qwen3_vl, qwen2_5_vl (hf_vision.py). Multi-token prediction layers are left out: nothing drafts with them here.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from simserve.spec.base import parse
 from simserve.spec.hf_diffusion import DREAM, LLADA, diffusion_fields, diffusion_keys
 from simserve.spec.hf_hybrid import NESTED, SPARSE, hybrid_fields, unnested
 from simserve.spec.hf_opt import OPT, opt_fields, opt_keys
+from simserve.spec.hf_vision import QWEN2_5_VL, QWEN3_VL, decoder_keys, vision_fields
 from simserve.spec.model import LatentSpec, ModelSpec
 
 # Fields that, when set to anything but null, false, 0 or [], mean: no decoder of the kinds above.
@@ -89,6 +90,8 @@ _CLASSES = {
     OPT: _Class(kv_heads=None),
     LLADA: _Class(kv_heads=None, reads_attention_bias=False),
     DREAM: _Class(kv_heads=32, qkv_bias=True, reads_attention_bias=False),
+    QWEN3_VL: _Class(kv_heads=32, head_dim=128, qk_norm=True),
+    QWEN2_5_VL: _Class(kv_heads=8, qkv_bias=True, reads_attention_bias=False),
 }
 
 
@@ -96,7 +99,8 @@ def read_hf_config(path: Path, name: str | None = None) -> ModelSpec:
     """The model described by `path`, a config.json or a folder that holds one. SpecError otherwise."""
     path = path / "config.json" if path.is_dir() else path
     file = str(path)
-    config = diffusion_keys(opt_keys(unnested(_read_json(path)), file), file)
+    whole = _read_json(path)
+    config = diffusion_keys(opt_keys(decoder_keys(unnested(whole)), file), file)
     _refuse(config, file)
     family = _CLASSES[config["model_type"]]
     fields: dict[str, Any] = {key: _required(config, key, file) for key in _COPIED}
@@ -107,7 +111,7 @@ def read_hf_config(path: Path, name: str | None = None) -> ModelSpec:
         fields["latent"] = {key: _required(config, key, file) for key in LatentSpec.model_fields}
     if family.windowed:
         fields |= _windows(config, file)
-    fields |= hybrid_fields(config, file) | opt_fields(config) | diffusion_fields(config)
+    fields |= hybrid_fields(config, file) | opt_fields(config) | diffusion_fields(config) | vision_fields(whole, file)
     fields |= _formats(config)
     fields |= {
         "name": name or _name(path),

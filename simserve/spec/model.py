@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from simserve.errors import SimserveError
 from simserve.spec.base import Spec
 from simserve.spec.catalogue import Catalogue, NamedSpec, fold
+from simserve.spec.vision import VisionSpec
 
 ModelType = Literal[
     "llama", "mistral", "qwen2", "qwen3",
     "mixtral", "qwen3_moe", "minimax_m2", "gpt_oss", "deepseek_v3", "kimi_k2",
     "qwen3_5", "qwen3_5_moe", "deepseek_v32", "glm_moe_dsa", "opt",
     "llada", "dream",
+    "qwen3_vl", "qwen2_5_vl", "openpangu_vl", "internvl_chat", "minicpmv", "mllama",
 ]  # fmt: skip
 DIFFUSION = ("llada", "dream")  # masks are filled in by steps over a whole block, attention looks both ways
 
@@ -86,7 +95,8 @@ class ModelSpec(NamedSpec):
     attention_output_gate: queries come with a gate of their size for the output (Qwen3.5);
     checkpoint_dtype, checkpoint_moe_dtype: formats in which the published weights come, '' for 16 bit and for the same;
     nvfp4_keeps: what the published nvfp4 checkpoint leaves in 16 bits: `attention`, `attention_inputs` (its projections
-    but the output's), `shared` experts.
+    but the output's), `shared` experts. vision: what encodes images for it, None for a model of text alone; all other
+    sizes are then those of its language model.
     """
 
     model_type: ModelType
@@ -120,6 +130,7 @@ class ModelSpec(NamedSpec):
     checkpoint_moe_dtype: str = ""
     nvfp4_keeps: tuple[Literal["attention", "attention_inputs", "shared"], ...] = ()
     published_parameters: PositiveInt | None = None
+    vision: VisionSpec | None = None
     sources: tuple[str, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -136,6 +147,24 @@ class ModelSpec(NamedSpec):
         if "attention_inputs" in self.nvfp4_keeps and (self.sparse or self.linear):
             raise ValueError("nvfp4_keeps attention_inputs is not known of sparse attention and gated delta nets")
         return self
+
+    @model_validator(mode="after")
+    def _reads_what_is_encoded(self) -> ModelSpec:
+        if self.vision is None:
+            return self
+        if (width := self.vision.out_hidden_size) != self.hidden_size:
+            raise ValueError(f"vision.out_hidden_size {width} is not hidden_size {self.hidden_size}")
+        if self.vision.cross_attention_layers >= self.num_hidden_layers:
+            raise ValueError("vision.cross_attention_layers must leave a layer that attends to text")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_vision(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Models of text alone say nothing of images, so that journals of searches stay what they are."""
+        fields: dict[str, Any] = plain(self)
+        if self.vision is None:
+            fields.pop("vision", None)
+        return fields
 
     @property
     def diffusion(self) -> bool:

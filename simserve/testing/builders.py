@@ -35,7 +35,7 @@ def load(
     return RequestSet(
         arrival_ns=table[:, 0], prompt_tokens=table[:, 1], output_tokens=table[:, 2],
         priority=np.array(priority if priority is not None else [0] * len(table), dtype=np.int64),
-        concurrency=concurrency, provenance={"kind": "built"}, content=content, images=images,
+        concurrency=concurrency, provenance={"kind": "built"}, content=content, shown=images,
         confidence=confidence, confidence_seed=confidence_seed, **others,
     )  # fmt: skip
 

@@ -9,11 +9,14 @@ import numpy as np
 
 from simserve.sim.rng import stream
 from simserve.spec.confidence import ConfidenceSpec
+from simserve.spec.model import load_model
+from simserve.spec.study import StudySpec
 from simserve.spec.workload import ClassSpec, TraceSpec, WorkloadSpec
 from simserve.workload.azure import read_azure
 from simserve.workload.blocks import read_blocks
 from simserve.workload.drawn import draw
 from simserve.workload.files import resolve
+from simserve.workload.images import with_image_tokens
 from simserve.workload.requests import RequestSet
 
 
@@ -24,6 +27,15 @@ def build_workload(spec: WorkloadSpec, *, seed: int, base_dir: Path | None = Non
     if spec.kind == "diffusion":
         requests = _diffusion(requests, spec.confidence or ConfidenceSpec(), seed)
     return requests if spec.classes is None else _classed(requests, spec.classes, seed)
+
+
+def study_requests(study: StudySpec, *, seed: int, base_dir: Path | None) -> RequestSet:
+    """The requests of a study's workload as its model reads them, images as tokens.
+
+    SpecError where there are images and the model reads none.
+    """
+    requests = build_workload(study.workload, seed=seed, base_dir=base_dir)
+    return requests if requests.images is None else with_image_tokens(requests, load_model(study.model))
 
 
 def _diffusion(requests: RequestSet, confidence: ConfidenceSpec, seed: int) -> RequestSet:

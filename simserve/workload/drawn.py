@@ -12,6 +12,7 @@ from simserve.sim.rng import stream
 from simserve.spec.workload import PrefixSpec, SessionSpec, WorkloadSpec
 from simserve.units import NS_PER_S
 from simserve.workload.arrivals import arrival_times_ns
+from simserve.workload.images import draw_images
 from simserve.workload.lengths import lengths
 from simserve.workload.requests import Content, RequestSet, generated_content, prompt_content
 
@@ -56,6 +57,7 @@ def draw(spec: WorkloadSpec, *, seed: int, base_dir: Path | None) -> RequestSet:
         session=None if turns is None else turns.session,
         after=None if turns is None else turns.after,
         delay_ns=None if turns is None else turns.delay_ns,
+        images=None if spec.images is None else draw_images(spec.images, count, seed, base_dir),
     )  # fmt: skip
 
 

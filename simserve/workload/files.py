@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.errors import MissingData, SpecError, nearest_name
-from simserve.spec.workload import LONGEST
+from simserve.spec.lengths import LONGEST
 
 
 def resolve(path: str, base_dir: Path | None) -> Path:

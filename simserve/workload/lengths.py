@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.errors import SpecError
-from simserve.spec.workload import LengthSpec, is_json
+from simserve.spec.lengths import LengthSpec, is_json
 from simserve.workload.files import read_columns, read_json_lengths, resolve
 
 Ints = NDArray[np.int64]

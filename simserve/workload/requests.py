@@ -18,9 +18,10 @@ from simserve.units import NS_PER_S
 Ints = NDArray[np.int64]
 Index = TypeVar("Index", int, Ints)
 Content = tuple[tuple[int, int], ...]
+DrawnImage = tuple[int, int, int, int]  # id, height and width in pixels, frames (1: no video)
 COLUMNS = (
     "arrival_ns", "prompt_tokens", "output_tokens", "priority", "content", "output_content", "session", "after",
-    "delay_ns", "class_id", "images",
+    "delay_ns", "class_id", "images", "shown", "image_tokens",
 )  # fmt: skip
 
 
@@ -45,8 +46,10 @@ class RequestSet:
     Columns that may be None: output_content, the content ids of what is generated; session, ids, -1 for none;
     after, the index of the earlier request that must have ended first, -1 for none, and delay_ns, how long after
     that end the request is sent. Such a request's arrival_ns is only a place in the order.
-    images: what encoders see of each prompt, whose tokens count among prompt_tokens; None for text alone.
     class_id: the index into `classes` of each request's class; both None without classes.
+    images: what each request brings with it, () for none; equal ids are the same image. Once a model reads them
+    (`simserve.workload.images.with_image_tokens`): shown, its own images as an encoder sees them; image_tokens, of
+    prompt_tokens those that are images, earlier turns' included.
     confidence: of a diffusion language model, None for an autoregressive one; output_tokens are then canvases, masks
     to be filled in. confidence_seed: of what its requests draw.
     """
@@ -59,12 +62,14 @@ class RequestSet:
     provenance: Mapping[str, object]
     content: Sequence[Content] | None = None
     output_content: Ints | None = None
-    images: Sequence[tuple[Image, ...]] | None = None
     session: Ints | None = None
     after: Ints | None = None
     delay_ns: Ints | None = None
     class_id: Ints | None = None
     classes: tuple[ClassSpec, ...] | None = None
+    images: Sequence[tuple[DrawnImage, ...]] | None = None
+    shown: Sequence[tuple[Image, ...]] | None = None
+    image_tokens: Ints | None = None
     confidence: ConfidenceSpec | None = None
     confidence_seed: int = 0
 

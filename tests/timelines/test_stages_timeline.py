@@ -1,6 +1,6 @@
 """Encode, prefill and decode as stages: timelines worked out by hand, in integers.
 
-An image takes 1,000 ns to encode for each patch; a step 100 ns and 10 a token; features move at 1 byte a ns.
+An image takes 1,000 ns to encode for each row; a step 100 ns and 10 a token; features move at 1 byte a ns.
 """
 
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ from simserve.testing.builders import load
 from simserve.testing.toy import ToyCost
 
 COST = ToyCost(base_ns=100, per_token_ns=10)
-A, B = Image(1, patches=2, tokens=20, feature_bytes=300), Image(2, patches=1, tokens=10, feature_bytes=100)
+A, B = Image(1, rows=(1, 1), tokens=20, feature_bytes=300), Image(2, rows=(1,), tokens=10, feature_bytes=100)
 E, P, D = WorkKind.ENCODE, WorkKind.PREFILL, WorkKind.DECODE
 
 
 def encode_ns(images: Sequence[Image]) -> int:
-    return 1000 * sum(image.patches for image in images)
+    return 1000 * sum(sum(image.rows) for image in images)
 
 
 def cluster_of(

@@ -16,7 +16,7 @@ from simserve.report.launch.names import Command, known
 from simserve.report.launch.placement import FIRST_PORT, ROUTER_PORT
 from simserve.report.launch.requests_file import Requests
 from simserve.report.launch.served import Served
-from simserve.spec.workload import LengthSpec
+from simserve.spec.lengths import LengthSpec
 
 if TYPE_CHECKING:
     from simserve.search.objective import Outcome
@@ -102,6 +102,8 @@ def _about(spec: Mapping[str, Any], requests: Requests | None, count: int, seed:
         texts.append("the server sees random tokens of those lengths; outputs run to their length (ignore_eos)")
     if spec.get("classes"):
         texts.append("classes: the tools send no priorities, and report no class on its own")
+    if spec.get("images"):
+        texts.append("images: their tokens are sent as text, by sglang not at all; nothing is encoded")
     return comments(texts)
 
 

@@ -85,7 +85,8 @@ def test_the_gemms_of_all_ranks_hold_all_matrix_weights(name: str, ranks: int) -
     norms = model.num_hidden_layers * (2 * model.hidden_size + 2 * model.head_dim * model.qk_norm)
     heads = model.num_attention_heads + 2 * model.num_key_value_heads
     biases = model.num_hidden_layers * heads * model.head_dim * model.attention_bias
-    embedding = model.vocab_size * model.hidden_size
+    padded = (ranks * ops.lm_head.n - model.vocab_size) * model.hidden_size  # rows that vLLM adds to the LM head
+    embedding = model.vocab_size * model.hidden_size * (not model.tie_word_embeddings) - padded
     assert parameter_count(model) == matrices + norms + biases + model.hidden_size + embedding
 
 

@@ -306,6 +306,8 @@ def test_ctrl_c_inside_a_library_is_still_ctrl_c(
         (["explain", "vllm"], "Simplified:"),
         (["explain", "round_robin"], "in turn"),
         (["models", "list"], "meta-llama/Llama-3.1-8B"),
+        (["models", "show", "qwen3-8b"], "8.19 B parameters, 36 layers, 15.3 GiB in bf16, 144.0 KiB of KV"),
+        (["models", "show", "Qwen2.5-VL-7B-Instruct"], "1280 x 720    │ 4784                │ 1196   │ 8.57 MB"),
         (["hw", "list"], "h100_sxm"),
         (["hw", "show", "h100"], "memory_bandwidth_bytes_per_s: 3350000000000   [NVIDIA H100"),
         (["hw", "show", "nvlink4"], "kind: nvlink"),

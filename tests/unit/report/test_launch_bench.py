@@ -340,3 +340,11 @@ def test_bad_input_is_one_line(
 def test_lengths_about_a_value_are_uniform_between_their_ends() -> None:
     """100 within 10 %."""
     assert _lengths({"kind": "uniform", "value": 100, "spread": 0.1}) == (110, 90, True)
+
+
+def test_images_are_said_to_be_sent_as_text() -> None:
+    """No tool sends them; scripts of text say nothing of them."""
+    size = {"kind": "fixed", "height": 720, "width": 1280}
+
+    assert "nothing is encoded" in script({**DRAWN, "images": {"size": size}})
+    assert "image" not in script(DRAWN)

@@ -8,7 +8,8 @@ import pytest
 
 from simserve.errors import MissingData, SimserveError, SpecError
 from simserve.sim.rng import stream
-from simserve.spec.workload import ArrivalSpec, LengthSpec, WorkloadSpec
+from simserve.spec.lengths import LengthSpec
+from simserve.spec.workload import ArrivalSpec, WorkloadSpec
 from simserve.workload.arrivals import arrival_times_ns
 from simserve.workload.azure import read_azure
 from simserve.workload.build import build_workload
