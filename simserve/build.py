@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, cast
 
-from simserve import diffusion
+from simserve import diffusion, multimodal
 from simserve.arch.diffusion import Traits
 from simserve.arch.layout import Layout
 from simserve.arch.memory import static_share
@@ -132,6 +132,9 @@ def deployment_blocks(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec
         block_size=deployment.block_size,
         rule=engine_profile(deployment).memory_rule,
     )  # fmt: skip
+    if deployment.num_gpu_blocks is None:
+        size = _block_bytes(model, deployment)
+        own = multimodal.blocks_beside_encoder(model, own, size, deployment.tensor_parallel_size)
     return layout.dp * (_without_staging(model, deployment, own) - 1) + 1
 
 
@@ -179,12 +182,14 @@ def placed_bytes(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec, blo
     layout, engine = layout_of(deployment), _engine(deployment)
     memory = Memory({"hbm": gpu.memory_bytes})
     states = max(stage_state_bytes(model, layout, engine))
+    encoder = multimodal.encoder_bytes(model, layout.tp)
     own = (blocks - 1) // layout.dp + 1
     for name, kind, size in (
         ("weights", ObjectKind.WEIGHTS,
          max(stage_weight_bytes(model, layout, engine, stage) for stage in range(layout.pp))),
         ("activations", ObjectKind.ACTIVATIONS, step_bytes(model, layout, engine)),
         *((("states", ObjectKind.KV_CACHE, states),) if states else ()),
+        *((("encoder", ObjectKind.WEIGHTS, encoder),) if encoder else ()),
         ("kv_cache", ObjectKind.KV_CACHE, own * _block_bytes(model, deployment)),
     ):  # fmt: skip
         memory.place("hbm", MemoryObject(name, kind, size))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from simserve import diffusion
+from simserve import diffusion, multimodal
 from simserve.arch.memory import kv_bytes_per_token
 from simserve.build import (
     RANK_LIMITS,
@@ -31,6 +31,7 @@ from simserve.perf.host import EngineProfile
 from simserve.perf.sampled import SampledCost
 from simserve.perf.scaled import ScaledCost
 from simserve.perf.uncertainty import Residual, residuals
+from simserve.perf.vision import EncoderCost
 from simserve.sim.cluster import Cluster
 from simserve.sim.confidence import Confidence
 from simserve.sim.front import FrontEnd
@@ -56,7 +57,7 @@ class Engine:
 
     num_gpu_blocks: KV blocks per replica; memory_bytes: per GPU, by name; cost: notes what its numbers rest on;
     instances: indices in the trace; deployment: with the limits that a placement in tiers has settled; settled: those
-    and other knobs of its scheduler.
+    and other knobs of its scheduler; encoder: of images, where its prompts have some.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Engine:
     cost: SampledCost
     instances: range
     settled: Mapping[str, int] = field(default_factory=dict)
+    encoder: EncoderCost | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ def simulate(
     own = dict(factors or {})
     link_factor = own.pop(KV_LINK, 1.0)
     engines = _engines(model, deployment, profile, own)
+    if workload.shown is not None:
+        engines = _with_encoders(model, deployment, engines)
     if deployment.system is None:
         cluster = Cluster(build_router(deployment), snapshot_interval_ns=_snapshot_ns(deployment), leap=leap)
         _add(cluster, model, engines[0], cost_factor, _confidence(workload))
@@ -161,6 +165,20 @@ def _confidence(workload: RequestSet) -> Confidence | None:
     return None if workload.confidence is None else Confidence(workload.confidence, workload.confidence_seed)
 
 
+def _with_encoders(
+    model: ModelSpec, deployment: DeploymentSpec, engines: Sequence[Engine]
+) -> tuple[Engine, ...]:  # fmt: skip
+    """The same, with encoders where prompts are computed; Infeasible for what is not modelled with images."""
+    multimodal.check(deployment)
+    roles = {} if deployment.system is None else {p.name: p.role for p in SYSTEMS.get(deployment.system)().pools()}
+    return tuple(
+        engine if roles.get(engine.name) is Role.DECODE else replace(engine, encoder=multimodal.encoder(
+            model, load_gpu(engine.deployment.gpu), engine.deployment, engine.cost.inner.profile
+        ))
+        for engine in engines
+    )  # fmt: skip
+
+
 def _add(
     cluster: Cluster, model: ModelSpec, engine: Engine, cost_factor: float, confidence: Confidence | None = None
 ) -> list[Instance]:
@@ -168,6 +186,7 @@ def _add(
     own, gpu = engine.deployment, load_gpu(engine.deployment.gpu)
     cost = engine.cost if cost_factor == 1.0 else ScaledCost(engine.cost, cost_factor)
     tier = build_tier(model, own, gpu, engine.cost.inner, cost_factor)
+    make = None if engine.encoder is None else multimodal.instance_of(engine.encoder, cost_factor)
     instances = [
         cluster.add(
             give_predictor(build_scheduler(own, engine.settled), own, tier), cost, num_gpu_blocks=engine.num_gpu_blocks,
@@ -175,6 +194,7 @@ def _add(
             max_model_len=max_model_len(model, own, engine.num_gpu_blocks),
             enable_prefix_caching=own.enable_prefix_caching, swap=build_swap(model, own, gpu),
             async_scheduling=own.async_scheduling, tier=tier, confidence=confidence,
+            make=make,
             offload=build_offload(cluster, f"instance {index}", model, own, gpu),
         )
         for index in engine.instances
@@ -245,6 +265,9 @@ def families(run: RunResult) -> dict[str, tuple[float, float]]:
 
 def _provenance(engines: Sequence[Engine], trace: Trace) -> dict[str, Any]:
     tables = {engine.name: engine.cost.inner.provenance() for engine in engines}
+    for engine in engines:
+        if engine.encoder is not None:
+            tables[engine.name]["encoder_tables"] = engine.encoder.provenance()
     busy = [_busy_ns(engine, trace) for engine in engines]
     whole, shares = max(sum(busy), 1), dict[str, float]()
     for engine, part in zip(engines, busy, strict=True):
