@@ -53,9 +53,8 @@ def test_runs_are_the_base_with_what_each_has_different(tmp_path: Path) -> None:
 
 def test_a_bare_name_below_the_line_has_the_metric_and_place_of_the_one_above(tmp_path: Path) -> None:
     """`over: one` is {metric: output_tokens_per_s, run: one, at: 4}."""
-    below = read(tmp_path).spec.quantities[0].of.divisor
+    (below,) = read(tmp_path).spec.quantities[0].of.divisors
 
-    assert below is not None
     assert (below.metric, below.run, below.at) == ("output_tokens_per_s", "one", 4)
 
 
