@@ -1,4 +1,4 @@
-"""What EPD-Serve's table 5 implies of a stage that is overloaded: capacity from makespan and from mean TTFT [digest, B2.2].
+"""What EPD-Serve's table 5 implies of an overloaded stage: its capacity from makespan, and from mean TTFT [B2.2].
 
 512 requests at 10 a second on a server with capacity c < 10: they end 512 / c s after the first came, and wait
 s0 + (512 / c - 512 / 10) / 2 on average. Two columns of the table agree on c = 8.2 (EP-D) and 9.2 (its E and P side by
