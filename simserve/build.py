@@ -357,9 +357,12 @@ def _block_bytes(model: ModelSpec, deployment: DeploymentSpec) -> int:
 
 
 def resolve_pools(deployment: DeploymentSpec) -> DeploymentSpec:
-    """Give each pool its system's scheduler and router where the study names none; check the pools' names."""
+    """Give each pool its system's scheduler and router where the study names none; check the pools' names.
+
+    Of a diffusion system, give limits that the study does not name the system's own defaults.
+    """
     if deployment.system is None:
-        return deployment
+        return diffusion.with_limits(deployment)
     known = {pool.name: pool for pool in SYSTEMS.get(deployment.system)().pools()}
     given = dict(deployment.pools)
     for name in given:

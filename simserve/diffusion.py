@@ -10,7 +10,7 @@ from simserve.perf.denoise import DenoiseCost
 from simserve.perf.host import EngineProfile
 from simserve.perf.model import build_cost
 from simserve.policies.denoising import Lockstep
-from simserve.sim.plan import Denoiser, Scheduler
+from simserve.sim.plan import Denoiser, Scheduler, knobs
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.hardware import GpuSpec
 from simserve.spec.model import ModelSpec
@@ -95,12 +95,16 @@ def blocks(
 def memory(
     model: ModelSpec, gpu: GpuSpec, deployment: DeploymentSpec, traits: Traits, blocks: int
 ) -> dict[str, int]:  # fmt: skip
-    """Bytes on the GPU by name; without a KV pool `kv_cache` holds the activations and logits of the batch too."""
+    """Bytes on the GPU by name; without a KV pool `batch` is what is left for KV, activations and logits of one."""
     held = placed(
         model, gpu, traits, deployment.dtype, deployment.max_num_batched_tokens, deployment.max_num_seqs
     )  # fmt: skip
     del held["libraries"]
-    return {**held, "kv_cache": (blocks - 1) * slot_bytes(model, traits)}
+    slots = (blocks - 1) * slot_bytes(model, traits)
+    if traits.pooled:
+        return {**held, "kv_cache": slots}
+    del held["activations"]
+    return {**held, "batch": slots}
 
 
 def check_longest(scheduler: Scheduler, gpu: str, blocks: int, tokens: int) -> None:
@@ -112,6 +116,16 @@ def check_longest(scheduler: Scheduler, gpu: str, blocks: int, tokens: int) -> N
     if needed > capacity:
         raise Infeasible(f"the longest request, of {tokens} tokens, needs {needed} slots of KV; a replica on {gpu} has "
                          f"{capacity}")  # fmt: skip
+
+
+def with_limits(d: DeploymentSpec) -> DeploymentSpec:
+    """With the scheduler's own defaults for limits that nobody gave; other deployments as they are."""
+    if not denoises(d.scheduler):
+        return d
+    own, given = knobs(SCHEDULERS.get(d.scheduler)), d.model_fields_set
+    tokens = d.max_num_batched_tokens if "max_num_batched_tokens" in given else own["max_num_batched_tokens"]["default"]
+    seqs = d.max_num_seqs if "max_num_seqs" in given else min(tokens, own["max_num_seqs"]["default"])
+    return d.model_copy(update={"max_num_batched_tokens": tokens, "max_num_seqs": seqs})
 
 
 def traits_of(scheduler: Scheduler) -> Traits:

@@ -31,9 +31,10 @@ class Traits:
     """What a diffusion system does beside scheduling.
 
     block_length: positions that are decoded together; page_tokens: KV tokens of a page, 1 without pages; pooled: KV
-    pages are what a full step leaves, else KV, activations and logits come with each request; kv_share: bytes kept of a
-    cached token, against its keys and values (0: nothing is cached); kv_moves: how often cached keys and values that a
-    pass reads cross the memory bus (1: attention reads them in place);
+    pages are what a full step leaves, else KV, activations and logits come with each request; kv_share: bytes kept of
+    a cached token, against its keys and values (0: nothing is cached); kept_rows: as wide as the model, kept beside of
+    each token and layer; kv_moves: how often cached keys and values that a pass reads cross the memory bus (1:
+    attention reads them in place);
     logit_rows: positions whose logits are computed: those of the current block, or of all query tokens;
     max_num_logits: rows at a time, 0 for all at once; logit_copy_bytes: of a logit, all live copies together;
     sampler_bytes: that the sampler reads and writes for a logit.
@@ -43,6 +44,7 @@ class Traits:
     page_tokens: int = 1
     pooled: bool = False
     kv_share: float = 1.0
+    kept_rows: int = 0
     kv_moves: float = 1.0
     logit_rows: LogitRows = "block"
     max_num_logits: int = 0
@@ -86,7 +88,8 @@ def full_step_rows(traits: Traits, max_num_batched_tokens: int, max_num_seqs: in
 
 def slot_bytes(model: ModelSpec, traits: Traits) -> int:
     """What a page holds: cached keys and values; without a pool also what the token's row takes in a full pass."""
-    kv = round(traits.page_tokens * traits.kv_share * kv_bytes_per_token(model, KV_DTYPE, 1))
+    rows = traits.kept_rows * model.num_hidden_layers * model.hidden_size * ACTIVATION_BYTES
+    kv = round(traits.page_tokens * (traits.kv_share * kv_bytes_per_token(model, KV_DTYPE, 1) + rows))
     if traits.pooled:
         return kv
     rows = traits.page_tokens if traits.logit_rows == "all" else 0

@@ -1,12 +1,13 @@
 """What a denoising step takes: one pass over the query tokens of its requests, logits, and moving cached KV.
 
-    step = GEMMs(Q) + attention + LM head and sampler, launch by launch + moves of cached KV + host
+    step = max(GEMMs(Q) + attention + LM head and sampler, launch by launch + moves of cached KV, launches) + host
 
-all but the last two from the tables of decoding models. Attention is bidirectional: q queries that see past + q keys do
-the work of a causal chunk of q tokens behind past + q / 2 [derived], and are priced as one; encoder kernels on an L40S
-(64 values a head, no cache) take 256 to 4,096 tokens 1.3 to 1.65 times faster than that, so a refresh of LLaDA, 7 % of
-which is attention, may come out 2 to 3 % too long. The LM head reads its weights once a launch; the sampler moves
-`sampler_bytes` a logit. An engine that launches from Python takes at least that long for a step
+all but moves and host from the tables of decoding models. Attention is bidirectional: q queries that see past + q
+keys do the work of a causal chunk of q tokens behind past + q / 2 [derived], and are priced as one; passes over a
+cache take at least what as many decoding requests take to read it. Encoder kernels on an L40S (64 values a head, no
+cache) take 256 to 4,096 tokens 1.3 to 1.65 times faster than that, so a refresh of LLaDA, 7 % of which is attention,
+may come out 2 to 3 % too long. The LM head reads its weights once a launch; the sampler moves `sampler_bytes` a
+logit. An engine that launches from Python takes at least that long for a step, `launches`
 (`EngineProfile.eager_ns_per_op`).
 
 In the terms of `simserve.perf.cost.CostModel` a step is `prefill`: (query tokens, cached tokens that they attend) per
@@ -47,11 +48,29 @@ class DenoiseCost:
 
     def step_ns(self, prefill: Passes, decode_seqs: int, decode_context_tokens: int, sampled: int) -> int:
         """See the module docstring. OutOfRange beyond the limits the model was compiled for."""
-        launches = self.traits.launches(len(prefill), sampled)
-        rows = -(-sampled // launches)
-        ns = self.inner.step_ns(_causal(prefill), 0, 0, rows)
-        more = (launches - 1) * self.inner.ends_ns(rows, 0)[0] + sampled * self._row_ns
-        return int(ns + more + sum(cached for _, cached in prefill) * self._moved_ns + 0.5)
+        try:
+            tokens = sum(queries for queries, _ in prefill)
+            kernels = self.inner.tokens_ns(tokens) + self._attention_ns(prefill)
+            kernels += self._head_ns(prefill, sampled) + sampled * self._row_ns
+            kernels += sum(cached for _, cached in prefill) * self._moved_ns
+            return int(max(kernels, self.inner.launching_ns(tokens)) + self.inner.ends_ns(0, len(prefill))[1] + 0.5)
+        except IndexError:
+            return self.inner.step_ns(_causal(prefill), 0, 0, sampled)  # which says what is too much
+
+    def _attention_ns(self, passes: Passes) -> float:
+        """Of all layers; passes that read a cache take at least what decoding requests take to read as much."""
+        ns = self.inner.attention_ns(_causal(passes), 0, 0)
+        reading = [(queries, cached) for queries, cached in passes if cached]
+        if not reading:
+            return ns
+        context = sum(queries + cached for queries, cached in reading)
+        read = self.inner.attention_ns((), len(reading), context)
+        return ns + max(0.0, read - self.inner.attention_ns(_causal(reading), 0, 0))
+
+    def _head_ns(self, passes: Passes, sampled: int) -> float:
+        """All launches of the LM head."""
+        launches = self.traits.launches(len(passes), sampled)
+        return launches * self.inner.ends_ns(-(-sampled // launches), 0)[0]
 
     def decode_run_ns(self, decode_seqs: int, decode_context_tokens: int, steps: int) -> NDArray[np.int64]:
         """There are no decode steps."""
@@ -61,19 +80,25 @@ class DenoiseCost:
         self, prefill: Passes, decode_seqs: int, decode_context_tokens: int, sampled: int
     ) -> list[tuple[str, Priced]]:
         """Every operation of a step with its price; they add up to `step_ns` but for rounding."""
-        launches = self.traits.launches(len(prefill), sampled)
-        rows = -(-sampled // launches)
+        whole = self.step_ns(prefill, 0, 0, sampled)
+        tokens = sum(queries for queries, _ in prefill)
+        rows = -(-sampled // self.traits.launches(len(prefill), sampled))
+        added = {"lm_head": self._head_ns(prefill, sampled), "prefill_attention": self._attention_ns(prefill)}
         found = []
         for name, price in self.inner.explain(_causal(prefill), 0, 0, rows):
-            if name == "lm_head":
-                price = replace(price, ns=price.ns * launches)
-            found.append((name, price))
+            if name == "launches":
+                continue
+            found.append((name, replace(price, ns=added[name]) if name in added else price))
         for name, ns, note in (
             ("sampler", sampled * self._row_ns, "bytes of a logit"),
             ("kv moves", sum(cached for _, cached in prefill) * self._moved_ns, "bytes of cached keys and values"),
         ):
             if ns:
                 found.append((name, Priced(ns, "modelled", "roofline/elementwise", note)))
+        missing = whole - sum(price.ns for _, price in found)
+        if missing > 1 and tokens:
+            note = "the host launches more slowly than the GPU computes"
+            found.append(("launches", Priced(missing, "modelled", f"engines/{self.profile.name}", note)))
         return found
 
     def under(self, profile: EngineProfile) -> DenoiseCost:

@@ -212,6 +212,10 @@ class TableCost:
         decode = self._a[decode_seqs][j] + self._c[decode_seqs][j] * context
         return self._beside_prompts_ns(prefill, decode_seqs, context, decode) if prefill else decode
 
+    def launching_ns(self, tokens: int) -> float:
+        """What the host needs to launch a step with prompts of so many tokens; 0 where it is captured."""
+        return self._launching if tokens > self.profile.max_mixed_cudagraph_tokens else 0.0
+
     def ends_ns(self, sampled: int, requests: int) -> tuple[float, float]:
         """(LM head of the sampled rows, host time of a step of so many requests)."""
         return self._head[sampled], self._host[min(requests, self._top)]

@@ -197,7 +197,8 @@ def denoise_curves(
         "replicas": 1, "router": "round_robin", "router_options": (), "gpu_memory_utilization": None,
         "max_num_batched_tokens": 2 * max(limits), "max_num_seqs": limits[1], "scheduler_options": (),
     }))  # fmt: skip
-    return DenoiseCurves(DenoiseCost(tables.inner, model, traits), group, num_gpu_blocks, load)
+    cost = DenoiseCost(tables.inner, model, traits, tables.kernel_efficiency)
+    return DenoiseCurves(cost, group, num_gpu_blocks, load)
 
 
 @lru_cache(maxsize=64)

@@ -146,7 +146,7 @@ class DeploymentSpec(Spec):
     engine: str | None = None
     engine_version: str = ""
     calibrated: bool = True
-    kernel_efficiency: float = Field(default=1.0, gt=0, le=2)
+    kernel_efficiency: float = Field(default=1.0, gt=0, le=1, exclude_if=lambda value: value == 1.0)
     async_scheduling: bool = False
     num_speculative_tokens: int = Field(default=0, ge=0, le=16)
     acceptance_rate: float = Field(default=0.7, ge=0, lt=1)

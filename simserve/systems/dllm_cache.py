@@ -8,13 +8,14 @@ over `update_ratio` of the canvas and, of the rest, its value projections, by wh
 LLaDA layer's weights [derived]); keys, values, attention and MLP outputs of all tokens in all layers are kept, four
 rows for the two of a KV cache; one position a step; static padded batches; logits of all positions that are computed,
 in float64 in the sampler.
-Simplified: the batch is as large as memory and `max_num_seqs` let it; `max_num_batched_tokens` has no counterpart.
+Simplified: that 13th is LLaDA's, of models with few KV heads it is less (Dream: a 127th); the batch is as large as
+memory and `max_num_seqs` let it; `max_num_batched_tokens` has no counterpart.
 Reproduces: a baseline of `simserve reproduce dllm_serve_4090`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simserve.arch.diffusion import Traits
 from simserve.policies.denoising import Batch, Lockstep
@@ -46,5 +47,5 @@ class DllmCache(Lockstep):
 
     @property
     def traits(self) -> Traits:
-        """Four rows a token and layer, as wide as keys (of LLaDA, which has as many KV heads as heads)."""
-        return self.with_cache(2.0)
+        """Keys, values and two rows of the model's width per token and layer; moved as in Fast-dLLM [guessed]."""
+        return replace(self.with_cache(1.0, kv_moves=3.0), kept_rows=2)

@@ -41,5 +41,5 @@ class SparseDllm(Lockstep):
 
     @property
     def traits(self) -> Traits:
-        """A share of the keys and values."""
-        return self.with_cache(self.retention_ratio)
+        """A share of the keys and values, put together with those of the block as in Fast-dLLM [guessed]."""
+        return self.with_cache(self.retention_ratio, kv_moves=3.0)
