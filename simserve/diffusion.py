@@ -32,15 +32,20 @@ def check(model: ModelSpec, deployment: DeploymentSpec, canvases: bool) -> None:
 
     canvases: the workload's kind is diffusion.
     """
-    if canvases is not model.diffusion:
-        kind = "diffusion" if model.diffusion else "autoregressive"
-        raise SpecError(f"{model.name} needs {kind}", key="workload.kind")
+    check_kind(model, canvases)
     check_engine(model, deployment)
     for name, own in deployment.engines():
         if (problem := mismatch(model, own.scheduler)) is not None:
             key = f"deployment.pools.{name}.scheduler" if name else "deployment.scheduler"
             raise SpecError(problem, key=key, value=own.scheduler)
         check_engine(model, own)
+
+
+def check_kind(model: ModelSpec, canvases: bool) -> None:
+    """SpecError unless the workload is of the model's kind; canvases: it is of diffusion."""
+    if canvases is not model.diffusion:
+        kind = "diffusion" if model.diffusion else "autoregressive"
+        raise SpecError(f"{model.name} needs {kind}", key="workload.kind")
 
 
 def mismatch(model: ModelSpec, scheduler: str) -> str | None:

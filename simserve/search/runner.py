@@ -55,6 +55,7 @@ def prepare(study: StudySpec, *, base_dir: Path | None, requests: int | None = N
     base_dir: folder that relative paths in the study refer to. Raises SpecError, UnknownName, MissingData.
     """
     from simserve.build import resolve_pools
+    from simserve.diffusion import check_kind
     from simserve.spec.model import load_model
     from simserve.workload.build import study_requests
 
@@ -63,6 +64,7 @@ def prepare(study: StudySpec, *, base_dir: Path | None, requests: int | None = N
     workload = study_requests(study, seed=study.seed, base_dir=base_dir)
     if requests is not None and requests < len(workload):
         workload = workload.head(requests)
+    check_kind(model, workload.confidence is not None)
     load = summarise(workload)
     if load.shortest_tokens > model.max_position_embeddings:
         raise SpecError(

@@ -21,7 +21,7 @@ EXPECTED = {
     "empty_trace": "empty.csv: the file has no rows",
     "flexgen_without_tiers": ":9: deployment: scheduler flexgen needs tiers: host_memory_gib, disk_gib",
     "fp8_on_a100": "none of 2 configurations is possible: a100_sxm does not compute in fp8",
-    "diffusion_in_pools": "diffusion models are modelled on one GPU with KV in 16 bits, not with system",
+    "diffusion_in_pools": "LLaDA-8B-Instruct is a diffusion model: it is served by one pool (got 'disaggregated')",
     "diffusion_model_on_vllm": "GSAI-ML/LLaDA-8B-Instruct is a diffusion model; those who serve it are dllm_cache, "
     "dllm_serve, fast_dllm, sangam, sched_early_exit, sparse_dllm, vanilla_dllm",
     "diffusion_model_without_canvases": ":3: workload.kind: GSAI-ML/LLaDA-8B-Instruct needs diffusion",

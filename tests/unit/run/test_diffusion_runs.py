@@ -63,6 +63,7 @@ def test_the_document_has_metrics_of_diffusion(study: Path, capsys: pytest.Captu
 
     assert set(found) == {
         "steps", "requests_per_step", "query_tokens_per_step", "refresh_tokens", "tokens_per_step",
+        "tail_ratio",
     }  # fmt: skip
     assert found["tokens_per_step"] == 1.0
     assert found["refresh_tokens"] == pytest.approx(2 * 576 / (2 * 576 + 30 * 32))
