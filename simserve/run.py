@@ -26,6 +26,7 @@ from simserve.build import (
     resolve_pools,
     tiered,
 )
+from simserve.errors import Infeasible
 from simserve.metrics import Metrics, compute
 from simserve.perf.host import EngineProfile
 from simserve.perf.sampled import SampledCost
@@ -109,6 +110,7 @@ def simulate(
     """
     deployment = resolve_pools(deployment)
     diffusion.check(model, deployment, workload.confidence is not None)
+    _check_lengths(model, deployment, workload)
     own = dict(factors or {})
     link_factor = own.pop(KV_LINK, 1.0)
     engines = _engines(model, deployment, profile, own)
@@ -131,6 +133,19 @@ def simulate(
         num_gpus=deployment.num_gpus,
         engines=engines,
     )
+
+
+def _check_lengths(model: ModelSpec, deployment: DeploymentSpec, workload: RequestSet) -> None:
+    """Infeasible if max_model_len refuses every request: prompts that leave no token to generate, whole canvases."""
+    asked = [own.max_model_len for _, own in deployment.engines() if own.max_model_len is not None]
+    if not asked or not len(workload):
+        return
+    output = workload.output_tokens if model.diffusion else 1  # longer outputs of others are cut
+    shortest = int((workload.prompt_tokens + output).min())
+    if shortest > min(asked):
+        what = "prompt and canvas" if model.diffusion else "prompt and one output token"
+        raise Infeasible(f"every request is longer than max_model_len {min(asked)}; the shortest has {shortest} tokens "
+                         f"of {what}")  # fmt: skip
 
 
 def _front_end(engines: Sequence[Engine]) -> FrontEnd:

@@ -9,8 +9,9 @@ from simserve.cli import options as opt
 from simserve.errors import SpecError
 
 SCHEDULERS = ("dllm_serve", "fast_dllm", "sangam")
-# Of Fast-dLLM what its authors run: both caches, and the threshold at which its quality is that of vanilla decoding.
-OPTIONS = {"fast_dllm": {"cache": ["prefix", "dual"], "threshold": [0.9]}}
+# All commit one position a step: a threshold above 0 changes the answers, so that systems with and without one are not
+# alike. Of Fast-dLLM both caches.
+OPTIONS = {"fast_dllm": {"cache": ["prefix", "dual"], "threshold": [0.0]}, "sangam": {"threshold": [0.0]}}
 TOKENS, SEQS = (2048, 4096, 8192, 16384), (256,)
 _ONE_POOL = ("--mode", "--engine", "--tp", "--dp", "--kv-cache-dtype")
 

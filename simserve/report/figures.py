@@ -13,7 +13,7 @@ from typing import Any
 
 from simserve.perf.breakdown import KINDS
 from simserve.report.series import PoolSeries, Series
-from simserve.report.words import verdict
+from simserve.report.words import Terms, terms, together, verdict
 from simserve.search.objective import NEVER_MS, Outcome
 from simserve.search.result import SearchResult, describe
 
@@ -191,7 +191,7 @@ def _distribution(name: str, curves: Sequence[tuple[int, tuple[list[float], list
             along = (scale, values) if axis == "x" else ({}, [0.0, 100.0])
             line, label = _bound_line(value, axis, text, *along)
             shapes, notes = shapes + line, notes + label
-    of = "gaps between tokens, %" if name == "itl" else "requests, %"
+    of = f"{terms(run).gaps}, %" if name == "itl" else "requests, %"
     layout = _layout(
         320, xaxis={"title": _title(f"{LATENCIES[name]}, ms"), **scale}, shapes=shapes, annotations=notes,
         yaxis={"title": _title(of), "range": [0, 101]}, margin={"l": 58, "r": 14, "t": 14, "b": 50},
@@ -208,10 +208,11 @@ def over_time(found: Sequence[Series]) -> Figure:
          "data": {"visible": [index == shown for index, traces in parts for _ in traces]}}
         for shown, _ in parts
     ]  # fmt: skip
+    slots = together(terms(one.outcome).slots for one in found)
     layout = _layout(
         460, hovermode="x unified", xaxis={"title": _title("time, s"), "anchor": "y2"},
         yaxis={"title": _title("requests"), "domain": [0.56, 1], "rangemode": "tozero"},
-        yaxis2={"title": _title("KV blocks in use, %"), "domain": [0, 0.44], "range": [0, 103]},
+        yaxis2={"title": _title(f"{slots} in use, %"), "domain": [0, 0.44], "range": [0, 103]},
     )  # fmt: skip
     return {"data": data, "layout": layout, "views": views}
 
@@ -219,16 +220,17 @@ def over_time(found: Sequence[Series]) -> Figure:
 def _over_time(one: Series) -> Iterator[Figure]:
     several = len(one.pools) > 1
     for index, pool in enumerate(one.pools):
-        yield from _pool_over_time(pool, f"{pool.name}: " if several else "", index)
+        yield from _pool_over_time(pool, f"{pool.name}: " if several else "", index, terms(one.outcome))
 
 
-def _pool_over_time(pool: PoolSeries, prefix: str, index: int) -> Iterator[Figure]:
+def _pool_over_time(pool: PoolSeries, prefix: str, index: int, called: Terms) -> Iterator[Figure]:
+    held = called.short
     colours = (COLOURS[2 * index % 4], COLOURS[(2 * index + 1) % 4])
     lines = [("in progress", pool.running, "y", 0, "solid"), ("waiting", pool.waiting, "y", 1, "dash"),
-             ("KV, most" if pool.instances == 1 else "KV, fullest instance",
+             (f"{held}, most" if pool.instances == 1 else f"{held}, fullest instance",
               [round(100 * x, 2) for x in pool.kv_peak], "y2", 0, "dot")]  # fmt: skip
     if pool.instances > 1:
-        lines.append(("KV, mean of the instances", [round(100 * x, 2) for x in pool.kv_mean], "y2", 1, "solid"))
+        lines.append((f"{held}, mean of the instances", [round(100 * x, 2) for x in pool.kv_mean], "y2", 1, "solid"))
     for name, values, axis, colour, dash in lines:
         line = {"color": colours[colour], "width": 1.6, "dash": dash, "shape": "hv"}
         yield {"type": "scatter", "mode": "lines", "name": prefix + name, "x": pool.time_s, "y": values, "yaxis": axis,

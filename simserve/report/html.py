@@ -21,10 +21,21 @@ from simserve.report.page import figure, fill, table, tiles
 from simserve.report.provenance import provenance_html
 from simserve.report.series import Series
 from simserve.report.uncertainty import uncertainty_html
-from simserve.report.words import in_ms, number, scope_line, ties_line, verdict
+from simserve.report.words import (
+    denoising_line,
+    in_ms,
+    memory_parts,
+    number,
+    scope_line,
+    terms,
+    ties_line,
+    together,
+    verdict,
+)
 from simserve.search.hosting import hosting
 from simserve.search.limits import limits
 from simserve.search.objective import NEVER_MS, Outcome
+from simserve.search.quality import quality_note
 from simserve.search.result import SearchResult, describe, nothing_meets
 
 _ALL_ROWS = 2000
@@ -47,6 +58,9 @@ def report_html(result: SearchResult, shown: Sequence[Series]) -> str:
     bars = figures.breakdown(shown)
     time = figure("breakdown", bars, label="time by kind of operation") if bars else "<p>Nothing was computed.</p>"
     drawn = figures.distributions(shown)
+    called = terms(result.runs[0])
+    memory = [terms(one.outcome) for one in shown] or [called]
+    held, slots = together(own.held for own in memory), together(own.slots for own in memory)
     return fill(
         "report.html",
         title=escape(f"{result.name}: {'search' if result.kind == 'search' else 'simulation'}"),
@@ -58,7 +72,13 @@ def report_html(result: SearchResult, shown: Sequence[Series]) -> str:
         keys=_keys(shown),
         latencies="".join(figure(f"cdf-{name}", content, label=f"distribution of {name}")
                           for name, content in drawn.items()),
-        time=figure("time", figures.over_time(shown), label="queue and KV cache over time"),
+        gaps=called.gaps,
+        meaning=f" {called.latencies}." if called.latencies else "",
+        slots=slots,
+        held=held,
+        whole=called.whole,
+        rest=called.rest,
+        time=figure("time", figures.over_time(shown), label=f"queue and {held} over time"),
         breakdown=time,
         uncertainty=uncertainty_html(result, shown),
         all=_all(result),
@@ -90,9 +110,17 @@ def _answer(result: SearchResult, shown: Sequence[Series]) -> str:
     if result.kind == "search":
         scope = f"{scope_line(result)}; {ties_line(result) or 'no ties'}."
         parts.append(f"<p>{escape(scope)}</p>")
+    parts += [f"<p>{escape(line)}.</p>" for line in _denoising(best) if line]
     lines = launch_lines(served_model(result.provenance), best)
     parts.append(f"<details><summary>Launch</summary><pre class='wrap'>{escape(chr(10).join(lines))}</pre></details>")
     return "\n".join(parts)
+
+
+def _denoising(run: Outcome) -> tuple[str, ...]:
+    """Of a diffusion model: what nobody judged, what its steps were made of, what lies in memory; '' for nothing."""
+    line = denoising_line(run)
+    memory = f"Memory per GPU: {memory_parts(run.memory_bytes)}" if line and run.memory_bytes else ""
+    return quality_note(run.deployment), line[:1].upper() + line[1:], memory
 
 
 def _tiles(run: Outcome) -> list[tuple[str, str]]:

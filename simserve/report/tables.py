@@ -8,8 +8,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from simserve.metrics.diffusion import DiffusionMetrics
 from simserve.search.objective import NEVER_MS, Outcome
 from simserve.search.result import SearchResult, describe
 
@@ -30,6 +32,7 @@ MORE = (
     "duration_s", "kv_occupancy_mean", "kv_occupancy_peak",
     *(f"{name}_ms_{stat}" for name in LATENCIES for stat in STATS),
 )  # fmt: skip
+DENOISING = tuple(f"diffusion_{own.name}" for own in fields(DiffusionMetrics))  # where any run denoises
 DESCRIBED = {
     "rank": "1 is the best",
     "meets_slo": "every objective holds, on average over replications if there are any, and no request was turned away",
@@ -71,6 +74,12 @@ DESCRIBED = {
     "kv_occupancy_peak": "the largest share of the KV blocks in use of any replica, 0 to 1",
     **{f"{name}_ms_{stat}": f"{stat} of {name}, ms, over finished requests{', gap by gap' if name == 'itl' else ''}"
        for name in LATENCIES for stat in STATS},
+    "diffusion_steps": "denoising steps of all replicas",
+    "diffusion_requests_per_step": "passes in a step, mean",
+    "diffusion_query_tokens_per_step": "query tokens of a step, mean",
+    "diffusion_refresh_tokens": "share of the query tokens in refreshes (passes over all of a request), 0 to 1",
+    "diffusion_tokens_per_step": "positions that a pass commits, mean",
+    "diffusion_tail_ratio": "p99 of e2e over its median",
 }  # fmt: skip
 
 
@@ -83,7 +92,8 @@ def rows(result: SearchResult) -> list[dict[str, Any]]:
 def csv_text(result: SearchResult) -> str:
     """The rows as CSV with a header."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, (*COLUMNS, *MORE), lineterminator="\n")
+    denoising = DENOISING if any(run.metrics.get("diffusion") for run in result.runs) else ()
+    writer = csv.DictWriter(out, (*COLUMNS, *MORE, *denoising), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows(result))
     return out.getvalue()
@@ -123,6 +133,8 @@ def _row(rank: int, run: Outcome, on_front: bool, best: bool) -> dict[str, Any]:
         key, _, stat = name.rpartition("_")
         known = run.metrics.get(key)
         found[name] = _short(known.get(stat) if isinstance(known, dict) else _value(run, name))
+    if denoising := run.metrics.get("diffusion"):
+        found |= {name: _short(denoising[name.removeprefix("diffusion_")]) for name in DENOISING}
     return found
 
 

@@ -11,10 +11,19 @@ from rich.table import Table
 
 from simserve.report.launch import launch_lines, served_model
 from simserve.report.plot import scatter
-from simserve.report.words import missed_names, number, rests_on, scope_line, ties_line
+from simserve.report.words import (
+    denoising_line,
+    memory_parts,
+    missed_names,
+    number,
+    rests_on,
+    scope_line,
+    terms,
+    ties_line,
+)
 from simserve.search.objective import KERNELS, Outcome
+from simserve.search.quality import quality_note
 from simserve.search.result import SearchResult, best_of_layouts, describe, layout
-from simserve.units import format_bytes
 
 _LATENCIES = (("TTFT", "ttft_ms"), ("TPOT", "tpot_ms"), ("ITL", "itl_ms"), ("E2E", "e2e_ms"),
               ("queueing", "queueing_ms"))  # fmt: skip
@@ -46,10 +55,7 @@ def print_search(console: Console, result: SearchResult, *, top: int = 10) -> No
     console.print(f"[bold green]Recommended[/]: {escape(describe(chosen))}")
     if ties := ties_line(result):
         console.print(f"  {ties}", highlight=False)
-    console.print(_metrics_table(chosen))
-    _print_interval(console, chosen)
-    _print_classes(console, chosen)
-    _print_facts(console, chosen)
+    _print_run(console, chosen)
     print_launch(console, result, chosen)
 
 
@@ -57,7 +63,16 @@ def print_simulation(console: Console, result: SearchResult) -> None:
     """All metrics of one run."""
     run = result.runs[0]
     console.print(f"[bold]{escape(result.name)}[/]: {escape(describe(run))}")
+    _print_run(console, run)
+
+
+def _print_run(console: Console, run: Outcome) -> None:
+    """Everything about one run but its name; what its latencies mean, and what nobody judged, where that is unusual."""
+    if note := quality_note(run.deployment):
+        console.print(f"  {note}", highlight=False)
     console.print(_metrics_table(run))
+    if meaning := terms(run).latencies:
+        console.print(meaning, highlight=False)
     _print_interval(console, run)
     _print_classes(console, run)
     _print_facts(console, run)
@@ -157,7 +172,7 @@ def _print_facts(console: Console, run: Outcome) -> None:
     )
     console.print(
         f"{run.usd_per_hour:.2f} USD/h, {number(run.usd_per_million_tokens)} USD per million tokens; "
-        f"{run.num_gpus} GPU{'s' if run.num_gpus > 1 else ''}, {_blocks(run)} KV blocks per replica, "
+        f"{run.num_gpus} GPU{'s' if run.num_gpus > 1 else ''}, {_blocks(run)} {terms(run).slots} per replica, "
         f"{m.get('preemptions', 0)} preemptions",
         highlight=False,
     )
@@ -166,20 +181,27 @@ def _print_facts(console: Console, run: Outcome) -> None:
             f"{number(run.energy.watts_per_gpu)} W per GPU, {number(run.energy.joules_per_token)} J per token "
             f"(board power, modelled, +-{100 * run.energy.error:.0f} %)", highlight=False,
         )  # fmt: skip
-    if m.get("kv_occupancy_mean") is not None:
-        mean, peak = (100 * float(m.get(f"kv_occupancy_{stat}") or 0.0) for stat in ("mean", "peak"))
-        console.print(f"KV cache in use: {number(mean)} % on average, {number(peak)} % at the peak", highlight=False)
-    for pool in run.pools or ({"name": "", "memory_bytes": run.memory_bytes},):
-        parts = ", ".join(f"{name.replace('_', ' ')} {format_bytes(n)}" for name, n in pool["memory_bytes"].items())
-        if parts:
-            console.print(f"memory per {pool['name']} GPU: {parts}".replace("  ", " "), highlight=False)
+    if denoising := denoising_line(run):
+        console.print(denoising, highlight=False)
+    _print_memory(console, run)
     if run.sources:
         parts = ", ".join(f"{100 * run.sources[s]:.0f} % {s}" for s in _SOURCES if run.sources.get(s))
         console.print(f"kernel numbers: {parts} (share of the busy time)", highlight=False)
 
 
+def _print_memory(console: Console, run: Outcome) -> None:
+    """How full it was, and what lies in it."""
+    m, held = run.metrics, terms(run).held
+    if m.get("kv_occupancy_mean") is not None:
+        mean, peak = (100 * float(m.get(f"kv_occupancy_{stat}") or 0.0) for stat in ("mean", "peak"))
+        console.print(f"{held} in use: {number(mean)} % on average, {number(peak)} % at the peak", highlight=False)
+    for pool in run.pools or ({"name": "", "memory_bytes": run.memory_bytes},):
+        if parts := memory_parts(pool["memory_bytes"]):
+            console.print(f"memory per {pool['name']} GPU: {parts}".replace("  ", " "), highlight=False)
+
+
 def _blocks(run: Outcome) -> str:
-    """KV blocks per replica, by pool if there are several."""
+    """KV blocks, or slots, per replica, by pool if there are several."""
     return " / ".join(f"{p['num_gpu_blocks']} ({p['name']})" for p in run.pools) or str(run.num_gpu_blocks)
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from simserve.search.limits import positions
 from simserve.search.objective import KERNELS, NEVER_MS, Outcome
 from simserve.search.result import SearchResult
+from simserve.units import format_bytes
 
 _TIES = {
     "throughput": "within 1 % of its throughput per GPU: {} more, at higher cost or TPOT",
@@ -11,6 +16,61 @@ _TIES = {
     "gpus": "as few GPUs: {} more, at higher cost or TPOT",
     "cost": "within 1 % of its cost per hour: {} more, at higher cost per token or TPOT",
 }
+BATCH = "batch"  # of memory_bytes: what a diffusion system without a KV pool keeps for its requests
+_MEMORY = {BATCH: "KV, activations and logits of the batch"}
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the parts of a run are called, by the kind of its model.
+
+    gaps: what ITL measures; whole, rest: steps that compute prompts, and the others; held, slots, short: memory for
+    requests, its pieces, and a word in a legend; latencies: what TTFT and ITL mean, '' where that is usual.
+    """
+
+    gaps: str = "gaps between tokens"
+    whole: str = "steps that compute prompts"
+    rest: str = "steps that only decode"
+    held: str = "KV cache"
+    slots: str = "KV blocks"
+    short: str = "KV"
+    latencies: str = ""
+
+
+_DECODES = Terms()
+_DENOISES = Terms("gaps between blocks", "steps with refreshes (passes over all of a request)", "steps of reuses alone",
+                  latencies="TTFT is the end of the first block, ITL the gap between blocks")  # fmt: skip
+_BATCHES = replace(_DENOISES, held="memory of the batch", slots="slots", short="slots")
+
+
+def terms(run: Outcome) -> Terms:
+    """How to speak of a run."""
+    if not run.metrics.get("diffusion"):
+        return _DECODES
+    return _BATCHES if BATCH in run.memory_bytes else _DENOISES
+
+
+def together(words: Iterable[str]) -> str:
+    """What several runs call it: each word once, 'KV blocks or slots'."""
+    return " or ".join(dict.fromkeys(words))
+
+
+def memory_parts(sizes: Mapping[str, int]) -> str:
+    """'weights 14.9 GiB, KV cache 24.9 GiB'; nothing of what a system without a KV pool does not keep apart."""
+    shown = {name: size for name, size in sizes.items() if size or BATCH not in sizes}
+    names = {name: _MEMORY.get(name, name.replace("_", " ")) for name in shown}
+    return ", ".join(f"{names[name]} {format_bytes(size)}" for name, size in shown.items())
+
+
+def denoising_line(run: Outcome) -> str:
+    """What the steps of a diffusion model were made of; '' for other models."""
+    found = run.metrics.get("diffusion")
+    if not found:
+        return ""
+    tail = "" if found["tail_ratio"] is None else f"; p99 over median latency {number(found['tail_ratio'])}"
+    return (f"diffusion: {number(found['requests_per_step'])} requests and {number(found['query_tokens_per_step'])} "
+            f"query tokens a step, {number(100 * found['refresh_tokens'])} % of the tokens in refreshes; "
+            f"{positions(found['tokens_per_step'])} a pass{tail}")  # fmt: skip
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -106,8 +106,8 @@ def _denoise_wait(name: str, share: float, part: dict[str, Any], run: Outcome) -
                  + (", a batch that runs to its end" if together else "")),
         "tokens": ("max_num_batched_tokens", "the step has no room for one more refresh, a pass over all of a request, "
                    f"in its {d.max_num_batched_tokens:,} query tokens"),
-        "kv": ("KV memory", f"too few of the {run.num_gpu_blocks - 1:,} KV {'slots' if together else 'pages'} are free "
-               "for all that a request holds"),
+        "kv": ("Memory" if together else "KV memory", f"too few of the {run.num_gpu_blocks - 1:,} "
+               f"{'slots of a batch' if together else 'KV pages'} are free for all that a request holds"),
         "policy": ("The scheduler", f"a batch, of {part['running']:.3g} requests on average, runs to its end before "
                    "the next one begins" if together else "query tokens for a refresh are still being gathered"),
     }[name]  # fmt: skip
@@ -124,7 +124,13 @@ def _denoising(run: Outcome) -> Iterator[Limit]:
     share, running = found["refresh_tokens"], found["requests_per_step"]
     yield Limit("queries", share, f"The mean of all steps has {queries:,.0f} query tokens of {running:.3g} requests, "
                 f"{_per_cent(share)} of them in refreshes: {side} the {ridge:,} from which computing outlasts reading "
-                f"the weights; a pass commits {found['tokens_per_step']:.3g} positions")  # fmt: skip
+                f"the weights; a pass commits {positions(found['tokens_per_step'])}")  # fmt: skip
+
+
+def positions(count: float) -> str:
+    """'1 position', '3.25 positions'."""
+    text = f"{count:.3g}"
+    return f"{text} position{'' if text == '1' else 's'}"
 
 
 def _resource(name: str, share: float, part: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from simserve.diffusion import denoises
 from simserve.search.feasible import Rejected, reasons
 from simserve.search.objective import NEVER_MS, Outcome, ranked, recommend
 from simserve.search.pareto import AXES, TWO, front
+from simserve.search.quality import shown_options
 from simserve.search.space import uses_host
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _replicas(d: DeploymentSpec) -> str:
     if d.gpu_memory_utilization is not None:
         text += f", {d.gpu_memory_utilization:g} of memory"
     if denoises(d.scheduler):
-        text += "".join(f", {name} {value}" for name, value in d.scheduler_options)
+        text += "".join(f", {name} {value}" for name, value in shown_options(d).items())
     return f"{text}, {d.router}" if d.replicas > 1 else text
 
 

@@ -224,3 +224,24 @@ def test_a_trace_with_shared_blocks(tmp_path: Path) -> None:
     traces = [simulate(load_model(LLADA), deployed(), each).trace for each in (requests, plain)]
     assert traces[0].requests["finish_ns"].tolist() == traces[1].requests["finish_ns"].tolist()
     assert traces[0].requests["cached_tokens"].sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "limit", "problem"),
+    [
+        (LLADA, "kind: diffusion", 575, "max_model_len 575; the shortest has 576 tokens of prompt and canvas"),
+        (LLAMA, "kind: autoregressive", 512,
+         "max_model_len 512; the shortest has 513 tokens of prompt and one output token"),
+    ],
+)
+def test_a_max_model_len_that_refuses_every_request_is_one_line(
+    model: str, kind: str, limit: int, problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """512 + 64 tokens each; a longer output of a model that decodes is cut, so there the prompts alone count."""
+    scheduler = "scheduler: dllm_serve, " if model == LLADA else ""
+    for asked, code in ((limit, 2), (limit + 1, 0)):
+        path = written(tmp_path, model, kind, f"{scheduler}max_model_len: {asked}")
+        assert main(["simulate", str(path), "--json", "-"]) == code
+        captured = capsys.readouterr()
+        assert captured.err.strip().endswith(f"every request is longer than {problem}") is (code == 2)
+        assert len(captured.err.splitlines()) == (code == 2)
