@@ -8,7 +8,8 @@ arrival, for each of which a deficit counter must have gathered its query tokens
 take; at 16,384 this is dLLM-Serve's policy [P, 6.4]. Fast-dLLM's cache (one full pass a block, then the block alone
 beside all of the rest), a confidence `threshold`, dense paged KV, CUDA graphs.
 Simplified: the rule of the counter is that of deficit round robin [guessed: the name and the limits are known, the code
-was not readable in full]; colocated deployments alone; defaults but for threshold and quantum are dLLM-Serve's.
+was not readable in full]; colocated deployments alone; defaults but for threshold and quantum are dLLM-Serve's; host
+time and captured sizes are vLLM's [guessed], far below dLLM-Serve's: part of what it gains beside that one is this.
 Knobs: `quantum` is the paper's tau.
 Reproduces: no figure; its GPUs (8 x H100) and traces differ from what is known of the others.
 """
