@@ -10,9 +10,9 @@ tokens in whole pages of 256, reserved at admission; the KV pool is what a full 
 block's rows and `max_num_logits` of them at a time (Logit-Aware Activation Budgeting), or, without `prune_logits`, of
 all query tokens; cached keys and values cross the memory bus `kv_moves` times, 5 in the released code and 1 for an
 ideal kernel [D].
-Simplified: a request that is passed over keeps its place also behind one admitted in the same step, and its seat; scores of
-Head-Centric Sparse Attention are left out of the price (negligible), its gather is in `kv_moves`; the logit budget
-blocks no admission, as in the code [C].
+Simplified: a request that is passed over keeps its place also behind one admitted in the same step, and its seat;
+scores of Head-Centric Sparse Attention are left out of the price (negligible), its gather is in `kv_moves`; the logit
+budget blocks no admission, as in the code [C].
 Knobs: names are the code's, but for `max_num_logits` (`max_logprobs` there) and `retention_ratio`.
 Reproduces: throughput against the strongest baseline on RTX 4090 and L40S, `simserve reproduce dllm_serve_4090`.
 """
