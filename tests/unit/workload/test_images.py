@@ -243,7 +243,7 @@ STUDY: dict[str, Any] = {
 
 
 def test_a_study_plays_images_as_prompt_tokens() -> None:
-    """They count as tokens of the prompt, of every repeat too; the first repeat is the study's own workload."""
+    """They count as tokens of the prompt, of repeats too, and are encoded; the first repeat is the study's own."""
     study = parse(StudySpec, STUDY)
     inputs = prepare(study, base_dir=None)
     again = repeats(study, 2, base_dir=None)
@@ -252,10 +252,14 @@ def test_a_study_plays_images_as_prompt_tokens() -> None:
     assert inputs.load.prompt_tokens == 943
     assert columns_digest(again[0].workload) == columns_digest(inputs.workload)
     assert set(again[1].workload.prompt_tokens.tolist()) == {943}
-    text = {**STUDY["workload"], "prompt_tokens": {"kind": "fixed", "value": 943}}
-    text.pop("images")
-    plain = prepare(parse(StudySpec, {**STUDY, "workload": text}), base_dir=None)
-    assert play(inputs).metrics == play(plain).metrics
+    alone = {**STUDY["workload"], "prompt_tokens": {"kind": "fixed", "value": 943}}
+    alone.pop("images")
+    plain = prepare(parse(StudySpec, {**STUDY, "workload": alone}), base_dir=None)
+    shown, text = play(inputs).metrics, play(plain).metrics
+    assert shown.total_tokens_per_s * shown.duration_s == pytest.approx(text.total_tokens_per_s * text.duration_s)
+    assert shown.ttft_ms.p50 is not None
+    assert text.ttft_ms.p50 is not None
+    assert shown.ttft_ms.p50 > text.ttft_ms.p50 + 5
 
 
 def test_repeated_images_are_found_in_the_prefix_cache() -> None:
