@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from simserve.arch.diffusion import Traits, num_slots, placed, slot_bytes
+from simserve.arch.diffusion import BATCH, Traits, num_slots, placed, slot_bytes
 from simserve.errors import Infeasible, SpecError
 from simserve.perf.denoise import DenoiseCost
 from simserve.perf.host import EngineProfile
@@ -38,7 +38,6 @@ def check(model: ModelSpec, deployment: DeploymentSpec, canvases: bool) -> None:
         if (problem := mismatch(model, own.scheduler)) is not None:
             key = f"deployment.pools.{name}.scheduler" if name else "deployment.scheduler"
             raise SpecError(problem, key=key, value=own.scheduler)
-        check_engine(model, own)
 
 
 def check_kind(model: ModelSpec, canvases: bool) -> None:
@@ -100,7 +99,7 @@ def blocks(
 def memory(
     model: ModelSpec, gpu: GpuSpec, deployment: DeploymentSpec, traits: Traits, blocks: int
 ) -> dict[str, int]:  # fmt: skip
-    """Bytes on the GPU by name; without a KV pool `batch` is what is left for KV, activations and logits of one."""
+    """Bytes on the GPU by name; see `simserve.arch.diffusion.BATCH` for systems without a KV pool."""
     held = placed(
         model, gpu, traits, deployment.dtype, deployment.max_num_batched_tokens, deployment.max_num_seqs
     )  # fmt: skip
@@ -109,7 +108,7 @@ def memory(
     if traits.pooled:
         return {**held, "kv_cache": slots}
     del held["activations"]
-    return {**held, "batch": slots}
+    return {**held, BATCH: slots}
 
 
 def check_longest(scheduler: Scheduler, gpu: str, blocks: int, tokens: int) -> None:

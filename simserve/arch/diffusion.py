@@ -23,6 +23,7 @@ from simserve.units import format_bytes
 
 SLACK = 1.2  # of the allocator [I]
 KV_DTYPE = "auto"
+BATCH = "batch"  # what a system without a KV pool has for KV, activations and logits of its requests
 LogitRows = Literal["block", "all"]
 
 

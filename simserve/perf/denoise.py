@@ -65,7 +65,8 @@ class DenoiseCost:
             return ns
         context = sum(queries + cached for queries, cached in reading)
         read = self.inner.attention_ns((), len(reading), context)
-        return ns + max(0.0, read - self.inner.attention_ns(_causal(reading), 0, 0))
+        own = ns if len(reading) == len(passes) else self.inner.attention_ns(_causal(reading), 0, 0)
+        return ns + max(0.0, read - own)
 
     def _head_ns(self, passes: Passes, sampled: int) -> float:
         """All launches of the LM head."""

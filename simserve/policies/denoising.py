@@ -54,7 +54,25 @@ def add(plan: Plan, request: Seen, work: Work) -> int:
 
 
 @dataclass
-class Phased:
+class Limits:
+    """What every diffusion system has: limits of a step, and KV of prompt and canvas."""
+
+    max_num_batched_tokens: int = knob(16384, "query tokens of a step", low=256, high=65536)
+    max_num_seqs: int = knob(512, "requests that may run at once", low=1, high=4096)
+    block_length: int = knob(32, "positions decoded together", low=4, high=512)
+
+    @property
+    def step_tokens(self) -> int:
+        """The whole budget."""
+        return self.max_num_batched_tokens
+
+    def slots(self, tokens: int) -> int:
+        """All of them."""
+        return tokens
+
+
+@dataclass
+class Phased(Limits):
     """dLLM-Serve's queue and states: strictly first come, first served on a budget of query tokens; defaults are the
     released ones [C].
 
@@ -64,9 +82,6 @@ class Phased:
 
     engine = "dllm_serve"
 
-    max_num_batched_tokens: int = knob(16384, "query tokens of a step", low=256, high=65536)
-    max_num_seqs: int = knob(512, "requests that may run at once", low=1, high=4096)
-    block_length: int = knob(32, "positions decoded together", low=4, high=512)
     delay_step: int = knob(1, "steps of a block before its KV is kept", low=0, high=512)
     retention_ratio: float = knob(0.5, "share of the tokens whose KV is kept", low=0.05, high=1.0)
     max_num_logits: int = knob(1024, "rows of logits at a time; 0: all at once", low=0, high=65536)
@@ -100,11 +115,6 @@ class Phased:
         cached = min(kept(whole, block, self.retention_ratio), whole - block)
         return block, Pass(kind, cached, block, masked, 1, self.block_length)
 
-    @property
-    def step_tokens(self) -> int:
-        """The whole budget."""
-        return self.max_num_batched_tokens
-
     def slots(self, tokens: int) -> int:
         """ceil(r S), all reserved at admission [C]."""
         return ceil(self.retention_ratio * tokens)
@@ -135,18 +145,18 @@ class Batch:
 
 
 @dataclass
-class Lockstep:
+class Lockstep(Limits):
     """Static batches of a reference implementation, padded, that run to completion.
 
     All rows are in the same phase; a row whose block is done waits, with its queries, for the slowest; answers come
-    when all are done. As many requests as memory, the limits allow. Logits of all query
-    tokens, in bf16 from the model, a float64 copy and its softmax: 18 bytes live, 40 moved [C, of the sampler that
-    these repositories share].
+    when all are done. As many requests as memory and the limits allow. Logits of all query tokens, in bf16 from the
+    model, a float64 copy and its softmax: 18 bytes live, 40 moved [C, of the sampler that these repositories share].
     """
 
     engine = "reference_dllm"
+    tokens_per_step = 1
+    threshold = 0.0
 
-    max_num_batched_tokens: int = knob(16384, "query tokens of a step", low=256, high=65536)
     max_num_seqs: int = knob(1, "requests in a batch", low=1, high=512)
     block_length: int = knob(32, "positions decoded together", low=4, high=4096)
 
@@ -159,12 +169,11 @@ class Lockstep:
             return plan
         batch, behind = _batch(members, self.block_length)
         kind, queries, cached = self.work(batch)
-        least, threshold = getattr(self, "tokens_per_step", 1), getattr(self, "threshold", 0.0)
         for request in members:
             own = canvas_of(request)
             masked = own.masked(self.block_length, batch.canvas) if own in behind else 0
             add(plan, request, (queries, Pass(
-                kind, cached, queries, masked, min(masked, least), self.block_length, threshold,
+                kind, cached, queries, masked, min(masked, self.tokens_per_step), self.block_length, self.threshold,
                 canvas_tokens=batch.canvas, together=True,
             )))  # fmt: skip
         return plan
@@ -172,15 +181,6 @@ class Lockstep:
     def work(self, batch: Batch) -> tuple[PassKind, int, int]:
         """What every row does: query tokens, cached tokens. A full pass."""
         return PassKind.FULL, batch.length, 0
-
-    @property
-    def step_tokens(self) -> int:
-        """The whole budget."""
-        return self.max_num_batched_tokens
-
-    def slots(self, tokens: int) -> int:
-        """Slots that a full pass takes."""
-        return tokens
 
     def with_cache(self, kv_share: float, kv_moves: float = 1.0) -> Traits:
         """Its traits, with so much kept of a token."""

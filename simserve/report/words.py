@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from simserve.arch.diffusion import BATCH
 from simserve.search.limits import positions
 from simserve.search.objective import KERNELS, NEVER_MS, Outcome
 from simserve.search.result import SearchResult
@@ -16,7 +17,6 @@ _TIES = {
     "gpus": "as few GPUs: {} more, at higher cost or TPOT",
     "cost": "within 1 % of its cost per hour: {} more, at higher cost per token or TPOT",
 }
-BATCH = "batch"  # of memory_bytes: what a diffusion system without a KV pool keeps for its requests
 _MEMORY = {BATCH: "KV, activations and logits of the batch"}
 
 

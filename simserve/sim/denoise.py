@@ -43,8 +43,9 @@ class Pass:
 
     cached_tokens: keys that the queries attend beside one another; logit_rows: rows of the LM head. The step commits at
     least `least` positions and as many as pass the confidence `threshold` (0: only `least`), no more than `masked`; of
-    a block of block_length. exit_margin: the request ends here if its logits are so far apart (SchED). canvas_tokens:
-    of a canvas that is padded to so many; the request ends when they are all committed.
+    a block of block_length. exit_margin: the request ends here if its logits are so far apart (SchED) at `progress`,
+    the share of its steps that are then done. canvas_tokens: of a canvas that is padded to so many; the request ends
+    when they are all committed, or, `together`, when those of all requests in the step are.
     """
 
     kind: PassKind

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from simserve.arch.diffusion import Traits
-from simserve.policies.denoising import Work, add, block_of, canvas_of, length
+from simserve.policies.denoising import Limits, Work, add, block_of, canvas_of, length
 from simserve.sim.denoise import Pass, PassKind
 from simserve.sim.plan import Plan, View, knob
 from simserve.sim.request import Seen
@@ -30,14 +30,11 @@ PAGE_TOKENS = 16  # FlashInfer's, as under vLLM [guessed]
 
 @scheduler("sangam")
 @dataclass
-class Sangam:
+class Sangam(Limits):
     """Reuses first; refreshes as their tokens have been gathered."""
 
     engine = "vllm"
 
-    max_num_batched_tokens: int = knob(16384, "query tokens of a step", low=256, high=65536)
-    max_num_seqs: int = knob(512, "requests that may run at once", low=1, high=4096)
-    block_length: int = knob(32, "positions decoded together", low=4, high=512)
     quantum: int = knob(1024, "query tokens that a step gathers for refreshes", low=64, high=65536)
     threshold: float = knob(0.9, "confidence above which a step commits a position; 0: one a step", low=0.0, high=1.0)
     max_num_logits: int = knob(1024, "rows of logits at a time; 0: all at once", low=0, high=65536)
@@ -74,10 +71,6 @@ class Sangam:
     def step_tokens(self) -> int:
         """What refreshes and reuses together get of the counter."""
         return min(self.quantum, self.max_num_batched_tokens)
-
-    def slots(self, tokens: int) -> int:
-        """Dense KV of prompt and canvas."""
-        return tokens
 
     @property
     def traits(self) -> Traits:
