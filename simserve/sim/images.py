@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from simserve.errors import Infeasible
 from simserve.sim.memory import Memory, MemoryObject, ObjectKind
+
+if TYPE_CHECKING:
+    from simserve.sim.request import Request
 
 _TIER = "features"
 _UNLIMITED = 1 << 62
@@ -19,6 +22,17 @@ class Image(NamedTuple):
     rows: tuple[int, ...]
     tokens: int
     feature_bytes: int
+
+
+def unseen(request: Request) -> list[Image]:
+    """Images of a prompt whose tokens are not in the prefix cache; without sessions they are what it begins with."""
+    cached = request.cached_tokens if request.session < 0 else 0
+    found, end = [], 0
+    for image in request.images:
+        end += image.tokens
+        if end > cached:
+            found.append(image)
+    return found
 
 
 class FeatureStore:
