@@ -160,7 +160,7 @@ class _Builder:
 
 
 def _alone_ns(engine: Engine, factor: float, tokens: int) -> int:
-    """A prompt in steps of its own."""
+    """The layers of a prompt in steps of its own, without the host."""
     budget, cost = engine.deployment.max_num_batched_tokens, engine.cost.inner
-    starts = range(0, tokens, budget)
-    return round(sum(cost.step_ns([(min(budget, tokens - start), start)], 0, 0, 1) for start in starts) * factor)
+    steps = [cost.step_ns([(min(budget, tokens - start), start)], 0, 0, 1) for start in range(0, tokens, budget)]
+    return round((sum(steps) - len(steps) * cost.profile.host_ns_per_step) * factor)

@@ -1,7 +1,7 @@
 """What a run made of its stages; shares of 0 to 1.
 
     kv_overlap          of the time of all messages of KV, each alone: beside the computation of its prompt
-    kv_ms               of all messages of KV, each alone
+    kv_ms, feature_ms   of all messages of KV, of all fetches of features, each alone
     feature_overlap     of the time of all fetches of features: beside the scheduling of their prompts
     store_hit_rate      of the images asked for: features were in the store
     encoder_busy        of the time of encoders that are processes of their own, mean over them
@@ -21,6 +21,7 @@ class StageMetrics:
 
     kv_overlap: float | None
     kv_ms: float
+    feature_ms: float
     feature_overlap: float | None
     store_hit_rate: float | None
     encoder_busy: float | None
@@ -34,6 +35,7 @@ def stage_metrics(use: TransferUse | None, duration_ns: int) -> StageMetrics | N
     return StageMetrics(
         kv_overlap=_hidden(use.kv_exposed_ns, use.kv_ns),
         kv_ms=use.kv_ns / NS_PER_MS,
+        feature_ms=use.features_ns / NS_PER_MS,
         feature_overlap=_hidden(use.features_exposed_ns, use.features_ns),
         store_hit_rate=use.store_hits / asked if asked else None,
         encoder_busy=use.encode_ns / (use.encoders * duration_ns) if use.encoders and duration_ns else None,

@@ -10,10 +10,10 @@ prompt takes alone (EPD-Serve, arXiv 2601.11590, table 4; see `simserve.systems.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from simserve.sim.plan import WorkKind
 from simserve.sim.request import Seen
@@ -98,8 +98,8 @@ class StagedSystem(Protocol):
 
 @dataclass(slots=True)
 class TransferUse:
-    """What was handed over: kv_ns, features_ns: time of all messages, each alone; *_exposed_ns: of it, what a request
-    waited for when it had nothing else to wait for; encode_ns: of all encoders' jobs; computed_again: prompts whose
+    """What was handed over: kv_ns, features_ns: time of all messages, each alone; *_exposed_ns: of it, not beside the
+    computation or the scheduling of the prompt; encode_ns: of all encoders' jobs; computed_again: prompts whose
     last token the process that decodes computed again."""
 
     kv_ns: int = 0
@@ -113,12 +113,20 @@ class TransferUse:
     computed_again: int = 0
 
 
+class Prompt(NamedTuple):
+    """A prompt whose KV leaves: its tokens, and when it began and ended being computed."""
+
+    tokens: int
+    began_ns: int
+    ended_ns: int
+
+
 @dataclass(slots=True)
 class KvSender:
-    """The outgoing link of one process that prefills: messages in the order in which prompts end.
+    """The outgoing link of one process that prefills: one message after another, in the order in which they are ready.
 
-    layers: of the model; bytes_per_layer: of one token and layer; use: shared by all senders; alone_ns: what a prompt
-    of so many tokens takes with nothing beside it.
+    layers: of the model; bytes_per_layer: of one token and layer; use: shared by all senders; alone_ns: what the
+    layers take for a prompt of so many tokens with nothing beside it.
     """
 
     handover: Handover
@@ -128,42 +136,40 @@ class KvSender:
     alone_ns: Callable[[int], int]
     free_ns: int = field(default=0, init=False)
 
-    def send(self, tokens: int, began_ns: int, ended_ns: int) -> int:
-        """When the last message of a prompt of `tokens` is through, which was computed from began_ns to ended_ns."""
-        sizes = self._messages(tokens)
-        each = [self._message_ns(layers * tokens * self.bytes_per_layer) for layers in sizes]
-        if self.handover.mode is KvMode.GROUPED:
-            arrival = self._pipelined(sizes, each, began_ns, ended_ns)
-        else:
-            arrival = max(ended_ns, self.free_ns) + sum(each) - self._hidden_ns(each, tokens)
-        self.free_ns = arrival
-        self.use.kv_ns += sum(each)
-        self.use.kv_exposed_ns += max(0, arrival - ended_ns)
-        return max(arrival, ended_ns) + (self.handover.stall_ns if self.handover.mode is KvMode.LAYERWISE else 0)
+    def send(self, prompts: Sequence[Prompt]) -> list[int]:
+        """When the last message of each prompt is through; of all that ended together."""
+        messages = sorted(m for which, prompt in enumerate(prompts) for m in self._messages(which, prompt))
+        through = [prompt.ended_ns for prompt in prompts]
+        for ready_ns, which, message_ns, hidden_ns in messages:
+            ended_ns, start_ns = prompts[which].ended_ns, max(ready_ns, self.free_ns)
+            self.free_ns = start_ns + message_ns - hidden_ns
+            self.use.kv_ns += message_ns
+            self.use.kv_exposed_ns += max(0, self.free_ns - max(start_ns, ended_ns))
+            through[which] = max(ended_ns, self.free_ns)
+        stall_ns = self.handover.stall_ns if self.handover.mode is KvMode.LAYERWISE else 0
+        return [time_ns + stall_ns for time_ns in through]
 
-    def _messages(self, tokens: int) -> list[int]:
+    def _messages(self, which: int, prompt: Prompt) -> list[tuple[int, int, int, int]]:
+        """(ready_ns, which prompt, ns of the message, ns of it that are hidden) of each message."""
+        mode, left, found = self.handover.mode, self.layers, []
+        window_ns = self.alone_ns(prompt.tokens) * self.handover.window // (self.layers * PARTS)
+        for layers in self._sizes(prompt.tokens):
+            left -= layers
+            size = layers * prompt.tokens * self.bytes_per_layer
+            message_ns = self.handover.handshake_ns - (-size * NS_PER_S // self.handover.bandwidth_bytes_per_s)
+            before, hidden_ns = 0, 0
+            if mode is KvMode.GROUPED:
+                parts = left * PARTS + PARTS - self.handover.ready
+                before = (prompt.ended_ns - prompt.began_ns) * parts // (self.layers * PARTS)
+            elif mode is KvMode.LAYERWISE:
+                hidden_ns = min(message_ns, window_ns)
+            found.append((prompt.ended_ns - before, which, message_ns, hidden_ns))
+        return found
+
+    def _sizes(self, tokens: int) -> list[int]:
         """Layers in each message."""
         if self.handover.mode is KvMode.SYNCHRONOUS:
             return [self.layers]
         layer = max(tokens * self.bytes_per_layer, 1)
         most = 1 if self.handover.mode is KvMode.LAYERWISE else max(1, self.handover.group_bytes // layer)
         return [min(most, self.layers - first) for first in range(0, self.layers, most)]
-
-    def _message_ns(self, size_bytes: int) -> int:
-        return self.handover.handshake_ns - (-size_bytes * NS_PER_S // self.handover.bandwidth_bytes_per_s)
-
-    def _pipelined(self, sizes: list[int], each: list[int], began_ns: int, ended_ns: int) -> int:
-        """Each group leaves when its last layer has its KV and the link is free."""
-        time, left, free = ended_ns - began_ns, self.layers, self.free_ns
-        for layers, message_ns in zip(sizes, each, strict=True):
-            left -= layers
-            before = time * (left * PARTS + PARTS - self.handover.ready) // (self.layers * PARTS)
-            free = max(free, ended_ns - before) + message_ns
-        return free
-
-    def _hidden_ns(self, each: list[int], tokens: int) -> int:
-        """What of messages layer by layer goes beside the computation."""
-        if self.handover.mode is not KvMode.LAYERWISE:
-            return 0
-        window = self.alone_ns(tokens) * self.handover.window // (self.layers * PARTS)
-        return sum(min(message_ns, window) for message_ns in each)

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from simserve.sim.clock import ARRIVAL
 from simserve.sim.encoder import EncodeNs, Encoder
-from simserve.sim.handover import KvSender, Stages, TransferUse
+from simserve.sim.handover import KvSender, Prompt, Stages, TransferUse
 from simserve.sim.images import FeatureStore, Image, unseen
 from simserve.sim.instance import Instance
 from simserve.sim.link import Link
@@ -45,6 +46,7 @@ class StagedCluster(DisaggregatedCluster):
         self.use = TransferUse()
         self._senders: dict[int, tuple[KvSender, Note]] = {}
         self._arrivals: dict[int, int] = {}
+        self._leaving: dict[int, list[Request]] = {}
 
     def encodes(self, encoder: Encoder) -> None:
         """One more encoder."""
@@ -159,20 +161,29 @@ class StagedCluster(DisaggregatedCluster):
         return super()._route(request, router, pool)
 
     def _hand_over(self, source: Instance, request: Request) -> None:
-        """A prompt is done: its KV is pushed to a process that decodes, or to the queue in front of one."""
+        """A prompt is done: its KV leaves together with that of others which end now."""
+        self.in_flight[request.id] = request
+        leaving = self._leaving.setdefault(source.view.index, [])
+        leaving.append(request)
+        if len(leaving) == 1:
+            self.clock.call_at(self.clock.now_ns, lambda: self._send(source), ARRIVAL)
+
+    def _send(self, source: Instance) -> None:
+        """KV of all prompts that ended now goes to processes that decode, or to the queues in front of them."""
+        requests, now = self._leaving.pop(source.view.index), self.clock.now_ns
         sender, note = self._senders[source.view.index]
-        began_ns, now = request.first_scheduled_ns, self.clock.now_ns
-        arrival = sender.send(request.computed_tokens, began_ns, now)
-        note(now, arrival, request.id, request.computed_tokens * sender.layers * sender.bytes_per_layer)
-        successor = request.successor(silent=self.stages.decode_answers)
-        self.use.computed_again += self.stages.decode_answers
-        self.in_flight[request.id] = successor
-        self._left_behind[request.id], self._arrivals[request.id] = (source, request), arrival
-        taker = self._taker(successor)
-        if taker is not None:
-            self.clock.call_at(arrival, lambda: self._pushed(taker, successor), ARRIVAL)
-        elif not self._route(successor, self.decode_router, self._decode):
-            self._fetched(request.id)
+        times = sender.send([Prompt(r.computed_tokens, r.first_scheduled_ns, now) for r in requests])
+        for request, arrival in zip(requests, times, strict=True):
+            note(now, arrival, request.id, request.computed_tokens * sender.layers * sender.bytes_per_layer)
+            successor = request.successor(silent=self.stages.decode_answers)
+            self.use.computed_again += self.stages.decode_answers
+            self.in_flight[request.id] = successor
+            self._left_behind[request.id], self._arrivals[request.id] = (source, request), arrival
+            taker = self._taker(successor)
+            if taker is not None:
+                self.clock.call_at(arrival, partial(self._pushed, taker, successor), ARRIVAL)
+            elif not self._route(successor, self.decode_router, self._decode):
+                self._fetched(request.id)
 
     def _taker(self, request: Request) -> MultimodalInstance | None:
         """Who decodes and has blocks for a request now, the router's choice before others."""

@@ -41,3 +41,7 @@ class EpdServe(Staging):
     schedule_ms: float = other("schedule_ms", 24.8)
     schedule_us_per_token: float = other("schedule_us_per_token", 47.1)
     decode_answers: bool = other("decode_answers", True)
+    encode_beside_prefill: float = other("encode_beside_prefill", 2.04)
+    prefill_beside_encode: float = other("prefill_beside_encode", 1.55)
+    encode_beside_decode: float = other("encode_beside_decode", 1.24)
+    decode_beside_encode: float = other("decode_beside_encode", 3.0)

@@ -13,7 +13,7 @@ import pytest
 from simserve.policies.routers import LeastLoaded, RoundRobin
 from simserve.sim import laws
 from simserve.sim.encoder import Encoder
-from simserve.sim.handover import Handover, KvMode, KvSender, Stages, TransferUse
+from simserve.sim.handover import Handover, KvMode, KvSender, Prompt, Stages, TransferUse
 from simserve.sim.images import FeatureStore, Image
 from simserve.sim.lanes import GpuLanes, SharedGpu
 from simserve.sim.multimodal_instance import MultimodalInstance
@@ -204,15 +204,15 @@ def test_a_blocking_fetch_holds_the_process_longer() -> None:
 def test_messages_of_kv(handover: Handover, arrives: int, messages_ns: int, exposed_ns: int) -> None:
     """One prompt of 40 tokens; ended 400, alone 500."""
     use = TransferUse()
-    assert KvSender(handover, LAYERS, 1, use, lambda tokens: 500).send(40, 0, 400) == arrives
+    assert KvSender(handover, LAYERS, 1, use, lambda tokens: 500).send([Prompt(40, 0, 400)]) == [arrives]
     assert (use.kv_ns, use.kv_exposed_ns) == (messages_ns, exposed_ns)
 
 
 def test_messages_of_two_prompts_share_a_link() -> None:
-    """Two prompts end at 400; the second one's groups leave when the link is free, at 485 and 570."""
+    """Two prompts end at 400: their first groups leave at 200 and 285, the second ones at 400 and 485."""
     sender = KvSender(Handover(KvMode.GROUPED, 10**9, 5, group_bytes=80, ready=1000), LAYERS, 1, TransferUse(),
                       lambda tokens: 500)  # fmt: skip
-    assert [sender.send(40, 0, 400) for _ in range(2)] == [485, 485 + 170]
+    assert sender.send([Prompt(40, 0, 400)] * 2) == [485, 485 + 85]
 
 
 def test_kv_that_finds_no_room_waits_for_blocks() -> None:
