@@ -37,15 +37,15 @@ def audio_fields(config: Mapping[str, Any], file: str) -> dict[str, Any]:
     if not isinstance(own, dict):
         raise SpecError("missing in this config.json", file=file, key="audio_config")
     said = {**_ENCODER, **{key: value for key, value in own.items() if value is not None}}
-    for key in _ENCODER:
-        value = said[key]
+    out = audio_decoder_keys(dict(config))["hidden_size"]  # to which the projector leads
+    for key, value in {"hidden_size": out, **{f"audio_config.{key}": said[key] for key in _ENCODER}}.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise SpecError("must be a whole number of at least 1", file=file, key=f"audio_config.{key}", value=value)
+            raise SpecError("must be a whole number of at least 1", file=file, key=key, value=value)
     hidden, heads, mlp = said["d_model"], said["encoder_attention_heads"], said["encoder_ffn_dim"]
     if hidden % heads:
         key = "audio_config.encoder_attention_heads"
         raise SpecError(f"does not divide d_model {hidden}", file=file, key=key, value=heads)
-    out, positions = _width(config, file), said["max_source_positions"]
+    positions = said["max_source_positions"]
     # Biases but of keys, two norms a layer; biases of two convolutions, a table of positions, a norm, the projector's.
     layer = 3 * hidden + mlp + hidden + 4 * hidden
     small = 2 * hidden + positions * hidden + said["encoder_layers"] * layer + 2 * hidden + out
@@ -55,11 +55,3 @@ def audio_fields(config: Mapping[str, Any], file: str) -> dict[str, Any]:
         "small_parameters": small, "num_mel_bins": said["num_mel_bins"], "pool_size": _POOL, "window": positions,
         "padded": True, "max_windows": 1,
     }}  # fmt: skip
-
-
-def _width(config: Mapping[str, Any], file: str) -> int:
-    """Of the language model, to which the projector leads."""
-    width = audio_decoder_keys(dict(config))["hidden_size"]
-    if not isinstance(width, int):
-        raise SpecError("must be a whole number", file=file, key="hidden_size")
-    return width

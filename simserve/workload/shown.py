@@ -20,8 +20,8 @@ SHOWN_CONTENT = 1 << 40  # content id of the image 0: beyond those of prefixes a
 _SOUND = 1 << 40  # of the sound 0 among what is shown: beyond those of images
 Shown = list[tuple[Image, ...]]
 _READERS = {
-    "images": ("vision", "a vision encoder, such as Qwen/Qwen3-VL-8B-Instruct"),
-    "audio": ("audio", "an audio encoder, such as Qwen/Qwen2-Audio-7B-Instruct"),
+    "images": ("vision", "need a model with a vision encoder, such as Qwen/Qwen3-VL-8B-Instruct"),
+    "audio": ("audio", "needs a model with an audio encoder, such as Qwen/Qwen2-Audio-7B-Instruct"),
 }  # fmt: skip
 
 
@@ -48,11 +48,11 @@ def with_shown_tokens(requests: RequestSet, model: ModelSpec) -> RequestSet:
 
 def _shown(requests: RequestSet, model: ModelSpec) -> Shown:
     """The images of each request, then its sounds."""
-    for key, (name, reader) in _READERS.items():
+    for key, (name, wanted) in _READERS.items():
         if getattr(requests, key) is not None and name not in model.encoders:
             reads = " and ".join(["text", *(k for k, (own, _) in _READERS.items() if own in model.encoders)])
-            raise SpecError(f"{model.name} reads {'text alone' if reads == 'text' else reads}; {key} need a model with "
-                            f"{reader}", key=f"workload.{key}")  # fmt: skip
+            raise SpecError(f"{model.name} reads {'text alone' if reads == 'text' else reads}; {key} {wanted}",
+                            key=f"workload.{key}")  # fmt: skip
     nothing: Shown = [()] * len(requests)
     images = nothing if model.vision is None else _images(requests, model.vision)
     sounds = nothing if model.audio is None else _sounds(requests, model.audio)
