@@ -13,7 +13,7 @@ from simserve.arch.encoder import encoder_weight_bytes
 from simserve.errors import Infeasible
 from simserve.perf.encoders import Encoders
 from simserve.perf.host import EngineProfile
-from simserve.sim.images import Image
+from simserve.sim.images import unseen
 from simserve.sim.instance import Instance
 from simserve.sim.multimodal_instance import MultimodalInstance
 from simserve.sim.request import Request
@@ -43,37 +43,26 @@ def encoder(model: ModelSpec, gpu: GpuSpec, deployment: DeploymentSpec, profile:
     )  # fmt: skip
 
 
-def instance_of(cost: Encoders, factor: float = 1.0) -> Callable[..., Instance]:
-    """What makes an instance that encodes the images of its prompts; factor: of every price."""
+def instance_of(cost: Encoders, host_ns: int, factor: float = 1.0) -> Callable[..., Instance]:
+    """What makes an instance that encodes the images of its prompts; host_ns: beside a pass; factor: of all prices."""
 
     def encodes(request: Request) -> int:
-        new = _unseen(request)
-        return round(cost.encode_ns(new) * factor) if new else 0
+        new = unseen(request)
+        return round((cost.encode_ns(new) + host_ns) * factor) if new else 0
 
     return partial(MultimodalInstance, encodes=encodes, fetches=lambda request: 0)
 
 
-def _unseen(request: Request) -> list[Image]:
-    """Images of a prompt whose tokens are not in the prefix cache; without sessions they are what it begins with."""
-    cached = request.cached_tokens if request.session < 0 else 0
-    found, end = [], 0
-    for image in request.images:
-        end += image.tokens
-        if end > cached:
-            found.append(image)
-    return found
-
-
-def blocks_beside_encoder(model: ModelSpec, blocks: int, block_bytes: int, ranks: int) -> int:
-    """KV blocks that are left when an encoder's weights are there too, on each rank its share."""
-    if not model.encoders:
+def blocks_beside_encoder(model: ModelSpec, blocks: int, block_bytes: int, beside_bytes: int) -> int:
+    """KV blocks that are left when encoders' weights are there too."""
+    if not beside_bytes:
         return blocks
-    left = blocks - -(-encoder_bytes(model, ranks) // block_bytes)
+    left = blocks - -(-beside_bytes // block_bytes)
     if left < 2:
         raise Infeasible(f"the encoder of {model.name} leaves no room for KV")
     return left
 
 
-def encoder_bytes(model: ModelSpec, ranks: int) -> int:
-    """Bytes of the encoders' weights on each rank; 0 for text alone."""
-    return -(-encoder_weight_bytes(*model.encoders.values()) // ranks)
+def encoder_bytes(model: ModelSpec, ranks: int, copies: int = 1) -> int:
+    """Bytes of the weights of so many encoders on each rank; 0 for text alone."""
+    return -(-encoder_weight_bytes(*model.encoders.values()) // ranks) * copies

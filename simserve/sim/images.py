@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from simserve.errors import Infeasible
 from simserve.sim.memory import Memory, MemoryObject, ObjectKind
+
+if TYPE_CHECKING:
+    from simserve.sim.request import Request
 
 Modality = Literal["vision", "audio"]  # whose encoder reads it, as `ModelSpec` calls them
 _TIER = "features"
@@ -21,6 +24,17 @@ class Image(NamedTuple):
     tokens: int
     feature_bytes: int
     modality: Modality = "vision"
+
+
+def unseen(request: Request) -> list[Image]:
+    """Images of a prompt whose tokens are not in the prefix cache; without sessions they are what it begins with."""
+    cached = request.cached_tokens if request.session < 0 else 0
+    found, end = [], 0
+    for image in request.images:
+        end += image.tokens
+        if end > cached:
+            found.append(image)
+    return found
 
 
 class FeatureStore:

@@ -62,7 +62,7 @@ def test_parts_that_are_no_matrices_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("duration_ms", "tokens"),
-    [(10_000, 250), (30_000, 750), (1_000, 25), (7_330, 183), (7_420, 185), (7_421, 186), (40, 1), (1, 1), (29_980, 749)],
+    [(10_000, 250), (30_000, 750), (1_000, 25), (7_330, 183), (7_420, 185), (7_421, 186), (1, 1), (29_980, 749)],
 )
 def test_25_tokens_a_second(duration_ms: int, tokens: int) -> None:
     """733 frames are 367 positions and 183 tokens, the last position in none; a begun frame counts: 743 of 7,421 ms."""

@@ -8,6 +8,7 @@ import pytest
 
 from simserve.arch.encoder import encoder_weight_bytes
 from simserve.errors import Infeasible
+from simserve.perf.host import load_profile
 from simserve.run import RunResult
 from simserve.search.runner import play, prepare
 from simserve.sim import laws
@@ -85,6 +86,20 @@ def test_all_encoders_take_memory_from_kv() -> None:
     assert result.memory_bytes["encoder"] == encoder_weight_bytes(model.vision, model.audio)
     assert result.memory_bytes["encoder"] > encoder_weight_bytes(model.vision) > 1_000_000_000
     assert result.engines[0].encoder is None, "no prompt has any"
+
+
+@pytest.mark.parametrize(("model", "shown"), [(QWEN2, {"audio": TEN}), (OMNI, {"audio": TEN, "images": HD})])
+def test_a_stage_of_encoders_encodes_sounds(model: str, shown: dict[str, Any]) -> None:
+    """E-P-D: a GPU that is busy with a request for as long as a pass of each encoder and the host take."""
+    result = run(shown, model, scheduler="vllm", system="epd_serve", stages="E-P-D")
+    encoders = next(engine.encoder for engine in result.engines if engine.encoder is not None)
+    sound = Image(1, (1500,) if model == QWEN2 else (100,) * 5, 250, 0, "audio")
+    passes = encoders.encode_ns([sound] if model == QWEN2 else [Image(0, (4784,), 1196, 0), sound])
+    spans = result.trace.spans
+    own = spans["resource"] == result.trace.resources.index("encoder 0")
+
+    assert (spans["end_ns"] - spans["start_ns"])[own].tolist() == [passes + load_profile("vllm").encode_host_ns]
+    laws.check(result.trace)
 
 
 def test_what_is_not_modelled_with_sounds_says_so() -> None:
