@@ -20,10 +20,10 @@ from simserve.build import (
     placed_bytes,
     tiered,
 )
+from simserve.perf.encoders import Encoders
 from simserve.perf.host import EngineProfile
 from simserve.perf.sampled import SampledCost
 from simserve.perf.scaled import ScaledCost
-from simserve.perf.vision import EncoderCost
 from simserve.sim.cluster import Cluster
 from simserve.sim.confidence import Confidence
 from simserve.sim.hybrid_instance import HostTier
@@ -42,7 +42,7 @@ class Engine:
 
     num_gpu_blocks: KV blocks per replica; memory_bytes: per GPU, by name; cost: notes what its numbers rest on;
     instances: indices in the trace; deployment: with the limits that a placement in tiers has settled; settled: those
-    and other knobs of its scheduler; encoder: of images, where its prompts have some.
+    and other knobs of its scheduler; encoder: of images and sounds, where its prompts have some.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Engine:
     cost: SampledCost
     instances: range
     settled: Mapping[str, int] = field(default_factory=dict)
-    encoder: EncoderCost | None = None
+    encoder: Encoders | None = None
 
 
 def engines_of(

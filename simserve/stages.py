@@ -12,7 +12,7 @@ from simserve.arch.memory import kv_bytes_per_token
 from simserve.build import build_router, build_system, engine_profile, kv_link
 from simserve.engines import Engine, add_replica
 from simserve.errors import Infeasible
-from simserve.perf.vision import EncoderCost
+from simserve.perf.encoders import Encoders
 from simserve.policies import ROUTERS
 from simserve.sim.encoder import EncodeNs, Encoder
 from simserve.sim.handover import PARTS, Handover, KvSender, StagedSystem
@@ -29,9 +29,9 @@ from simserve.spec.stages import Placed, Stage
 NO_WAIT = 1 << 50  # bytes/s of a link that nobody waits for
 
 
-def encoder_of(model: ModelSpec, engine: DeploymentSpec) -> EncoderCost | None:
-    """What a process's encoder takes; None for a model of text alone."""
-    if model.vision is None:
+def encoder_of(model: ModelSpec, engine: DeploymentSpec) -> Encoders | None:
+    """What a process's encoders take; None for a model of text alone."""
+    if not model.encoders:
         return None
     return multimodal.encoder(model, load_gpu(engine.gpu), engine, engine_profile(engine))
 
@@ -149,12 +149,12 @@ class _Builder:
             note = self.cluster.spans.of(f"encoder {index}")
             self.cluster.encodes(Encoder(index, self.cluster.clock, encode_ns, gpu=lanes, note=note))
 
-    def _encode_ns(self, cost: EncoderCost, own: DeploymentSpec) -> EncodeNs:
+    def _encode_ns(self, cost: Encoders, own: DeploymentSpec) -> EncodeNs:
         """A pass, and what the host adds."""
         host_ns = engine_profile(own).encode_host_ns
 
         def encode_ns(images: Sequence[Image]) -> int:
-            return round((cost.encode_ns([image.rows for image in images]) + host_ns) * self.factor)
+            return round((cost.encode_ns(images) + host_ns) * self.factor)
 
         return encode_ns
 
