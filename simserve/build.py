@@ -26,7 +26,7 @@ from simserve.sim.cluster import Cluster, OffloadOf
 from simserve.sim.hybrid_instance import HostTier
 from simserve.sim.memory import Memory, MemoryObject, ObjectKind
 from simserve.sim.offload import DRAM, SSD, Channels, OffloadTiers
-from simserve.sim.plan import Router, Scheduler, knobs
+from simserve.sim.plan import Router, Scheduler, System, knobs
 from simserve.sim.prefix import PrefixLedger
 from simserve.sim.swap import Copies, SwapSpace
 from simserve.spec.deployment import DeploymentSpec, OffloadSpec
@@ -266,6 +266,13 @@ def build_router(deployment: DeploymentSpec) -> Router:
     """A fresh router with its router_options."""
     part = ROUTERS.get(deployment.router)
     return part(**_options(deployment.router, "router_options", deployment.router_options, knobs(part)))
+
+
+def build_system(deployment: DeploymentSpec) -> System:
+    """The deployment's system with its system_options."""
+    name = deployment.system or ""
+    part = SYSTEMS.get(name)
+    return part(**_options(name, "system_options", deployment.system_options, knobs(part)))
 
 
 def _options(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from simserve import diffusion, multimodal
+from simserve import colocated, diffusion, multimodal
 from simserve.arch.memory import kv_bytes_per_token
 from simserve.build import (
     RANK_LIMITS,
@@ -119,6 +119,10 @@ def simulate(
     if deployment.system is None:
         cluster = Cluster(build_router(deployment), snapshot_interval_ns=_snapshot_ns(deployment), leap=leap)
         _add(cluster, model, engines[0], cost_factor, _confidence(workload))
+    elif colocated.workers(deployment) > 1:
+        shown = workload.shown is not None
+        cluster = colocated.cluster(deployment, engines[0].cost.inner, cost_factor, images=shown)
+        _add(cluster, model, engines[0], cost_factor)
     else:
         cluster = _disaggregated(model, deployment, engines, leap, cost_factor, link_factor)
     if client_side:
@@ -159,7 +163,7 @@ def _engines(
 ) -> tuple[Engine, ...]:  # fmt: skip
     """Cost model, blocks and memory of each pool."""
     found: list[Engine] = []
-    first = 0
+    first, workers = 0, colocated.workers(deployment)
     for name, own in deployment.engines():
         gpu = load_gpu(own.gpu)
         tables = deployment_cost(model, own, gpu)
@@ -170,8 +174,8 @@ def _engines(
         placed, tiers = placed_bytes(model, own, gpu, blocks), tiered(model, own, gpu)
         settled = tiers.knobs(model, own.tiers) if tiers is not None and own.tiers is not None else {}
         limits = own.model_copy(update={key: settled[key] for key in RANK_LIMITS if key in settled})
-        found.append(Engine(name, limits, blocks, placed, cost, range(first, first + own.replicas), settled))
-        first += own.replicas
+        found.append(Engine(name, limits, blocks, placed, cost, range(first, first + own.replicas * workers), settled))
+        first += own.replicas * workers
     return tuple(found)
 
 
@@ -212,7 +216,7 @@ def _add(
             make=make,
             offload=build_offload(cluster, f"instance {index}", model, own, gpu),
         )
-        for index in engine.instances
+        for index in engine.instances[: own.replicas]
     ]  # fmt: skip
     for instance in instances:
         instance.on_cut = engine.cost.cut

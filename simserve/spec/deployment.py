@@ -100,9 +100,9 @@ class DeploymentSpec(Spec):
     whole experts on each rank instead of a part of every one; kv_cache_dtype "auto": 16 bit, as vLLM; swap_space_gib:
     host memory per GPU for preempted requests, for schedulers that swap; snapshot_interval_ms: how old the router's
     view of the instances may be; system, pools: a system with pools such as `distserve`, and what each pool has
-    different; kv_link: the link per GPU over which pools hand KV over, None for the GPUs' own within a node, else 400
-    Gb/s InfiniBand; engine, engine_version: whose profile (`perfdb/engines`) prices what is not kernels, None for the
-    one called like the scheduler, else vllm's; calibrated: with what was fitted to measured runs;
+    different; system_options: the system's own knobs by name; kv_link: the link per GPU over which pools hand KV over,
+    None for the GPUs' own within a node, else 400 Gb/s InfiniBand; engine, engine_version: whose profile
+    (`perfdb/engines`) prices what is not kernels, None for the one called like the scheduler, else vllm's; calibrated: with what was fitted to measured runs;
     kernel_efficiency: what kernels reach on this testbed of the rates that the tables have;
     async_scheduling: a step is planned while the one before it runs (the default of vLLM from 0.14, overlap of others);
     tiers: host memory and disks of an offline system (scheduler flexgen or instinfer);
@@ -141,6 +141,7 @@ class DeploymentSpec(Spec):
     offload: OffloadSpec | None = None
     tiers: TiersSpec | None = None
     system: str | None = None
+    system_options: Options = ()
     pools: Pools = ()
     kv_link: str | None = None
     engine: str | None = None
@@ -201,6 +202,8 @@ class DeploymentSpec(Spec):
     def _pools_belong_to_a_system(self) -> DeploymentSpec:
         if self.pools and self.system is None:
             raise ValueError("pools need a system, e.g. system: distserve")
+        if self.system_options and self.system is None:
+            raise ValueError("system_options need a system, e.g. system: distserve")
         if self.system is not None and not self.pools:
             raise ValueError(f"system {self.system} needs pools: one entry for each, which may be empty")
         return self
@@ -213,7 +216,8 @@ class DeploymentSpec(Spec):
 
     def _of_pool(self, pool: PoolSpec) -> DeploymentSpec:
         own = {field: value for field in PoolSpec.model_fields if (value := getattr(pool, field)) is not None}
-        return self.model_copy(update={**own, "system": None, "pools": (), "kv_link": None})
+        alone = {"system": None, "system_options": (), "pools": (), "kv_link": None}
+        return self.model_copy(update={**own, **alone})
 
     @property
     def gpus_per_replica(self) -> int:
