@@ -102,7 +102,8 @@ class DeploymentSpec(Spec):
     view of the instances may be; system, pools: a system with pools such as `distserve`, and what each pool has
     different; system_options: the system's own knobs by name; kv_link: the link per GPU over which pools hand KV over,
     None for the GPUs' own within a node, else 400 Gb/s InfiniBand; engine, engine_version: whose profile
-    (`perfdb/engines`) prices what is not kernels, None for the one called like the scheduler, else vllm's; calibrated: with what was fitted to measured runs;
+    (`perfdb/engines`) prices what is not kernels, None for the one called like the scheduler, else vllm's; calibrated:
+    with what was fitted to measured runs;
     kernel_efficiency: what kernels reach on this testbed of the rates that the tables have;
     async_scheduling: a step is planned while the one before it runs (the default of vLLM from 0.14, overlap of others);
     tiers: host memory and disks of an offline system (scheduler flexgen or instinfer);
