@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from simserve import multimodal
+from simserve import colocated, multimodal
 from simserve.build import (
     RANK_LIMITS,
     build_offload,
@@ -60,7 +60,7 @@ def engines_of(
 ) -> tuple[Engine, ...]:  # fmt: skip
     """Cost model, blocks and memory of each pool."""
     found: list[Engine] = []
-    first = 0
+    first, workers = 0, colocated.workers(deployment)
     for name, own in deployment.engines():
         gpu = load_gpu(own.gpu)
         tables = deployment_cost(model, own, gpu)
@@ -71,8 +71,8 @@ def engines_of(
         placed, tiers = placed_bytes(model, own, gpu, blocks), tiered(model, own, gpu)
         settled = tiers.knobs(model, own.tiers) if tiers is not None and own.tiers is not None else {}
         limits = own.model_copy(update={key: settled[key] for key in RANK_LIMITS if key in settled})
-        found.append(Engine(name, limits, blocks, placed, cost, range(first, first + own.replicas), settled))
-        first += own.replicas
+        found.append(Engine(name, limits, blocks, placed, cost, range(first, first + own.replicas * workers), settled))
+        first += own.replicas * workers
     return tuple(found)
 
 
@@ -86,7 +86,7 @@ def add_engine(
         make = multimodal.instance_of(engine.encoder, engine.cost.inner.profile.encode_host_ns, cost_factor)
     return [
         add_replica(cluster, model, engine, index, cost_factor, tier=tier, confidence=confidence, make=make)
-        for index in engine.instances
+        for index in engine.instances[: engine.deployment.replicas]
     ]
 
 

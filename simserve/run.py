@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from simserve import diffusion, multimodal, stages
+from simserve import colocated, diffusion, multimodal, stages
 from simserve.arch.memory import kv_bytes_per_token
-from simserve.build import build_router, build_system, kv_link, resolve_pools
+from simserve.build import build_router
 from simserve.engines import Engine, add_engine, engines_of
 from simserve.errors import Infeasible
 from simserve.metrics import Metrics, compute
 from simserve.perf.host import EngineProfile
 from simserve.perf.uncertainty import Residual, residuals
+from simserve.pooled import build_system, kv_link, resolve_pools
 from simserve.sim.cluster import Cluster
 from simserve.sim.confidence import Confidence
 from simserve.sim.front import FrontEnd
@@ -82,6 +83,10 @@ def simulate(
         add_engine(cluster, model, engines[0], cost_factor, _confidence(workload))
     elif deployment.stages is not None:
         cluster = stages.build(model, deployment, engines, cost_factor, link_factor, _snapshot_ns(deployment))
+    elif colocated.workers(deployment) > 1:
+        shown = workload.shown is not None
+        cluster = colocated.cluster(deployment, engines[0].cost.inner, cost_factor, images=shown)
+        add_engine(cluster, model, engines[0], cost_factor)
     else:
         cluster = _disaggregated(model, deployment, engines, leap, cost_factor, link_factor)
     if client_side:

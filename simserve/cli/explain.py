@@ -53,6 +53,8 @@ def explain(
     if parts is None:
         raise UnknownName("system", system, [name for parts in kinds.values() for name in parts.names()])
     typer.echo(_page(parts.get(system), with_module=parts in (SCHEDULERS, SYSTEMS)))
+    if parts is SCHEDULERS and system in SYSTEMS.names():
+        typer.echo("\n".join(_knob_lines("Knobs of the system (system_options):", SYSTEMS.get(system))))
 
 
 def _is_path(text: str) -> bool:
@@ -83,17 +85,20 @@ def _explain_result(path: Path, simulate: bool, out: Path | None, json_out: str 
 
 def _page(part: type, *, with_module: bool) -> str:
     """The module's text for a system file (one file is one system), else the class's; then the knobs."""
-    from simserve.sim.plan import knobs
-
     module = inspect.getmodule(part)
     about_module = inspect.getdoc(module) if with_module and module is not None else None
     text = about_module or inspect.getdoc(part) or ""
-    lines = [text.strip()]
+    return "\n".join([text.strip(), *_knob_lines("Knobs:", part)])
+
+
+def _knob_lines(title: str, part: type) -> list[str]:
+    """The knobs of a part, one a line; nothing if it has none."""
+    from simserve.sim.plan import knobs
+
     table = knobs(part)
-    if table:
-        lines += ["", "Knobs:"]
+    lines = ["", title] if table else []
     for name, knob in table.items():
         choices = ", ".join(map(str, knob["choices"]))
         values = f"one of {choices}" if choices else f"{knob['low']} to {knob['high']}"
         lines.append(f"  {name} = {knob['default']}: {knob['doc']} ({values})")
-    return "\n".join(lines)
+    return lines

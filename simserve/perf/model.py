@@ -202,6 +202,10 @@ class TableCost:
         beside = decode_attention - self._launch
         return self._prefill_ns(prefill) + (beside if beside > 0.0 else 0.0)
 
+    def padded(self, tokens: int) -> int:
+        """Tokens that a step of so many computes: those of the next captured size."""
+        return self._padded[tokens]
+
     def tokens_ns(self, tokens: int) -> float:
         """What depends on the tokens of a step alone (GEMMs, elementwise), all layers."""
         return self._tokens[tokens]

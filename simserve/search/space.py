@@ -206,7 +206,7 @@ class SearchSpace:
             if chosen:
                 values[key] = tuple(sorted({**dict(getattr(base, key)), **chosen}.items()))
         if base.system is not None:
-            values |= {"system": None, "pools": (), "kv_link": None}
+            values |= {"system": None, "system_options": (), "pools": (), "kv_link": None}
         return base.model_copy(update=values)
 
     def combination(self, deployment: DeploymentSpec) -> dict[str, Any]:

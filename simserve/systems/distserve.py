@@ -12,7 +12,7 @@ Simplified: one pipeline stage; what one instance fetches in a step moves side b
 space, or where it is full, a victim is recomputed on the decode instance; a prompt longer than the budget runs alone,
 in pieces; placement is the study's, or the search's, not the paper's algorithms 1 and 2.
 Knobs: `max_num_batched_tokens` is its max_tokens_per_batch (the paper's L_m), `max_num_seqs` its max_batch_size.
-Reproduces: no published figure yet; hand-made timelines.
+Reproduces: studies/papers/distserve_opt.yaml.
 """
 
 from __future__ import annotations

@@ -6,15 +6,18 @@ from typing import Any
 
 import pytest
 
-from simserve.build import kv_link, resolve_pools
 from simserve.errors import SimserveError, SpecError, UnknownName
+from simserve.paths import data_files
+from simserve.pooled import kv_link, resolve_pools
 from simserve.run import simulate
 from simserve.search.evaluate import reduce
 from simserve.search.objective import outcome_from_dict
+from simserve.search.runner import play, prepare
 from simserve.sim import laws
 from simserve.spec.base import parse
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.model import load_model
+from simserve.spec.paper import load_paper
 from simserve.testing.builders import load
 from simserve.workload.requests import RequestSet
 
@@ -147,3 +150,22 @@ def test_router_options_and_stale_views_reach_the_router() -> None:
     assert {0} == set(stale.trace.requests["instance"].tolist())
     with pytest.raises(SimserveError, match=r"deployment.router_options: unknown knob of random 'sed'"):
         simulate(LLAMA, deployment(router="random", router_options={"sed": 1}), requests())
+
+
+def test_decoding_explodes_where_its_kv_is_full_and_the_prefill_pool_hardly_uses_its_own() -> None:
+    """semi-PD's finding about DistServe [paper]: at most 25 % of the KV of the prefill side is used then.
+
+    The run of studies/papers/distserve_opt.yaml at 6 requests/s, where KV is about enough, and at 9, where it is not.
+    """
+    paper = load_paper(next(path for path in data_files("studies") if path.name == "distserve_opt.yaml"))
+    tpot_ms, peaks = [], []
+    for rate in (6, 9):
+        asked = next(run for run in paper.runs if (run.run, run.at) == ("distserve", rate))
+        run = play(prepare(asked.study, base_dir=paper.path.parent))
+        steps, blocks = run.trace.steps, run.trace.total_blocks
+        tpot_ms.append(run.metrics.tpot_ms.p90)
+        peaks.append([steps["used_blocks"][steps["instance"] == i].max() / blocks[i] for i in (0, 1)])
+
+    assert tpot_ms[1] > 2 * tpot_ms[0]
+    assert peaks[0][1] < 0.95 < 0.99 < peaks[1][1]
+    assert max(prefill for prefill, _ in peaks) < 0.25
