@@ -67,8 +67,8 @@ class _Builder:
         self.engines = {engine.name: engine for engine in engines}
         self.encoders = {placed.name: (placed, own) for placed, own in deployment.encoders()}
         self.cluster = StagedCluster(
-            self._router(Stage.PREFILL), self._router(Stage.DECODE), ROUTERS.get(self.system.router)(), stages=self.system.stages(),
-            store=FeatureStore(self.system.store_bytes if self.encoders else 0),
+            self._router(Stage.PREFILL), self._router(Stage.DECODE), ROUTERS.get(self.system.router)(),
+            stages=self.system.stages(), store=FeatureStore(self.system.store_bytes if self.encoders else 0),
             snapshot_interval_ns=snapshot_interval_ns,
         )  # fmt: skip
         self._fetch_over_a_link()
