@@ -143,19 +143,20 @@ class StagedCluster(DisaggregatedCluster):
         if not request.images or not self.encoders:
             self._route(request, self.router, self._prefill)
             return
-        waits, scheduled_ns = 1, self.clock.now_ns + self.stages.scheduling_ns(request)
+        waits, alone_ns, scheduled_ns = 1, 0, self.clock.now_ns + self.stages.scheduling_ns(request)
 
         def arrived() -> None:
             nonlocal waits
             waits -= 1
             if not waits:
-                self.use.features_exposed_ns += self.clock.now_ns - scheduled_ns
+                self.use.features_exposed_ns += min(self.clock.now_ns - scheduled_ns, alone_ns)
                 self._route(request, self.router, self._prefill)
 
         if self.stages.prefetch and self.features is not None:
             waits += 1
             size = sum(image.feature_bytes for image in request.images if self.store.has(image))
-            self.use.features_ns += self.features.alone_ns(size, len(request.images))
+            alone_ns = self.features.alone_ns(size, len(request.images))
+            self.use.features_ns += alone_ns
             self.features.transfer(size, arrived, pieces=len(request.images), request=request.id)
         self.clock.call_at(scheduled_ns, arrived, ARRIVAL)
 

@@ -59,7 +59,7 @@ def check(cluster: StagedCluster, trace: Trace) -> None:
     use = trace.transfers
     assert use is not None
     assert 0 <= use.kv_exposed_ns <= use.kv_ns
-    assert 0 <= use.features_exposed_ns
+    assert 0 <= use.features_exposed_ns <= use.features_ns
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
