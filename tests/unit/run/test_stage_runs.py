@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -76,11 +77,10 @@ def test_parallelism_of_processes() -> None:
     ("E-P", {}, "nobody does D in 'E-P'"),
 ])  # fmt: skip
 def test_layouts_that_are_refused(stages: str, pools: Any, problem: str) -> None:
-    with pytest.raises(SimserveError, match="^deployment.*|.*") as caught:
+    with pytest.raises(SimserveError, match=re.escape(problem)):
         parse(StudySpec, {**study("E-P-D").model_dump(exclude_unset=True), "deployment": {
             "system": "epd_serve", "stages": stages, "pools": pools
         }})  # fmt: skip
-    assert problem in str(caught.value)
 
 
 def test_who_holds_an_encoder() -> None:
