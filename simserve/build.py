@@ -26,10 +26,10 @@ from simserve.sim.cluster import Cluster, OffloadOf
 from simserve.sim.hybrid_instance import HostTier
 from simserve.sim.memory import Memory, MemoryObject, ObjectKind
 from simserve.sim.offload import DRAM, SSD, Channels, OffloadTiers
-from simserve.sim.plan import Router, Scheduler, System, knobs
+from simserve.sim.plan import Router, Scheduler, knobs
 from simserve.sim.prefix import PrefixLedger
 from simserve.sim.swap import Copies, SwapSpace
-from simserve.spec.deployment import DeploymentSpec, OffloadSpec
+from simserve.spec.deployment import DeploymentSpec, OffloadSpec, PoolSpec
 from simserve.spec.hardware import GpuSpec, LinkSpec, load_gpu, load_host, load_link
 from simserve.spec.model import ModelSpec
 from simserve.systems import SCHEDULERS, SYSTEMS
@@ -134,7 +134,8 @@ def deployment_blocks(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec
     )  # fmt: skip
     if deployment.num_gpu_blocks is None:
         size = _block_bytes(model, deployment)
-        own = multimodal.blocks_beside_encoder(model, own, size, deployment.tensor_parallel_size)
+        beside = multimodal.encoder_bytes(model, deployment.tensor_parallel_size, deployment.num_encoders)
+        own = multimodal.blocks_beside_encoder(model, own, size, beside)
     return layout.dp * (_without_staging(model, deployment, own) - 1) + 1
 
 
@@ -182,7 +183,7 @@ def placed_bytes(model: ModelSpec, deployment: DeploymentSpec, gpu: GpuSpec, blo
     layout, engine = layout_of(deployment), _engine(deployment)
     memory = Memory({"hbm": gpu.memory_bytes})
     states = max(stage_state_bytes(model, layout, engine))
-    encoder = multimodal.encoder_bytes(model, layout.tp)
+    encoder = multimodal.encoder_bytes(model, layout.tp, deployment.num_encoders)
     own = (blocks - 1) // layout.dp + 1
     for name, kind, size in (
         ("weights", ObjectKind.WEIGHTS,
@@ -266,13 +267,6 @@ def build_router(deployment: DeploymentSpec) -> Router:
     """A fresh router with its router_options."""
     part = ROUTERS.get(deployment.router)
     return part(**_options(deployment.router, "router_options", deployment.router_options, knobs(part)))
-
-
-def build_system(deployment: DeploymentSpec) -> System:
-    """The deployment's system with its system_options."""
-    name = deployment.system or ""
-    part = SYSTEMS.get(name)
-    return part(**_options(name, "system_options", deployment.system_options, knobs(part)))
 
 
 def _options(
@@ -370,7 +364,10 @@ def resolve_pools(deployment: DeploymentSpec) -> DeploymentSpec:
     """
     if deployment.system is None:
         return diffusion.with_limits(deployment)
-    known = {pool.name: pool for pool in SYSTEMS.get(deployment.system)().pools()}
+    system = build_system(deployment)
+    if deployment.stages is not None:
+        return _resolve_stages(deployment, system)
+    known = {pool.name: pool for pool in system.pools()}
     given = dict(deployment.pools)
     for name in given:
         if name not in known:
@@ -390,6 +387,32 @@ def resolve_pools(deployment: DeploymentSpec) -> DeploymentSpec:
         for name, pool in known.items()
     )  # fmt: skip
     return deployment.model_copy(update={"pools": pools})
+
+
+def build_system(deployment: DeploymentSpec) -> Any:
+    """The deployment's system with its system_options; SpecError if only one of system and deployment has stages."""
+    name = deployment.system or ""
+    part = SYSTEMS.get(name)
+    staged = getattr(part, "staged", False)
+    if staged and deployment.stages is None:
+        raise SpecError(f"{name} needs stages, e.g. E-P-D or (E-P)-D", key="deployment.stages")
+    if deployment.stages is not None and not staged:
+        raise SpecError(f"{name} is no system of stages; epd_serve is one", key="deployment.system", value=name)
+    return part(**_options(name, "system_options", deployment.system_options, knobs(part)))
+
+
+def _resolve_stages(deployment: DeploymentSpec, system: Any) -> DeploymentSpec:
+    """Give each process its system's scheduler and router where the study names none."""
+    given = dict(deployment.pools)
+    own = {part for part in ("scheduler", "router") if part in deployment.model_fields_set}
+    pools = dict(given)
+    for name, _ in deployment.engines():
+        pool = given.get(name, PoolSpec())
+        pools[name] = pool.model_copy(update={
+            part: getattr(pool, part) or getattr(deployment if part in own else system, part)
+            for part in ("scheduler", "router")
+        })  # fmt: skip
+    return deployment.model_copy(update={"pools": tuple(pools.items())})
 
 
 def kv_link(deployment: DeploymentSpec) -> LinkSpec:

@@ -1,4 +1,4 @@
-"""A replica that reads images: what its encoder takes, and the memory that it leaves for KV.
+"""A replica that reads images or sounds: what its encoders take, and the memory that it leaves for KV.
 
 Encoder, prefill and decode are one process here, as in an engine on its own: the images of a prompt are encoded in the
 step that begins it, while nothing else runs, unless the prefix cache has their tokens.
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from simserve.arch.memory import vision_weight_bytes
+from simserve.arch.encoder import encoder_weight_bytes
 from simserve.errors import Infeasible
+from simserve.perf.encoders import Encoders
 from simserve.perf.host import EngineProfile
-from simserve.perf.vision import EncoderCost
-from simserve.sim.images import Image
+from simserve.sim.images import unseen
 from simserve.sim.instance import Instance
 from simserve.sim.multimodal_instance import MultimodalInstance
 from simserve.sim.request import Request
@@ -32,49 +32,37 @@ def check(deployment: DeploymentSpec) -> None:
         }  # fmt: skip
         for name, used in beside.items():
             if used:
-                raise Infeasible(f"images are not modelled with {name}")
+                raise Infeasible(f"images and sounds are not modelled with {name}")
 
 
-def encoder(model: ModelSpec, gpu: GpuSpec, deployment: DeploymentSpec, profile: EngineProfile) -> EncoderCost:
-    """Prices of the encoder of one replica, split over its ranks."""
-    assert model.vision is not None
-    return EncoderCost(
-        gpu, model.vision, tensor_parallel_size=deployment.tensor_parallel_size,
+def encoder(model: ModelSpec, gpu: GpuSpec, deployment: DeploymentSpec, profile: EngineProfile) -> Encoders:
+    """Prices of the encoders of one replica, split over its ranks."""
+    return Encoders(
+        gpu, model, tensor_parallel_size=deployment.tensor_parallel_size,
         eager_ns_per_op=profile.eager_ns_per_op,
     )  # fmt: skip
 
 
-def instance_of(cost: EncoderCost, factor: float = 1.0) -> Callable[..., Instance]:
-    """What makes an instance that encodes the images of its prompts; factor: of every price."""
+def instance_of(cost: Encoders, host_ns: int, factor: float = 1.0) -> Callable[..., Instance]:
+    """What makes an instance that encodes the images of its prompts; host_ns: beside a pass; factor: of all prices."""
 
     def encodes(request: Request) -> int:
-        new = _unseen(request)
-        return round(cost.encode_ns([image.rows for image in new]) * factor) if new else 0
+        new = unseen(request)
+        return round((cost.encode_ns(new) + host_ns) * factor) if new else 0
 
     return partial(MultimodalInstance, encodes=encodes, fetches=lambda request: 0)
 
 
-def _unseen(request: Request) -> list[Image]:
-    """Images of a prompt whose tokens are not in the prefix cache; without sessions they are what it begins with."""
-    cached = request.cached_tokens if request.session < 0 else 0
-    found, end = [], 0
-    for image in request.images:
-        end += image.tokens
-        if end > cached:
-            found.append(image)
-    return found
-
-
-def blocks_beside_encoder(model: ModelSpec, blocks: int, block_bytes: int, ranks: int) -> int:
-    """KV blocks that are left when an encoder's weights are there too, on each rank its share."""
-    if model.vision is None:
+def blocks_beside_encoder(model: ModelSpec, blocks: int, block_bytes: int, beside_bytes: int) -> int:
+    """KV blocks that are left when encoders' weights are there too."""
+    if not beside_bytes:
         return blocks
-    left = blocks - -(-encoder_bytes(model, ranks) // block_bytes)
+    left = blocks - -(-beside_bytes // block_bytes)
     if left < 2:
         raise Infeasible(f"the encoder of {model.name} leaves no room for KV")
     return left
 
 
-def encoder_bytes(model: ModelSpec, ranks: int) -> int:
-    """Bytes of an encoder's weights on each rank; 0 for text alone."""
-    return -(-vision_weight_bytes(model.vision) // ranks)
+def encoder_bytes(model: ModelSpec, ranks: int, copies: int = 1) -> int:
+    """Bytes of the weights of so many encoders on each rank; 0 for text alone."""
+    return -(-encoder_weight_bytes(*model.encoders.values()) // ranks) * copies

@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from simserve import colocated, diffusion, multimodal
+from simserve import colocated, diffusion, multimodal, stages
 from simserve.arch.memory import kv_bytes_per_token
-from simserve.build import (
-    RANK_LIMITS,
-    build_offload,
-    build_router,
-    build_scheduler,
-    build_swap,
-    build_tier,
-    deployment_blocks,
-    deployment_cost,
-    give_predictor,
-    kv_link,
-    max_model_len,
-    page_tokens,
-    placed_bytes,
-    resolve_pools,
-    tiered,
-)
+from simserve.build import build_router, build_system, kv_link, resolve_pools
+from simserve.engines import Engine, add_engine, engines_of
 from simserve.errors import Infeasible
 from simserve.metrics import Metrics, compute
 from simserve.perf.host import EngineProfile
-from simserve.perf.sampled import SampledCost
-from simserve.perf.scaled import ScaledCost
 from simserve.perf.uncertainty import Residual, residuals
-from simserve.perf.vision import EncoderCost
 from simserve.sim.cluster import Cluster
 from simserve.sim.confidence import Confidence
 from simserve.sim.front import FrontEnd
-from simserve.sim.instance import Instance
 from simserve.sim.plan import Role
 from simserve.sim.pools import DisaggregatedCluster
 from simserve.sim.request import Outcome, Request
@@ -45,30 +26,10 @@ from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.hardware import load_gpu
 from simserve.spec.model import ModelSpec
 from simserve.spec.slo import SloSpec
-from simserve.systems import SYSTEMS
 from simserve.units import NS_PER_MS
 from simserve.workload.requests import RequestSet
 
 KV_LINK = "kv_link_bandwidth"  # of `simulate(factors)`: of the link over which pools hand KV over
-
-
-@dataclass(frozen=True)
-class Engine:
-    """The equal replicas of one pool (name "" where there is only one).
-
-    num_gpu_blocks: KV blocks per replica; memory_bytes: per GPU, by name; cost: notes what its numbers rest on;
-    instances: indices in the trace; deployment: with the limits that a placement in tiers has settled; settled: those
-    and other knobs of its scheduler; encoder: of images, where its prompts have some.
-    """
-
-    name: str
-    deployment: DeploymentSpec
-    num_gpu_blocks: int
-    memory_bytes: dict[str, int]
-    cost: SampledCost
-    instances: range
-    settled: Mapping[str, int] = field(default_factory=dict)
-    encoder: EncoderCost | None = None
 
 
 @dataclass(frozen=True)
@@ -113,16 +74,18 @@ def simulate(
     _check_lengths(model, deployment, workload)
     own = dict(factors or {})
     link_factor = own.pop(KV_LINK, 1.0)
-    engines = _engines(model, deployment, profile, own)
+    engines = engines_of(model, deployment, profile, own)
     if workload.shown is not None:
         engines = _with_encoders(model, deployment, engines)
     if deployment.system is None:
         cluster = Cluster(build_router(deployment), snapshot_interval_ns=_snapshot_ns(deployment), leap=leap)
-        _add(cluster, model, engines[0], cost_factor, _confidence(workload))
+        add_engine(cluster, model, engines[0], cost_factor, _confidence(workload))
     elif colocated.workers(deployment) > 1:
         shown = workload.shown is not None
         cluster = colocated.cluster(deployment, engines[0].cost.inner, cost_factor, images=shown)
-        _add(cluster, model, engines[0], cost_factor)
+        add_engine(cluster, model, engines[0], cost_factor)
+    elif deployment.stages is not None:
+        cluster = stages.build(model, deployment, engines, cost_factor, link_factor, _snapshot_ns(deployment))
     else:
         cluster = _disaggregated(model, deployment, engines, leap, cost_factor, link_factor)
     if client_side:
@@ -158,27 +121,6 @@ def _front_end(engines: Sequence[Engine]) -> FrontEnd:
     return FrontEnd(profile.api_ns + between, profile.api_ns_per_token, profile.api_ns_per_request)
 
 
-def _engines(
-    model: ModelSpec, deployment: DeploymentSpec, profile: EngineProfile | None, factors: Mapping[str, float]
-) -> tuple[Engine, ...]:  # fmt: skip
-    """Cost model, blocks and memory of each pool."""
-    found: list[Engine] = []
-    first, workers = 0, colocated.workers(deployment)
-    for name, own in deployment.engines():
-        gpu = load_gpu(own.gpu)
-        tables = deployment_cost(model, own, gpu)
-        asked = profile or tables.profile
-        priced = tables.under(asked.times(factors)) if profile or factors else tables
-        cost = SampledCost(priced, thinning=3 if model.diffusion else 2)
-        blocks = deployment_blocks(model, own, gpu)
-        placed, tiers = placed_bytes(model, own, gpu, blocks), tiered(model, own, gpu)
-        settled = tiers.knobs(model, own.tiers) if tiers is not None and own.tiers is not None else {}
-        limits = own.model_copy(update={key: settled[key] for key in RANK_LIMITS if key in settled})
-        found.append(Engine(name, limits, blocks, placed, cost, range(first, first + own.replicas * workers), settled))
-        first += own.replicas * workers
-    return tuple(found)
-
-
 def _confidence(workload: RequestSet) -> Confidence | None:
     """How sure a diffusion model is of the tokens of its requests; None for other workloads."""
     return None if workload.confidence is None else Confidence(workload.confidence, workload.confidence_seed)
@@ -189,7 +131,10 @@ def _with_encoders(
 ) -> tuple[Engine, ...]:  # fmt: skip
     """The same, with encoders where prompts are computed; Infeasible for what is not modelled with images."""
     multimodal.check(deployment)
-    roles = {} if deployment.system is None else {p.name: p.role for p in SYSTEMS.get(deployment.system)().pools()}
+    if deployment.stages is not None:
+        stages.check(model, deployment)
+        return tuple(replace(engine, encoder=stages.encoder_of(model, engine.deployment)) for engine in engines)
+    roles = {} if deployment.system is None else {p.name: p.role for p in build_system(deployment).pools()}
     return tuple(
         engine if roles.get(engine.name) is Role.DECODE else replace(engine, encoder=multimodal.encoder(
             model, load_gpu(engine.deployment.gpu), engine.deployment, engine.cost.inner.profile
@@ -198,37 +143,12 @@ def _with_encoders(
     )  # fmt: skip
 
 
-def _add(
-    cluster: Cluster, model: ModelSpec, engine: Engine, cost_factor: float, confidence: Confidence | None = None
-) -> list[Instance]:
-    """The replicas of one pool."""
-    own, gpu = engine.deployment, load_gpu(engine.deployment.gpu)
-    cost = engine.cost if cost_factor == 1.0 else ScaledCost(engine.cost, cost_factor)
-    tier = build_tier(model, own, gpu, engine.cost.inner, cost_factor)
-    make = None if engine.encoder is None else multimodal.instance_of(engine.encoder, cost_factor)
-    instances = [
-        cluster.add(
-            give_predictor(build_scheduler(own, engine.settled), own, tier), cost, num_gpu_blocks=engine.num_gpu_blocks,
-            block_size=page_tokens(own), stages=own.pipeline_parallel_size,
-            max_model_len=max_model_len(model, own, engine.num_gpu_blocks),
-            enable_prefix_caching=own.enable_prefix_caching, swap=build_swap(model, own, gpu),
-            async_scheduling=own.async_scheduling, tier=tier, confidence=confidence,
-            make=make,
-            offload=build_offload(cluster, f"instance {index}", model, own, gpu),
-        )
-        for index in engine.instances[: own.replicas]
-    ]  # fmt: skip
-    for instance in instances:
-        instance.on_cut = engine.cost.cut
-    return instances
-
-
 def _disaggregated(
     model: ModelSpec, deployment: DeploymentSpec, engines: Sequence[Engine], leap: bool, cost_factor: float,
     link_factor: float,
 ) -> DisaggregatedCluster:  # fmt: skip
     """Prefill and decode pools; a prefill instance sends over the links of as many GPUs as both sides have."""
-    roles = {pool.name: pool.role for pool in SYSTEMS.get(deployment.system or "")().pools()}
+    roles = {pool.name: pool.role for pool in build_system(deployment).pools()}
     prefill, decode = (next(e for e in engines if roles[e.name] is role) for role in (Role.PREFILL, Role.DECODE))
     cluster = DisaggregatedCluster(
         build_router(prefill.deployment), build_router(decode.deployment),
@@ -238,7 +158,7 @@ def _disaggregated(
     link = kv_link(deployment)
     width = min(e.deployment.tensor_parallel_size for e in (prefill, decode))
     for engine in engines:
-        for instance in _add(cluster, model, engine, cost_factor):
+        for instance in add_engine(cluster, model, engine, cost_factor):
             if engine is decode:
                 cluster.decodes(instance)
             else:

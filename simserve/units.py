@@ -13,6 +13,7 @@ import re
 NS_PER_US = 1_000
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
+MS_PER_S = 1_000
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 GB = 1_000_000_000
 

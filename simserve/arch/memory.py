@@ -13,7 +13,6 @@ from simserve.arch.sparse import index_parameters, index_small_parameters, spars
 from simserve.errors import Infeasible
 from simserve.spec.hardware import GpuSpec
 from simserve.spec.model import ModelSpec
-from simserve.spec.vision import VisionSpec
 from simserve.units import MIB, format_bytes
 
 __all__ = [
@@ -29,8 +28,6 @@ __all__ = [
     "runtime_bytes",
     "state_bytes",
     "static_share",
-    "vision_parameters",
-    "vision_weight_bytes",
     "weight_bytes",
 ]
 
@@ -100,26 +97,6 @@ def image_kv_bytes(model: ModelSpec, tokens: int, kv_cache_dtype: str = "auto") 
     """Keys and values that layers of cross attention keep of so many image tokens; 0 for models without such layers."""
     layers = model.vision.cross_attention_layers if model.vision else 0
     return 2 * layers * model.num_key_value_heads * model.head_dim * element_bytes(kv_cache_dtype) * tokens
-
-
-def vision_parameters(vision: VisionSpec | None) -> int:
-    """Parameters of an encoder, its projectors and what else a model has for images alone; 0 for none."""
-    if vision is None:
-        return 0
-    hidden, attention = vision.hidden_size, 4 * vision.num_heads * vision.head_dim
-    layer = hidden * (attention + (3 if vision.gated_mlp else 2) * vision.intermediate_size)
-    inputs = (vision.projector_input, *vision.projector)
-    projector = sum(reads * width for reads, width in zip(inputs, vision.projector, strict=False))
-    matrices = hidden * vision.patch_values + vision.num_layers * layer + vision.projectors * projector
-    if vision.resampler_queries:
-        # Keys and values: one projection, then one of three with the queries' in an attention with its output's.
-        matrices += vision.out_hidden_size * (hidden + 4 * vision.out_hidden_size)
-    return matrices + vision.small_parameters
-
-
-def vision_weight_bytes(vision: VisionSpec | None) -> int:
-    """Bytes of an encoder's weights in 16 bits, which quantised checkpoints leave them in."""
-    return ACTIVATION_BYTES * vision_parameters(vision)
 
 
 def state_bytes(model: ModelSpec, max_num_seqs: int, tensor_parallel_size: int) -> int:

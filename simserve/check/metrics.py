@@ -15,6 +15,7 @@ from simserve.errors import SpecError, nearest_name
 from simserve.metrics import Metrics, Stats
 from simserve.metrics.diffusion import DiffusionMetrics
 from simserve.metrics.hybrid import HybridMetrics
+from simserve.metrics.stages import StageMetrics
 from simserve.metrics.summary import ClassMetrics
 from simserve.perf.priced import SOURCES
 from simserve.search.objective import Outcome
@@ -70,6 +71,8 @@ def _known(study: StudySpec) -> Iterator[str]:
     yield from _names_in(Metrics)
     if study.deployment.hybrid is not None:
         yield from (f"hybrid.{name}" for name in _names_in(HybridMetrics))
+    if study.deployment.stages is not None:
+        yield from (f"stages.{name}" for name in _names_in(StageMetrics))
     if study.workload.kind == "diffusion":
         yield from (f"diffusion.{name}" for name in _names_in(DiffusionMetrics))
     for one in study.workload.classes or ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +13,12 @@ from simserve.cli.console import make_console
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from simserve.arch.bidirectional import Rows
+    from simserve.spec.audio import AudioSpec
     from simserve.spec.vision import VisionSpec
 
 SHOWN_SIZES = ((280, 280), (560, 560), (652, 802), (720, 1280), (1080, 1920), (3024, 4032))
+SHOWN_SECONDS = (1, 5, 10, 30, 60)
 app = typer.Typer(help="Model architectures: list them, import one from config.json.", no_args_is_help=False)
 
 
@@ -37,8 +41,9 @@ def list_models() -> None:
 
 @app.command("show")
 def show_model(name: Annotated[str, typer.Argument(help="Model, as `--model` takes it.")]) -> None:
-    """Sizes of a model; of one that reads images what becomes of images of a few sizes."""
-    from simserve.arch.memory import kv_bytes_per_token, parameter_count, vision_parameters, weight_bytes
+    """Sizes of a model; of one that reads images or sounds what becomes of a few sizes of them."""
+    from simserve.arch.encoder import encoder_parameters
+    from simserve.arch.memory import kv_bytes_per_token, parameter_count, weight_bytes
     from simserve.spec.model import load_model
     from simserve.units import format_bytes
 
@@ -47,9 +52,12 @@ def show_model(name: Annotated[str, typer.Argument(help="Model, as `--model` tak
     console.print(f"{model.name}: {parameter_count(model) / 1e9:.2f} B parameters, {model.num_hidden_layers} layers, "
                   f"{format_bytes(weight_bytes(model, 'bf16', 1))} in bf16, {format_bytes(kv)} of KV a token, "
                   f"context {model.max_position_embeddings}")  # fmt: skip
+    for kind, encoder in model.encoders.items():
+        console.print(f"{kind} encoder: {encoder_parameters(encoder) / 1e9:.2f} B parameters beside them")
     if model.vision is not None:
-        console.print(f"vision encoder: {vision_parameters(model.vision) / 1e9:.2f} B parameters beside them")
         console.print(_images(model.vision))
+    if model.audio is not None:
+        console.print(_sounds(model.audio))
     for source in model.sources:
         console.print(f"source: {source}", markup=False)
 
@@ -58,17 +66,38 @@ def _images(vision: VisionSpec) -> Table:
     """Patches, tokens and bytes of features by size; patches of each group that attends to itself."""
     from rich.table import Table
 
-    from simserve.arch.vision import feature_bytes, image_rows, tokens_of
+    from simserve.arch.encoder import feature_bytes
+    from simserve.arch.vision import image_rows, tokens_of
 
     table = Table("image (W x H)", "rows in the encoder", "tokens", "features")
     for height, width in SHOWN_SIZES:
         rows = image_rows(vision, height, width)
         tokens = tokens_of(vision, rows)
-        groups = f"{len(rows)} x {rows[0]}" if len(rows) > 1 else str(rows[0])
-        if len(set(rows)) > 1:
-            groups = f"{rows[0]} and {len(rows) - 1} x {rows[-1]}"
-        table.add_row(f"{width} x {height}", groups, str(tokens), f"{feature_bytes(vision, tokens) / 1e6:.2f} MB")
+        table.add_row(f"{width} x {height}", _groups(rows), str(tokens),
+                      f"{feature_bytes(vision, tokens) / 1e6:.2f} MB")  # fmt: skip
     return table
+
+
+def _sounds(audio: AudioSpec) -> Table:
+    """The same of sounds by duration; positions of each window."""
+    from rich.table import Table
+
+    from simserve.arch.audio import audio_rows, audio_tokens
+    from simserve.arch.encoder import feature_bytes
+    from simserve.units import MS_PER_S
+
+    table = Table("sound", "rows in the encoder", "tokens", "features")
+    for seconds in SHOWN_SECONDS:
+        tokens = audio_tokens(audio, seconds * MS_PER_S)
+        table.add_row(f"{seconds} s", _groups(audio_rows(audio, seconds * MS_PER_S)), str(tokens),
+                      f"{feature_bytes(audio, tokens) / 1e6:.2f} MB")  # fmt: skip
+    return table
+
+
+def _groups(rows: Rows) -> str:
+    """Equal ones counted, in order: "1032 and 9 x 1015"."""
+    parts = [(length, len(list(equal))) for length, equal in groupby(rows)]
+    return " and ".join(f"{count} x {length}" if count > 1 else str(length) for length, count in parts)
 
 
 @app.command("import")

@@ -17,6 +17,7 @@
 | classes | requests, latencies, goodput and attainment by class, against the class's own SLO if it has one | |
 | hybrid | see `simserve.metrics.hybrid`; only with KV on a host | all instances |
 | diffusion | see `simserve.metrics.diffusion`; only of diffusion models, whose first token is a block | all instances |
+| stages | see `simserve.metrics.stages`; only with encode, prefill and decode as stages | all processes |
 | KV occupancy | used / total blocks, weighted with step time; peak at step starts | all instances |
 
 KV occupancy takes the blocks of a row of several equal steps to grow on a line; the peak is exact.

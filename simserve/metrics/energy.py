@@ -65,3 +65,15 @@ def mean_watts(
     idle = idle_watts(gpu)
     above = step_watts(gpu, s["tokens"][own] / data_parallel_size) - idle
     return float(idle + (above * inside / depths).sum() / (max(end - begin, 1) * max(len(instances), 1)))
+
+
+def encoder_watts(trace: Trace, gpu: GpuSpec, encoders: range, window_ns: tuple[int, int]) -> float:
+    """Watts above idle of one GPU of each of these encoders together, whose passes are bound by compute."""
+    begin, end = window_ns
+    names = {f"encoder {index}" for index in encoders}
+    which = [index for index, name in enumerate(trace.resources) if name in names]
+    own = np.isin(trace.spans["resource"], which)
+    start, stop = trace.spans["start_ns"][own], trace.spans["end_ns"][own]
+    inside = np.clip(np.minimum(stop, end) - np.maximum(start, begin), 0, None).sum()
+    above = step_watts(gpu, np.array([np.inf]))[0] - idle_watts(gpu)
+    return float(above * inside / max(end - begin, 1))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from simserve.errors import SpecError
 from simserve.metrics.diffusion import DiffusionMetrics, diffusion_metrics
 from simserve.metrics.hybrid import HybridMetrics, hybrid_metrics
+from simserve.metrics.stages import StageMetrics, stage_metrics
 from simserve.metrics.stats import Stats, stats, weighted_stats
 from simserve.sim.laws import step_durations_ns
 from simserve.sim.request import Outcome
@@ -42,7 +43,7 @@ class Metrics:
     """All metrics of one run; see the package docstring. `*_ms` are Stats, counts are requests.
 
     classes: the same by class of request, None for a workload without classes; hybrid: None without a host; diffusion:
-    None for models that decode token by token.
+    None for models that decode token by token; stages: None without `DeploymentSpec.stages`.
     """
 
     duration_s: float
@@ -74,11 +75,12 @@ class Metrics:
     classes: dict[str, ClassMetrics] | None = None
     hybrid: HybridMetrics | None = None
     diffusion: DiffusionMetrics | None = None
+    stages: StageMetrics | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe, None where there is no value; the last three only if there are any."""
+        """JSON-safe, None where there is no value; the last four only if there are any."""
         values = asdict(self)
-        for name in ("classes", "hybrid", "diffusion"):
+        for name in ("classes", "hybrid", "diffusion", "stages"):
             if values[name] is None:
                 del values[name]
         return values
@@ -131,6 +133,7 @@ def compute(
             for i, c in enumerate(classes)
         },
         hybrid=hybrid_metrics(trace.hosts), diffusion=diffusion_metrics(trace.denoising, e2e_ms),
+        stages=stage_metrics(trace.transfers, round(duration_s * NS_PER_S)),
     )  # fmt: skip
 
 

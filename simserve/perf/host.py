@@ -35,7 +35,7 @@ class EngineProfile:
     the runs it comes from, host_ns_stderr: standard error of host_ns_per_step; api_ns: HTTP time that clients see in
     TTFT, api_ns_per_request, api_ns_per_token: work of the API process and its tokenizer, one request after the other,
     handover_ns: what a client's first token takes longer where prefill and decode are pools; none is in engine-side
-    times;
+    times; encode_host_ns: host time of an encoder's pass, during which its process does nothing else;
     max_cudagraph_tokens: largest captured step of decodes, max_mixed_cudagraph_tokens: of steps with prompts;
     shared_expert_stream_tokens: steps of at most so many tokens run shared experts beside the routed ones;
     eager_ns_per_op: host time to launch one operation of a step that is not captured, which no such step can undercut,
@@ -55,6 +55,7 @@ class EngineProfile:
     host_ns_stderr: int
     api_ns: int
     handover_ns: int
+    encode_host_ns: int
     shared_expert_stream_tokens: int
     api_ns_per_request: int
     api_ns_per_token: int

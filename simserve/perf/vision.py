@@ -1,4 +1,4 @@
-"""What a pass of a vision encoder takes on one device, or split over the ranks of one node.
+"""What a pass of an encoder of images or of audio takes on one device, or split over the ranks of one node.
 
     encode = GEMMs(rows) + attention(groups of rows) + passes(rows) + projector(tokens), at least the host's launches
 
@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 
+from simserve.arch.bidirectional import Rows
+from simserve.arch.encoder import AnyEncoder, encoded_tokens, encoder_ops
 from simserve.arch.ops import AllReduce, Attention, Elementwise, Gemm
-from simserve.arch.vision import Rows, encoder_ops, tokens_of
 from simserve.perf import store
 from simserve.perf.compile import Formats, Tables, priced
 from simserve.perf.elementwise import elementwise_ns
 from simserve.perf.prefill import Equivalent, PrefillTable, equivalent
 from simserve.perf.priced import Priced
 from simserve.spec.hardware import GpuSpec
-from simserve.spec.vision import VisionSpec
 
 Explained = list[tuple[str, Priced]]
 Kernel = tuple[Attention, PrefillTable, str]
@@ -40,11 +40,11 @@ class EncoderCost:
     """
 
     def __init__(
-        self, gpu: GpuSpec, vision: VisionSpec, *, dtype: str = "bf16", tensor_parallel_size: int = 1,
+        self, gpu: GpuSpec, encoder: AnyEncoder, *, dtype: str = "bf16", tensor_parallel_size: int = 1,
         eager_ns_per_op: int = 0,
     ) -> None:  # fmt: skip
-        self.gpu, self.vision, self.dtype = gpu, vision, dtype
-        self.ops = encoder_ops(vision, tensor_parallel_size)
+        self.gpu, self.encoder, self.dtype = gpu, encoder, dtype
+        self.ops = encoder_ops(encoder, tensor_parallel_size)
         self._tables = Tables(gpu, Formats(dtype, "auto", 1, 1))
         self._attention: list[Kernel] = [(op, *self._tables.encoder(op)) for op in self.ops.attentions]
         self._launching_ns = float(self.ops.launches * eager_ns_per_op)
@@ -52,10 +52,10 @@ class EncoderCost:
         self._on_tokens: dict[int, tuple[Explained, float]] = {}
 
     def encode_ns(self, images: Sequence[Rows]) -> int:
-        """One pass over the rows of some images (`simserve.arch.vision.image_rows`), together; 0 for none."""
+        """One pass over the rows of some images or sounds (`image_rows`, `audio_rows`) together; 0 for none."""
         if not images:
             return 0
-        rows, tokens = self._of_rows(sum(map(sum, images))), self._of_tokens(self._count(images))
+        rows, tokens = self._of_rows(sum(map(sum, images))), self._of_tokens(encoded_tokens(self.encoder, images))
         groups = [length for image in images for length in image]
         kernels = rows[1] + tokens[1] + sum(self._attend(a, groups)[0] * a[0].count for a in self._attention)
         return round(max(kernels, self._launching_ns))
@@ -65,7 +65,7 @@ class EncoderCost:
         if not images:
             return []
         groups = [length for image in images for length in image]
-        found = [*self._of_rows(sum(map(sum, images)))[0], *self._of_tokens(self._count(images))[0]]
+        found = [*self._of_rows(sum(map(sum, images)))[0], *self._of_tokens(encoded_tokens(self.encoder, images))[0]]
         for a in self._attention:
             op, table, name = a
             ns, work = self._attend(a, groups)
@@ -81,9 +81,6 @@ class EncoderCost:
         price = [*self._of_rows(1)[0], *self._of_tokens(1)[0]]
         names = sorted({p.table for _, p in price} | {name for _, _, name in self._attention})
         return {name: store.provenance(*name.rsplit("/", 1)) for name in names}
-
-    def _count(self, images: Sequence[Rows]) -> int:
-        return sum(tokens_of(self.vision, image) for image in images)
 
     def _of_rows(self, rows: int) -> tuple[Explained, float]:
         if rows not in self._on_rows:

@@ -17,7 +17,8 @@ from simserve.sim.request import Outcome as Ending
 from simserve.units import NS_PER_S
 
 if TYPE_CHECKING:
-    from simserve.run import Engine, RunResult
+    from simserve.engines import Engine
+    from simserve.run import RunResult
     from simserve.search.executors import Executor
     from simserve.search.runner import Inputs
     from simserve.sim.trace import Trace

@@ -42,11 +42,13 @@ def evaluate(
 
 def reduce(result: RunResult, model: ModelSpec, deployment: DeploymentSpec, slo: SloSpec | None) -> Outcome:
     """The numbers of a run that the search compares and the report shows."""
+    from simserve.spec.hardware import load_gpu
+
     metrics = result.metrics.to_dict()
     percentile = float(slo.percentile) if slo is not None else DEFAULT_PERCENTILE
     measured = latencies_ms(result.trace)
     tokens_per_s = steady_tokens_per_s(result.trace) or float(metrics["total_tokens_per_s"])
-    usd_per_hour = sum(e.cost.inner.gpu.price_usd_per_hour * e.deployment.num_gpus for e in result.engines)
+    usd_per_hour = sum(load_gpu(gpu).price_usd_per_hour * count for gpu, count in deployment.gpus)
     million_per_hour = tokens_per_s * _SECONDS_PER_HOUR / 1e6
     return Outcome(
         deployment=deployment,
@@ -64,23 +66,37 @@ def reduce(result: RunResult, model: ModelSpec, deployment: DeploymentSpec, slo:
         memory_bytes=dict(result.memory_bytes),
         pools=_pools(result),
         usage=usage(result, model),
-        energy=_energy(result, tokens_per_s),
+        energy=_energy(result, deployment, tokens_per_s),
     )
 
 
-def _energy(result: RunResult, tokens_per_s: float) -> Energy | None:
+def _energy(result: RunResult, deployment: DeploymentSpec, tokens_per_s: float) -> Energy | None:
     """Modelled board power over the same window as the throughput; None for a run without a token."""
-    from simserve.metrics.energy import ERROR, mean_watts
+    from simserve.metrics.energy import ERROR, encoder_watts, idle_watts, mean_watts
+    from simserve.spec.hardware import load_gpu
+
     if tokens_per_s <= 0:
         return None
     window = steady_window_ns(result.trace) or (int(result.trace.requests["arrival_ns"].min()), result.trace.end_ns)
-    watts = sum(
-        engine.deployment.num_gpus
-        * mean_watts(result.trace, engine.cost.inner.gpu, engine.instances, window,
-                     data_parallel_size=engine.deployment.data_parallel_size)
-        for engine in result.engines
-    )  # fmt: skip
+    watts = sum(idle_watts(load_gpu(gpu)) * count for gpu, count in deployment.gpus)
+    for engine in result.engines:
+        gpu, d = engine.cost.inner.gpu, engine.deployment
+        busy = mean_watts(result.trace, gpu, engine.instances, window, data_parallel_size=d.data_parallel_size)
+        watts += d.num_gpus * (busy - idle_watts(gpu))
+    watts += sum(
+        d.tensor_parallel_size * encoder_watts(result.trace, load_gpu(d.gpu), range(first, first + d.replicas), window)
+        for first, d in _encoders(deployment)
+    )
     return Energy(watts / result.num_gpus, watts / tokens_per_s, ERROR)
+
+
+def _encoders(deployment: DeploymentSpec) -> list[tuple[int, DeploymentSpec]]:
+    """(index of its first encoder, deployment) of each process that encodes only."""
+    found, first = [], 0
+    for _, own in deployment.encoders() if deployment.stages is not None else ():
+        found.append((first, own))
+        first += own.replicas
+    return found
 
 
 def _pools(result: RunResult) -> tuple[dict[str, Any], ...]:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from simserve.search.objective import Outcome, steady_window_ns
 
 if TYPE_CHECKING:
-    from simserve.run import Engine, RunResult
+    from simserve.engines import Engine
+    from simserve.run import RunResult
 
 FULL = 0.95  # of a limit counts as being at it
 SLO, RESOURCE, SHARE = "slo", "resource", "share"

@@ -66,7 +66,7 @@ def rotated(workload: RequestSet, first: int) -> RequestSet:
     arrivals = np.concatenate([[0], np.cumsum(around)]).astype(np.int64)
     given = {name: column for name in _ROWS if (column := getattr(workload, name)) is not None}
     columns: dict[str, Any] = {name: np.roll(column, -first) for name, column in given.items()}
-    for name in ("content", "images", "shown"):
+    for name in ("content", "images", "audio", "shown"):
         if (rows := getattr(workload, name)) is not None:
             columns[name] = [*rows[first:], *rows[:first]]
     return replace(

@@ -30,7 +30,8 @@ from simserve.diffusion import denoises, static_batches
 from simserve.perf.breakdown import kind_of, resource_of, ridge_tokens
 
 if TYPE_CHECKING:
-    from simserve.run import Engine, RunResult
+    from simserve.engines import Engine
+    from simserve.run import RunResult
     from simserve.sim.trace import Columns, Trace
     from simserve.spec.deployment import DeploymentSpec
     from simserve.spec.model import ModelSpec

@@ -9,6 +9,7 @@ from typing import Any
 from simserve.errors import UnknownName
 from simserve.metrics.diffusion import DiffusionMetrics
 from simserve.metrics.hybrid import HybridMetrics
+from simserve.metrics.stages import StageMetrics
 from simserve.search.objective import NEVER_MS, Outcome
 
 _OWN: dict[str, Callable[[Outcome], Any]] = {
@@ -29,7 +30,8 @@ _STATS = tuple(f"{name}.{stat}" for name in _LATENCIES
                for stat in ("mean", "p50", "p90", "p95", "p99"))  # fmt: skip
 _HOST = tuple(f"hybrid.{own.name}" for own in fields(HybridMetrics))
 _DENOISING = tuple(f"diffusion.{own.name}" for own in fields(DiffusionMetrics))
-NAMES = (*_OWN, *_METRICS, *_STATS, *_HOST, *_DENOISING)
+_STAGES = tuple(f"stages.{own.name}" for own in fields(StageMetrics))
+NAMES = (*_OWN, *_METRICS, *_STATS, *_HOST, *_DENOISING, *_STAGES)
 LARGER_IS_BETTER = ("tokens_per_s_per_gpu", "tokens_per_s_per_user", "output_tokens_per_s", "request_throughput_rps",
                     "middle_throughput_rps", "goodput_rps", "slo_attainment")  # fmt: skip
 

@@ -26,7 +26,8 @@ class Encoder:
     """First come, first served; a job is the images of one request that came here, encoded in one pass.
 
     encode_ns: of a pass; gpu: what other processes share with it, None for a GPU of its own; note: called as
-    (start_ns, end_ns, request, 0) for each pass. `view` is what routers see; its index is among encoders.
+    (start_ns, end_ns, request, 0) for each pass; busy_ns: of all. `view` is what routers see; its index is among
+    encoders.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Encoder:
         self.view = InstanceView(index)
         self._clock, self._encode_ns, self._gpu, self._note = clock, encode_ns, gpu, note
         self._queue: deque[_Queued] = deque()
-        self._began_ns = 0
+        self._began_ns = self.busy_ns = 0
 
     def submit(self, request: int, images: Sequence[Image], done: Callable[[], None]) -> None:
         """Queue images; `done` is called when they are encoded."""
@@ -55,6 +56,7 @@ class Encoder:
 
     def _end(self) -> None:
         job = self._queue.popleft()
+        self.busy_ns += self._clock.now_ns - self._began_ns
         if self._note is not None:
             self._note(self._began_ns, self._clock.now_ns, job.request, 0)
         self.view.num_running = 0

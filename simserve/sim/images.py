@@ -1,24 +1,40 @@
-"""Images of requests, and the store in which what encoders made of them waits for those who prefill."""
+"""Images and sounds of requests, and the store in which what encoders made of them waits for those who prefill."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from simserve.errors import Infeasible
 from simserve.sim.memory import Memory, MemoryObject, ObjectKind
 
+if TYPE_CHECKING:
+    from simserve.sim.request import Request
+
+Modality = Literal["vision", "audio"]  # whose encoder reads it, as `ModelSpec` calls them
 _TIER = "features"
 _UNLIMITED = 1 << 62
 
 
 class Image(NamedTuple):
-    """An image of a request: equal images have equal `content`; `rows` go through the encoder, by groups that attend
-    to one another (`simserve.arch.vision.image_rows`), `tokens` of the prompt and bytes of features come out."""
+    """An image of a request, or a sound: equal ones have equal `content`; `rows` go through the encoder, by groups that
+    attend to one another (`simserve.arch.vision.image_rows`), `tokens` of the prompt and bytes of features come out."""
 
     content: int
     rows: tuple[int, ...]
     tokens: int
     feature_bytes: int
+    modality: Modality = "vision"
+
+
+def unseen(request: Request) -> list[Image]:
+    """Images of a prompt whose tokens are not in the prefix cache; without sessions they are what it begins with."""
+    cached = request.cached_tokens if request.session < 0 else 0
+    found, end = [], 0
+    for image in request.images:
+        end += image.tokens
+        if end > cached:
+            found.append(image)
+    return found
 
 
 class FeatureStore:

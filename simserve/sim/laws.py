@@ -48,7 +48,8 @@ def causality(trace: Trace) -> None:
 
 
 def tokens(trace: Trace) -> None:
-    """Without preemption a request costs prompt + output - 1 - cached tokens; with it, at least that.
+    """Without preemption a request costs prompt + output - 1 - cached tokens, and one more where the process that
+    decodes answers, for it computes the prompt's last token again; with it, at least that.
 
     With both there is no bound: a resumed request may find its own blocks in the cache.
     """
@@ -60,6 +61,7 @@ def tokens(trace: Trace) -> None:
         _positions(trace, int(r["output_tokens"][done].sum()))
         return
     needed = int((r["prompt_tokens"] + r["output_tokens"] - 1 - r["cached_tokens"])[done].sum())
+    needed += trace.transfers.computed_again if trace.transfers is not None else 0
     scheduled = int((s["steps"] * s["tokens"]).sum())
     again = int(r["preemptions"].sum())
     if again and r["cached_tokens"].any():

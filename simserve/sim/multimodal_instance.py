@@ -1,7 +1,9 @@
-"""An instance that does something about a request's images before the first step of its prompt.
+"""An instance that does something about a request's images before the first step of its prompt, or takes KV in.
 
 It encodes them, where encoder and prefill are one process, or fetches what others encoded, where that is synchronous;
-meanwhile nothing else runs in the process. Processes that share the GPU see encoding as such.
+meanwhile nothing else runs in the process. Processes that share the GPU see encoding as such. KV that another process
+pushes here gets its blocks when it leaves there, if they are free, and joins the batch of the next step after its
+arrival.
 """
 
 from __future__ import annotations
@@ -12,18 +14,47 @@ from typing import Any
 from simserve.sim.instance import Instance
 from simserve.sim.lanes import Part
 from simserve.sim.plan import Lane, WorkKind
+from simserve.sim.prefix import PrefixLedger
 from simserve.sim.request import Request
 from simserve.sim.step import Step
 
 Before = Callable[[Request], int]
 
 
+def nothing(request: Request) -> int:
+    """No time: the instance does not do this."""
+    return 0
+
+
 class MultimodalInstance(Instance):
     """encodes, fetches: ns of a request's images before its prompt; fetches keep no GPU busy."""
 
-    def __init__(self, *args: Any, encodes: Before, fetches: Before, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, encodes: Before = nothing, fetches: Before = nothing, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._encodes, self._fetches = encodes, fetches
+
+    def receive(self, request: Request) -> bool:
+        """Hold blocks for KV that leaves for here; False if others wait for blocks, or there are too few.
+
+        With a prefix cache the scheduler decides what to fetch, so nothing is pushed.
+        """
+        queues, ledger = self.queues, self.ledger
+        if queues.waiting or queues.late or queues.preempted or isinstance(ledger, PrefixLedger):
+            return False
+        if not ledger.fits(request, request.num_tokens, 0) or not self.submit(request):
+            return False
+        (queues.late if request.id in queues.late else queues.waiting).pop(request.id)
+        ledger.reserve(request, request.num_tokens)
+        queues.loading[request.id] = request
+        self.view.free_blocks = ledger.free
+        return True
+
+    def received(self, request: Request) -> None:
+        """The KV that `receive` holds blocks for is here."""
+        request.computed_tokens, request.remote_tokens = request.remote_tokens, 0
+        request.kv_arrived_ns = self.clock.now_ns
+        self.queues.loaded[request.id] = self.queues.loading.pop(request.id)
+        self.wake(always=True)
 
     def _new(self, step: Step) -> list[Request]:
         """Requests with images whose prompt begins in this step."""

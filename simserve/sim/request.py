@@ -112,8 +112,11 @@ class Request(Seen):
         self.instance = -1
         self.prefill_instance = -1
 
-    def successor(self) -> Request:
-        """The same request on another instance: its tokens are known there, its KV is remote."""
+    def successor(self, *, silent: bool = False) -> Request:
+        """The same request on another instance: its tokens are known there, its KV is remote.
+
+        silent: nobody has seen its first token, and the other instance computes it again, from the prompt's last.
+        """
         other = Request(
             self.id, self.arrival_ns, self.prompt_tokens, self.final_tokens - self.prompt_tokens, self.priority,
             self.content, self.output_content, self.session,
@@ -122,4 +125,7 @@ class Request(Seen):
         other.preemptions, other.cached_tokens = self.preemptions, self.cached_tokens
         other.first_scheduled_ns, other.first_token_ns = self.first_scheduled_ns, self.first_token_ns
         other.last_token_ns, other.prefill_instance = self.last_token_ns, self.instance
+        if silent:
+            other.num_tokens, other.remote_tokens = self.prompt_tokens, self.prompt_tokens - 1
+            other.first_token_ns = other.last_token_ns = -1
         return other

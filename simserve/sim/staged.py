@@ -1,73 +1,86 @@
-"""Encode, prefill and decode as stages: where a multimodal request goes, and how its features get there.
+"""Encode, prefill and decode as stages: where a multimodal request goes, and how its features and KV get there.
 
 A request with images whose features are not in the store goes to the encoders, spread over several if asked; when all
 are encoded their features are in the store, and the request goes to the process that prefills. That one's host
 schedules it, `schedule_ns` and so much a token of images later; its features are fetched beside that, or, synchronous,
 before its prompt while nothing else runs there. Who finds no features in the store by then encodes them itself. Text
-alone goes straight to the prompt's process. From there on all is as in `simserve.sim.pools`.
+alone goes straight to the prompt's process. KV is pushed to the process that decodes as `simserve.sim.handover` says;
+one whose blocks are taken asks for it later.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 
 from simserve.sim.clock import ARRIVAL
 from simserve.sim.encoder import EncodeNs, Encoder
-from simserve.sim.images import FeatureStore, Image
+from simserve.sim.handover import KvSender, Prompt, Stages, TransferUse
+from simserve.sim.images import FeatureStore, Image, unseen
 from simserve.sim.instance import Instance
 from simserve.sim.link import Link
+from simserve.sim.multimodal_instance import MultimodalInstance
 from simserve.sim.plan import InstanceView, Router
 from simserve.sim.pools import DisaggregatedCluster
 from simserve.sim.request import Outcome, Request
-
-
-@dataclass(frozen=True)
-class Stages:
-    """How features reach the prompt.
-
-    schedule_ns, schedule_ns_per_token: from an event that features are there to the prompt's place in the queue;
-    prefetch: fetched beside that; spread: images of one request go to several encoders (intra-request parallelism).
-    """
-
-    schedule_ns: int = 0
-    schedule_ns_per_token: int = 0
-    prefetch: bool = True
-    spread: bool = False
-
-    def scheduling_ns(self, request: Request) -> int:
-        """For all images of a request."""
-        return self.schedule_ns + self.schedule_ns_per_token * sum(image.tokens for image in request.images)
+from simserve.sim.source import Load
+from simserve.sim.trace import Note, Trace
 
 
 class StagedCluster(DisaggregatedCluster):
     """A cluster with encoders in front.
 
-    `add` instances and name them with `prefills`, `decodes` or `serves` (prompt and decoding in one); `encodes` adds an
-    encoder. features: the link over which features are fetched from `store`.
+    `add` instances and name them with `sends` (they prefill for others), `decodes` or `serves` (prompt and decoding in
+    one); `encodes` adds an encoder. features: the link over which features are fetched from `store`.
     """
 
     def __init__(
         self, router: Router, decode_router: Router, encode_router: Router, *, stages: Stages, store: FeatureStore,
-        kv_bytes_per_token: int, snapshot_interval_ns: int = 0,
+        snapshot_interval_ns: int = 0,
     ) -> None:  # fmt: skip
-        super().__init__(router, decode_router, kv_bytes_per_token=kv_bytes_per_token,
-                         snapshot_interval_ns=snapshot_interval_ns)  # fmt: skip
+        super().__init__(router, decode_router, kv_bytes_per_token=0, snapshot_interval_ns=snapshot_interval_ns)
         self.encode_router, self.stages, self.store = encode_router, stages, store
         self.encoders: list[Encoder] = []
         self.features: Link | None = None
+        self.use = TransferUse()
+        self._senders: dict[int, tuple[KvSender, Note]] = {}
+        self._arrivals: dict[int, int] = {}
+        self._leaving: dict[int, list[Request]] = {}
 
     def encodes(self, encoder: Encoder) -> None:
         """One more encoder."""
         self.encoders.append(encoder)
+        self.use.encoders += 1
+
+    def sends(self, instance: Instance, sender: KvSender) -> None:
+        """`instance` prefills and pushes KV over the link of `sender`."""
+        instance.hand_over = lambda request: self._hand_over(instance, request)
+        self._prefill.append(instance)
+        index = instance.view.index
+        self._senders[index] = (sender, self.spans.of(f"instance {index} kv"))
 
     def serves(self, instance: Instance) -> None:
         """`instance` takes prompts and decodes them."""
         self._prefill.append(instance)
 
+    def play(self, load: Load, *, until_ns: int | None = None) -> Trace:
+        """As every cluster, with what was moved between stages."""
+        trace = super().play(load, until_ns=until_ns)
+        self.use.store_hits, self.use.store_misses = self.store.hits, self.store.misses
+        self.use.encode_ns = sum(encoder.busy_ns for encoder in self.encoders)
+        return replace(trace, transfers=self.use)
+
     def arrive(self, request: Request) -> None:
-        """Send a request to its first stage: the encoders, if there are any and its features are not known."""
+        """A request has come to the proxy, which sends it to its first stage."""
         self.in_flight[request.id] = request
+        if self.stages.proxy_ns:
+            self.clock.call_at(self.clock.now_ns + self.stages.proxy_ns, lambda: self._dispatch(request), ARRIVAL)
+        else:
+            self._dispatch(request)
+
+    def _dispatch(self, request: Request) -> None:
+        """To the encoders, if there are any and features are not known."""
         now = self.clock.now_ns
         missing = [image for image in request.images if not self.store.find(image, now)]
         if not missing or not self.encoders:
@@ -101,25 +114,27 @@ class StagedCluster(DisaggregatedCluster):
         if not request.images or not self.encoders:
             self._route(request, self.router, self._prefill)
             return
-        waits = 1
+        waits, scheduled_ns = 1, self.clock.now_ns + self.stages.scheduling_ns(request)
 
         def arrived() -> None:
             nonlocal waits
             waits -= 1
             if not waits:
+                self.use.features_exposed_ns += self.clock.now_ns - scheduled_ns
                 self._route(request, self.router, self._prefill)
 
         if self.stages.prefetch and self.features is not None:
             waits += 1
             size = sum(image.feature_bytes for image in request.images if self.store.has(image))
+            self.use.features_ns += self.features.alone_ns(size, len(request.images))
             self.features.transfer(size, arrived, pieces=len(request.images), request=request.id)
-        self.clock.call_at(self.clock.now_ns + self.stages.scheduling_ns(request), arrived, ARRIVAL)
+        self.clock.call_at(scheduled_ns, arrived, ARRIVAL)
 
     def encodes_here(self, encode_ns: EncodeNs, *, always: bool) -> Callable[[Request], int]:
         """What a process that prefills encodes itself: all (it is the encoder too), or what the store has lost."""
 
         def before(request: Request) -> int:
-            images = [image for image in request.images if not self.store.has(image)]
+            images = [image for image in unseen(request) if not self.store.has(image)]
             if always:
                 for image in images:
                     self.store.put(image, self.clock.now_ns)
@@ -132,10 +147,68 @@ class StagedCluster(DisaggregatedCluster):
         if self.stages.prefetch or self.features is None or not self.encoders:
             return 0
         size = sum(image.feature_bytes for image in request.images if self.store.has(image))
-        return self.features.alone_ns(size, len(request.images)) if size else 0
+        if not size:
+            return 0
+        fetch_ns = self.features.alone_ns(size, len(request.images))
+        self.use.features_ns += fetch_ns
+        self.use.features_exposed_ns += fetch_ns
+        return fetch_ns + self.stages.blocking_ns
 
     def _route(self, request: Request, router: Router, pool: Sequence[Instance]) -> bool:
         if not pool:
             self._end(request, Outcome.REJECTED)
             return False
         return super()._route(request, router, pool)
+
+    def _hand_over(self, source: Instance, request: Request) -> None:
+        """A prompt is done: its KV leaves together with that of others which end now."""
+        self.in_flight[request.id] = request
+        leaving = self._leaving.setdefault(source.view.index, [])
+        leaving.append(request)
+        if len(leaving) == 1:
+            self.clock.call_at(self.clock.now_ns, lambda: self._send(source), ARRIVAL)
+
+    def _send(self, source: Instance) -> None:
+        """KV of all prompts that ended now goes to processes that decode, or to the queues in front of them."""
+        requests, now = self._leaving.pop(source.view.index), self.clock.now_ns
+        sender, note = self._senders[source.view.index]
+        times = sender.send([Prompt(r.computed_tokens, r.first_scheduled_ns, now) for r in requests])
+        for request, arrival in zip(requests, times, strict=True):
+            note(now, arrival, request.id, request.computed_tokens * sender.layers * sender.bytes_per_layer)
+            successor = request.successor(silent=self.stages.decode_answers)
+            self.use.computed_again += self.stages.decode_answers
+            self.in_flight[request.id] = successor
+            self._left_behind[request.id], self._arrivals[request.id] = (source, request), arrival
+            taker = self._taker(successor)
+            if taker is not None:
+                self.clock.call_at(arrival, partial(self._pushed, taker, successor), ARRIVAL)
+            elif not self._route(successor, self.decode_router, self._decode):
+                self._fetched(request.id)
+
+    def _taker(self, request: Request) -> MultimodalInstance | None:
+        """Who decodes and has blocks for a request now, the router's choice before others."""
+        if not self._decode:
+            return None
+        views = self._snapshot()
+        chosen = self._decode[self.decode_router.route(request, [views[i.view.index] for i in self._decode])]
+        for instance in (chosen, *(i for i in self._decode if i is not chosen)):
+            if isinstance(instance, MultimodalInstance) and instance.receive(request):
+                return instance
+        return None
+
+    def _pushed(self, taker: MultimodalInstance, request: Request) -> None:
+        self._fetched(request.id)
+        taker.received(request)
+
+    def _fetch(self, request: Request, done: Callable[[], None]) -> None:
+        """KV that was not pushed, for there was no room: there when asked for, but not before its last message."""
+
+        def arrived() -> None:
+            self._fetched(request.id)
+            done()
+
+        self.clock.call_at(max(self.clock.now_ns, self._arrivals[request.id]), arrived, ARRIVAL)
+
+    def _fetched(self, key: int) -> None:
+        del self._arrivals[key]
+        super()._fetched(key)

@@ -16,8 +16,9 @@ preempted.
 
 `itl_gaps_ns`: the inter-token gaps that `steps` does not cover (after a preemption or a skipped step).
 Nothing is stored per token. `depths`: steps that each instance may have in flight (empty: one). `hosts`: what each
-instance with KV on a host did with it; `denoising`: what each one of a diffusion model did. Its requests get tokens by
-blocks: the first token is the first block, and gaps are between blocks.
+instance with KV on a host did with it; `transfers`: what moved between stages, None without any; `denoising`: what each
+instance of a diffusion model did. Its requests get tokens by blocks: the first token is the first block, and gaps are
+between blocks.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.sim.denoise import DenoiseUse
+from simserve.sim.handover import TransferUse
 from simserve.sim.hybrid import HostUse
 
 REQUEST_COLUMNS = (
@@ -66,6 +68,7 @@ class Trace:
     spans: Columns = field(default_factory=lambda: columns(array("q"), SPAN_COLUMNS))
     hosts: list[HostUse] = field(default_factory=list)
     denoising: list[DenoiseUse] = field(default_factory=list)
+    transfers: TransferUse | None = None
 
 
 class Spans:

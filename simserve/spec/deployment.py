@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from simserve.spec.base import Spec
 from simserve.spec.hybrid import HybridSpec
+from simserve.spec.stages import Place, Placed, Stage, parse_stages, processes_of
 from simserve.spec.tiers import TiersSpec, tiers_mismatch
 
 Dtype = Literal["bf16", "fp16", "fp8", "fp8_block", "nvfp4"]
@@ -100,10 +101,12 @@ class DeploymentSpec(Spec):
     whole experts on each rank instead of a part of every one; kv_cache_dtype "auto": 16 bit, as vLLM; swap_space_gib:
     host memory per GPU for preempted requests, for schedulers that swap; snapshot_interval_ms: how old the router's
     view of the instances may be; system, pools: a system with pools such as `distserve`, and what each pool has
-    different; system_options: the system's own knobs by name; kv_link: the link per GPU over which pools hand KV over,
-    None for the GPUs' own within a node, else 400 Gb/s InfiniBand; engine, engine_version: whose profile
-    (`perfdb/engines`) prices what is not kernels, None for the one called like the scheduler, else vllm's; calibrated:
-    with what was fitted to measured runs;
+    different; stages: where encode, prefill and decode run, for a system of stages such as `epd_serve`, in its notation
+    (`simserve.spec.stages`), whose processes then are the pools; system_options: knobs of the system by name;
+    num_encoders: copies of a model's encoders on the GPUs of a replica, 0 for an engine that is shown text only;
+    kv_link: the link per GPU over which pools hand KV over, None for the GPUs' own within a node, else 400
+    Gb/s InfiniBand; engine, engine_version: whose profile (`perfdb/engines`) prices what is not kernels, None for the
+    one called like the scheduler, else vllm's; calibrated: with what was fitted to measured runs;
     kernel_efficiency: what kernels reach on this testbed of the rates that the tables have;
     async_scheduling: a step is planned while the one before it runs (the default of vLLM from 0.14, overlap of others);
     tiers: host memory and disks of an offline system (scheduler flexgen or instinfer);
@@ -143,7 +146,9 @@ class DeploymentSpec(Spec):
     tiers: TiersSpec | None = None
     system: str | None = None
     system_options: Options = ()
+    stages: str | None = None
     pools: Pools = ()
+    num_encoders: int = Field(default=1, ge=0, le=8)
     kv_link: str | None = None
     engine: str | None = None
     engine_version: str = ""
@@ -204,20 +209,96 @@ class DeploymentSpec(Spec):
         if self.pools and self.system is None:
             raise ValueError("pools need a system, e.g. system: distserve")
         if self.system_options and self.system is None:
-            raise ValueError("system_options need a system, e.g. system: distserve")
-        if self.system is not None and not self.pools:
+            raise ValueError("system_options need a system, e.g. system: epd_serve")
+        if self.stages is None and self.system is not None and not self.pools:
             raise ValueError(f"system {self.system} needs pools: one entry for each, which may be empty")
         return self
 
+    @model_validator(mode="after")
+    def _stages_are_a_layout(self) -> DeploymentSpec:
+        if self.stages is None:
+            return self
+        if self.system is None:
+            raise ValueError("stages need a system of stages, e.g. system: epd_serve")
+        known = [placed.name for placed in self._processes]
+        for name, _ in self.pools:
+            if name not in known:
+                raise ValueError(f"pool {name!r} is not in stages {self.stages}, which has {', '.join(known)}")
+        if self.replicas != 1:
+            raise ValueError("replicas do not go with stages: write the counts there, e.g. (E-PD)x2")
+        for index, place in enumerate(self._places):
+            self._check_place(index, place)
+        return self
+
+    def _check_place(self, index: int, place: Place) -> None:
+        """Processes of one place use the same GPUs, and say how they share the memory."""
+        own = [placed for placed in self._processes if placed.place == index]
+        models = [placed.name for placed in own if placed.has_model]
+        given = dict(self.pools)
+        if len({(self._gpu(p), self._width(p, place)) for p in own}) > 1:
+            raise ValueError(f"{' and '.join(p.name for p in own)} share GPUs: give their pools the same gpu and "
+                             "tensor_parallel_size")  # fmt: skip
+        if len(models) > 1 and not all(name in given and given[name].gpu_memory_utilization for name in models):
+            raise ValueError(f"{' and '.join(models)} share the memory of a GPU: give each of their pools its "
+                             "gpu_memory_utilization")  # fmt: skip
+
+    @property
+    def _places(self) -> tuple[Place, ...]:
+        return parse_stages(self.stages or "")
+
+    @property
+    def _processes(self) -> list[Placed]:
+        return processes_of(self._places)
+
+    def _gpu(self, placed: Placed) -> str:
+        """The GPU of a process: an encoder's where it says so, else that of the model beside it."""
+        pool = dict(self.pools).get(placed.name)
+        if pool is not None and pool.gpu is not None:
+            return pool.gpu
+        return self.gpu if placed.has_model else next(
+            (self._gpu(p) for p in self._processes if p.place == placed.place and p.has_model), self.gpu
+        )  # fmt: skip
+
+    def _width(self, placed: Placed, place: Place) -> int:
+        """GPUs of one process, those of the model beside it where an encoder does not say."""
+        pool = dict(self.pools).get(placed.name)
+        if pool is not None and pool.tensor_parallel_size is not None:
+            return pool.tensor_parallel_size
+        if placed.has_model:
+            return place.tensor_parallel_size if place.tensor_parallel_size > 1 else self.tensor_parallel_size
+        beside = (self._width(p, place) for p in self._processes if p.place == placed.place and p.has_model)
+        return next(beside, 1)
+
+    def encoders(self) -> list[tuple[Placed, DeploymentSpec]]:
+        """Processes that encode only, with the deployment of each."""
+        return [(placed, self._staged(placed)) for placed in self._processes if not placed.has_model]
+
+    def process(self, name: str) -> Placed:
+        """A process of `stages` by its name."""
+        return next(placed for placed in self._processes if placed.name == name)
+
+    def _staged(self, placed: Placed) -> DeploymentSpec:
+        """The deployment of one process of `stages`: a prompt's needs the encoder too, for what the store has lost."""
+        place, beside = self._places[placed.place], self._processes
+        alone = sum(p.place == placed.place and not p.has_model for p in beside)
+        own = bool(placed.process & {Stage.ENCODE, Stage.PREFILL}) and placed.has_model
+        pool = dict(self.pools).get(placed.name, PoolSpec())
+        pool = pool.model_copy(update={
+            "gpu": self._gpu(placed), "tensor_parallel_size": self._width(placed, place), "replicas": place.count
+        })  # fmt: skip
+        return self._of_pool(pool).model_copy(update={"num_encoders": alone + own if self.num_encoders else 0})
+
     def engines(self) -> list[tuple[str, DeploymentSpec]]:
         """(pool name, deployment of that pool alone) for each pool; ("", this one) without pools."""
+        if self.stages is not None:
+            return [(placed.name, self._staged(placed)) for placed in self._processes if placed.has_model]
         if not self.pools:
             return [("", self)]
         return [(name, self._of_pool(pool)) for name, pool in self.pools]
 
     def _of_pool(self, pool: PoolSpec) -> DeploymentSpec:
         own = {field: value for field in PoolSpec.model_fields if (value := getattr(pool, field)) is not None}
-        alone = {"system": None, "system_options": (), "pools": (), "kv_link": None}
+        alone = {"system": None, "system_options": (), "stages": None, "pools": (), "kv_link": None}
         return self.model_copy(update={**own, **alone})
 
     @property
@@ -229,7 +310,17 @@ class DeploymentSpec(Spec):
     @property
     def num_gpus(self) -> int:
         """GPUs of all replicas of all pools."""
-        return sum(engine.gpus_per_replica * engine.replicas for _, engine in self.engines())
+        return sum(count for _, count in self.gpus)
+
+    @property
+    def gpus(self) -> list[tuple[str, int]]:
+        """(GPU, how many) of each pool, or place of stages, in order."""
+        if self.stages is None:
+            return [(engine.gpu, engine.gpus_per_replica * engine.replicas) for _, engine in self.engines()]
+        first = {placed.place: placed for placed in reversed(self._processes)}
+        return [
+            (self._gpu(first[i]), place.count * self._width(first[i], place)) for i, place in enumerate(self._places)
+        ]
 
     @property
     def kv_block_tokens(self) -> int:

@@ -3,7 +3,8 @@
 Dense llama, mistral, qwen2, qwen3; experts: mixtral, qwen3_moe, minimax_m2, gpt_oss; latent attention and experts:
 deepseek_v3, kimi_k2; with sparse attention: deepseek_v32, glm_moe_dsa; with gated delta nets: qwen3_5, qwen3_5_moe
 (hf_hybrid.py); opt (hf_opt.py); diffusion language models: llada, Dream (hf_diffusion.py); with a vision encoder:
-qwen3_vl, qwen2_5_vl (hf_vision.py). Multi-token prediction layers are left out: nothing drafts with them here.
+qwen3_vl, qwen2_5_vl (hf_vision.py); with an audio encoder: qwen2_audio (hf_audio.py). Multi-token prediction layers are
+left out: nothing drafts with them here.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from simserve.errors import SpecError, nearest_name
 from simserve.spec.base import parse
+from simserve.spec.hf_audio import QWEN2_AUDIO, audio_decoder_keys, audio_fields
 from simserve.spec.hf_diffusion import DREAM, LLADA, diffusion_fields, diffusion_keys
 from simserve.spec.hf_hybrid import NESTED, SPARSE, hybrid_fields, unnested
 from simserve.spec.hf_opt import OPT, opt_fields, opt_keys
@@ -26,6 +28,7 @@ from simserve.spec.model import LatentSpec, ModelSpec
 _REFUSED = {
     "text_config": "a multimodal or nested config is not supported",
     "vision_config": "a multimodal or nested config is not supported",
+    "audio_config": "a multimodal or nested config is not supported",
     "block_configs": "layers of different shapes are not supported",
     "hybrid_override_pattern": "hybrid (state-space) layers are not supported",
     "attn_logit_softcapping": "soft-capped attention is not supported",
@@ -92,6 +95,7 @@ _CLASSES = {
     DREAM: _Class(kv_heads=32, qkv_bias=True, reads_attention_bias=False),
     QWEN3_VL: _Class(kv_heads=32, head_dim=128, qk_norm=True),
     QWEN2_5_VL: _Class(kv_heads=8, qkv_bias=True, reads_attention_bias=False),
+    QWEN2_AUDIO: _Class(kv_heads=32, qkv_bias=True, reads_attention_bias=False),
 }
 
 
@@ -100,7 +104,7 @@ def read_hf_config(path: Path, name: str | None = None) -> ModelSpec:
     path = path / "config.json" if path.is_dir() else path
     file = str(path)
     whole = _read_json(path)
-    config = diffusion_keys(opt_keys(decoder_keys(unnested(whole)), file), file)
+    config = diffusion_keys(opt_keys(audio_decoder_keys(decoder_keys(unnested(whole))), file), file)
     _refuse(config, file)
     family = _CLASSES[config["model_type"]]
     fields: dict[str, Any] = {key: _required(config, key, file) for key in _COPIED}
@@ -112,7 +116,7 @@ def read_hf_config(path: Path, name: str | None = None) -> ModelSpec:
     if family.windowed:
         fields |= _windows(config, file)
     fields |= hybrid_fields(config, file) | opt_fields(config) | diffusion_fields(config) | vision_fields(whole, file)
-    fields |= _formats(config)
+    fields |= audio_fields(whole, file) | _formats(config)
     fields |= {
         "name": name or _name(path),
         "model_type": config["model_type"],

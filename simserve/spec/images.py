@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from simserve.spec.base import Spec
+from simserve.spec.inputs import InputsSpec
 from simserve.spec.lengths import LengthSpec, exactly
 
 Side = Annotated[int, Field(ge=1, le=1 << 16)]
 Pixels = Annotated[float, Field(ge=1, le=1 << 32)]
-MOST_DISTINCT = 10_000_000
 
 
 class ImageSpec(Spec):
@@ -51,24 +51,8 @@ class ImageSizeSpec(Spec):
         return self
 
 
-class ImagesSpec(Spec):
-    """Images of a workload: a `share` of the requests has `per_request` of them, one without it.
+class ImagesSpec(InputsSpec):
+    """Images of a workload. frames: every one is a video of so many frames, None for images."""
 
-    distinct: how many different images there are, None where no two are the same; zipf: the i-th of them is asked for
-    in proportion to i^-zipf, None for all alike. Each image keeps its size. frames: every one is a video of so many
-    frames, None for images. Their tokens, which depend on the model, come on top of `prompt_tokens`, before the text of
-    their request.
-    """
-
-    share: float = Field(default=1.0, gt=0, le=1)
-    per_request: LengthSpec | None = None
     size: ImageSizeSpec
-    distinct: int | None = Field(default=None, ge=1, le=MOST_DISTINCT)
-    zipf: float | None = Field(default=None, gt=0, le=10)
     frames: LengthSpec | None = None
-
-    @model_validator(mode="after")
-    def _repeats(self) -> ImagesSpec:
-        if self.zipf is not None and self.distinct is None:
-            raise ValueError("zipf needs distinct")
-        return self

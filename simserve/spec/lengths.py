@@ -47,10 +47,7 @@ class LengthSpec(Spec):
         if self.kind != "lognormal":
             known += ["min", "max"]
         exactly(self, self.kind, needed, known)
-        for low, high in (("low", "high"), ("min", "max")):
-            first, second = getattr(self, low), getattr(self, high)
-            if first is not None and second is not None and first > second:
-                raise ValueError(f"{low} {first} is larger than {high} {second}")
+        in_order(self)
         return self
 
     @property
@@ -75,3 +72,11 @@ def exactly(spec: Spec, kind: str, needed: list[str], known: list[str]) -> None:
     extra = [name for name in known if name not in needed and getattr(spec, name) is not None]
     if extra:
         raise ValueError(f"{kind} has no {' nor '.join(extra)}")
+
+
+def in_order(spec: Spec) -> None:
+    """ValueError for a low end above the high one, or a min above max."""
+    for low, high in (("low", "high"), ("min", "max")):
+        first, second = getattr(spec, low), getattr(spec, high)
+        if first is not None and second is not None and first > second:
+            raise ValueError(f"{low} {first} is larger than {high} {second}")

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from simserve.errors import SimserveError
+from simserve.spec.audio import AudioSpec
 from simserve.spec.base import Spec
 from simserve.spec.catalogue import Catalogue, NamedSpec, fold
 from simserve.spec.vision import VisionSpec
@@ -26,6 +27,7 @@ ModelType = Literal[
     "qwen3_5", "qwen3_5_moe", "deepseek_v32", "glm_moe_dsa", "opt",
     "llada", "dream",
     "qwen3_vl", "qwen2_5_vl", "openpangu_vl", "internvl_chat", "minicpmv", "mllama",
+    "qwen2_audio", "qwen2_5_omni",
 ]  # fmt: skip
 DIFFUSION = ("llada", "dream")  # masks are filled in by steps over a whole block, attention looks both ways
 
@@ -95,8 +97,8 @@ class ModelSpec(NamedSpec):
     attention_output_gate: queries come with a gate of their size for the output (Qwen3.5);
     checkpoint_dtype, checkpoint_moe_dtype: formats in which the published weights come, '' for 16 bit and for the same;
     nvfp4_keeps: what the published nvfp4 checkpoint leaves in 16 bits: `attention`, `attention_inputs` (its projections
-    but the output's), `shared` experts. vision: what encodes images for it, None for a model of text alone; all other
-    sizes are then those of its language model.
+    but the output's), `shared` experts. vision, audio: what encodes images and sounds for it, None for none;
+    all other sizes are then those of its language model.
     """
 
     model_type: ModelType
@@ -131,6 +133,7 @@ class ModelSpec(NamedSpec):
     nvfp4_keeps: tuple[Literal["attention", "attention_inputs", "shared"], ...] = ()
     published_parameters: PositiveInt | None = None
     vision: VisionSpec | None = None
+    audio: AudioSpec | None = None
     sources: tuple[str, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -150,21 +153,27 @@ class ModelSpec(NamedSpec):
 
     @model_validator(mode="after")
     def _reads_what_is_encoded(self) -> ModelSpec:
-        if self.vision is None:
-            return self
-        if (width := self.vision.out_hidden_size) != self.hidden_size:
-            raise ValueError(f"vision.out_hidden_size {width} is not hidden_size {self.hidden_size}")
-        if self.vision.cross_attention_layers >= self.num_hidden_layers:
+        for name, encoder in self.encoders.items():
+            if (width := encoder.out_hidden_size) != self.hidden_size:
+                raise ValueError(f"{name}.out_hidden_size {width} is not hidden_size {self.hidden_size}")
+        if self.vision is not None and self.vision.cross_attention_layers >= self.num_hidden_layers:
             raise ValueError("vision.cross_attention_layers must leave a layer that attends to text")
         return self
 
     @model_serializer(mode="wrap")
-    def _as_before_vision(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Models of text alone say nothing of images, so that journals of searches stay what they are."""
+    def _as_before_encoders(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Models say nothing of encoders that they do not have, so that journals of searches stay what they are."""
         fields: dict[str, Any] = plain(self)
-        if self.vision is None:
-            fields.pop("vision", None)
+        for name in ("vision", "audio"):
+            if getattr(self, name) is None:
+                fields.pop(name, None)
         return fields
+
+    @property
+    def encoders(self) -> dict[str, VisionSpec | AudioSpec]:
+        """Its encoders by the name that they have here."""
+        both = {"vision": self.vision, "audio": self.audio}
+        return {name: encoder for name, encoder in both.items() if encoder is not None}
 
     @property
     def diffusion(self) -> bool:

@@ -12,8 +12,10 @@ processes that share a device.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 
 class Stage(Enum):
@@ -41,12 +43,39 @@ class Place:
         return self.count * self.tensor_parallel_size
 
 
+@dataclass(frozen=True)
+class Placed:
+    """A process of a layout: `name` is its letters, with a number from the second of its kind on ("P", "P2"); `place`:
+    an index."""
+
+    name: str
+    process: Process
+    place: int
+
+    @property
+    def has_model(self) -> bool:
+        """Whether it runs the language model, with KV and a scheduler; else it encodes only."""
+        return self.process != {Stage.ENCODE}
+
+
+def processes_of(places: Sequence[Place]) -> list[Placed]:
+    """Every process of a layout, in order."""
+    found: list[Placed] = []
+    for index, place in enumerate(places):
+        for process in place.processes:
+            letters = "".join(stage.value for stage in Stage if stage in process)
+            same = sum(placed.process == process for placed in found)
+            found.append(Placed(f"{letters}{same + 1}" if same else letters, process, index))
+    return found
+
+
 _WHOLE = re.compile(r"TP(\d+)(?:x(\d+))?")
 _COUNTED = re.compile(r"(?:[1-9]\d*[EPD]+){2,}")
 _GROUP = re.compile(r"(\d*)(?:\(([EPD]+(?:-[EPD]+)+)\)|([EPD]+))(?:x(\d+))?")
 _MOST = 4096
 
 
+@lru_cache(maxsize=4096)
 def parse_stages(text: str) -> tuple[Place, ...]:
     """The places of a layout, in order; ValueError with what is wrong."""
     if (whole := _WHOLE.fullmatch(text)) is not None:
@@ -60,6 +89,8 @@ def parse_stages(text: str) -> tuple[Place, ...]:
     missing = [s.value for s in Stage if s is not Stage.ENCODE and not any(s in p for x in places for p in x.processes)]
     if missing:
         raise ValueError(f"nobody does {' and '.join(missing)} in {text!r}")
+    if any({Stage.ENCODE, Stage.DECODE} == process for place in places for process in place.processes):
+        raise ValueError(f"one process that encodes and decodes but does not prefill is not modelled: {text!r}")
     return places
 
 

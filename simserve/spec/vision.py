@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 
 from simserve.spec.base import Spec
+from simserve.spec.encoder import EncoderSpec
 
 CHANNELS = 3
 
@@ -27,50 +28,36 @@ class TilingSpec(Spec):
     joint_attention: bool = False
 
 
-class VisionSpec(Spec):
-    """A ViT and what projects its output to the language model's width.
+class VisionSpec(EncoderSpec):
+    """A ViT and its projectors.
 
     num_layers: depth; patch_size: pixels of a side; temporal_patch_size: frames of a patch; spatial_merge_size: patches
     of a side that become one token; class_token: one more row per image or tile.
-    projector: widths of the layers of the MLP that makes a token, the last is out_hidden_size; projector_input: values
-    that it reads for one token; projectors: as many of them per token, whose outputs are summed, or with
-    deepstack_layers kept: a token is then 1 + deepstack_layers rows. resampler_queries: tokens of a slice by cross
-    attention of so many learned queries of out_hidden_size (MiniCPM-V), 0 for none.
+    projectors: as many of them per token, whose outputs are summed, or with deepstack_layers kept: a token is then
+    1 + deepstack_layers rows. resampler_queries: tokens of a slice by cross attention of so many learned queries of
+    out_hidden_size (MiniCPM-V), 0 for none.
     window_size: pixels of a side of the windows in which all but full_attention_layers attend, None for none.
     min_pixels, max_pixels: to which the processor scales an image, None where unknown. tiling: None for native
     resolution. cross_attention_layers: of the language model, that read image tokens in place of earlier text; image
-    tokens are then no prompt tokens. small_parameters: biases, norms, position tables, gates and learned queries, those
-    that the language model has for images alone included.
+    tokens are then no prompt tokens.
     """
 
-    num_layers: PositiveInt
-    hidden_size: PositiveInt
-    num_heads: PositiveInt
-    head_dim: PositiveInt
-    intermediate_size: PositiveInt
-    gated_mlp: bool = False
     patch_size: PositiveInt
     temporal_patch_size: PositiveInt = 1
     spatial_merge_size: PositiveInt = 1
     class_token: bool = False
-    projector: tuple[PositiveInt, ...] = Field(min_length=1)
-    projector_input: PositiveInt
     projectors: PositiveInt = 1
     deepstack_layers: NonNegativeInt = 0
     resampler_queries: NonNegativeInt = 0
-    out_hidden_size: PositiveInt
     window_size: PositiveInt | None = None
     full_attention_layers: NonNegativeInt = 0
     min_pixels: PositiveInt | None = None
     max_pixels: PositiveInt | None = None
     tiling: TilingSpec | None = None
     cross_attention_layers: NonNegativeInt = 0
-    small_parameters: NonNegativeInt = 0
 
     @model_validator(mode="after")
     def _fits(self) -> VisionSpec:
-        if self.projector[-1] != self.out_hidden_size:
-            raise ValueError(f"projector ends at {self.projector[-1]}, out_hidden_size is {self.out_hidden_size}")
         if self.deepstack_layers and self.projectors != 1 + self.deepstack_layers:
             raise ValueError(f"{self.deepstack_layers} deepstack_layers need {1 + self.deepstack_layers} projectors")
         if (self.window_size is None) != (self.full_attention_layers == 0):

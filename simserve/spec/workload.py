@@ -11,7 +11,9 @@ from simserve.spec.confidence import ConfidenceSpec
 from simserve.spec.images import ImagesSpec
 from simserve.spec.lengths import LengthSpec, exactly
 from simserve.spec.slo import SloSpec
+from simserve.spec.sounds import SoundsSpec
 
+ADDED = ("prefixes", "sessions", "images", "audio")  # to what a workload draws
 MOST_REQUESTS = 20_000_000  # of a drawn workload; the columns alone take a gigabyte
 
 
@@ -76,7 +78,8 @@ class ClassSpec(Spec):
 class WorkloadSpec(Spec):
     """Either `trace`, or `arrivals`, `prompt_tokens`, `output_tokens` and the number of `requests`.
 
-    Drawn workloads may have common `prefixes`, `sessions` of several turns and `images`; all may have `classes`.
+    Drawn workloads may have common `prefixes`, `sessions` of several turns, `images` and `audio`; all may have
+    `classes`.
     kind diffusion: output tokens are the canvas of masks that a diffusion language model fills in, of a trace too;
     confidence: how many of them a step commits, None for the defaults of `ConfidenceSpec`.
     """
@@ -91,6 +94,7 @@ class WorkloadSpec(Spec):
     prefixes: PrefixSpec | None = None
     sessions: SessionSpec | None = None
     images: ImagesSpec | None = None
+    audio: SoundsSpec | None = None
     classes: tuple[ClassSpec, ...] | None = Field(default=None, min_length=1)
 
     @field_validator("classes")
@@ -108,7 +112,7 @@ class WorkloadSpec(Spec):
     def _trace_or_distributions(self) -> WorkloadSpec:
         drawn = ["arrivals", "prompt_tokens", "output_tokens", "requests"]
         if self.trace is not None:
-            exactly(self, "a workload with a trace", ["trace"], [*drawn, "prefixes", "sessions", "images"])
+            exactly(self, "a workload with a trace", ["trace"], [*drawn, *ADDED])
         elif all(getattr(self, name) is None for name in drawn):
             raise ValueError("a workload needs trace, or arrivals, prompt_tokens, output_tokens and requests")
         else:
@@ -120,17 +124,18 @@ class WorkloadSpec(Spec):
     @model_validator(mode="after")
     def _diffusion(self) -> WorkloadSpec:
         if self.kind == "diffusion":
-            exactly(self, "a workload of kind diffusion", [], ["prefixes", "sessions", "images"])
+            exactly(self, "a workload of kind diffusion", [], [*ADDED])
         elif self.confidence is not None:
             raise ValueError("confidence needs kind: diffusion")
         return self
 
     @model_serializer(mode="wrap")
     def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Autoregressive workloads say nothing of diffusion, others nothing of images: journals of searches stay."""
+        """Autoregressive workloads say nothing of diffusion, others nothing of images and sounds: journals stay."""
         fields: dict[str, Any] = plain(self)
-        if self.images is None:
-            fields.pop("images", None)
+        for name in ("images", "audio"):
+            if getattr(self, name) is None:
+                fields.pop(name, None)
         if self.kind == "autoregressive":
             for name in ("kind", "confidence"):
                 fields.pop(name, None)

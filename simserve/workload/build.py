@@ -16,8 +16,8 @@ from simserve.workload.azure import read_azure
 from simserve.workload.blocks import read_blocks
 from simserve.workload.drawn import draw
 from simserve.workload.files import resolve
-from simserve.workload.images import with_image_tokens
 from simserve.workload.requests import RequestSet
+from simserve.workload.shown import with_shown_tokens
 
 
 def build_workload(spec: WorkloadSpec, *, seed: int, base_dir: Path | None = None) -> RequestSet:
@@ -30,12 +30,13 @@ def build_workload(spec: WorkloadSpec, *, seed: int, base_dir: Path | None = Non
 
 
 def study_requests(study: StudySpec, *, seed: int, base_dir: Path | None) -> RequestSet:
-    """The requests of a study's workload as its model reads them, images as tokens.
+    """The requests of a study's workload as its model reads them, images and sounds as tokens.
 
-    SpecError where there are images and the model reads none.
+    SpecError where there are some and the model reads none.
     """
     requests = build_workload(study.workload, seed=seed, base_dir=base_dir)
-    return requests if requests.images is None else with_image_tokens(requests, load_model(study.model))
+    plain = requests.images is None and requests.audio is None
+    return requests if plain else with_shown_tokens(requests, load_model(study.model))
 
 
 def _diffusion(requests: RequestSet, confidence: ConfidenceSpec, seed: int) -> RequestSet:

@@ -15,6 +15,7 @@ from simserve.workload.arrivals import arrival_times_ns
 from simserve.workload.images import draw_images
 from simserve.workload.lengths import lengths
 from simserve.workload.requests import Content, RequestSet, generated_content, prompt_content
+from simserve.workload.sounds import draw_sounds
 
 Ints = NDArray[np.int64]
 
@@ -58,6 +59,7 @@ def draw(spec: WorkloadSpec, *, seed: int, base_dir: Path | None) -> RequestSet:
         after=None if turns is None else turns.after,
         delay_ns=None if turns is None else turns.delay_ns,
         images=None if spec.images is None else draw_images(spec.images, count, seed, base_dir),
+        audio=None if spec.audio is None else draw_sounds(spec.audio, count, seed, base_dir),
     )  # fmt: skip
 
 

@@ -19,9 +19,10 @@ Ints = NDArray[np.int64]
 Index = TypeVar("Index", int, Ints)
 Content = tuple[tuple[int, int], ...]
 DrawnImage = tuple[int, int, int, int]  # id, height and width in pixels, frames (1: no video)
+DrawnSound = tuple[int, int]  # id, duration in ms
 COLUMNS = (
     "arrival_ns", "prompt_tokens", "output_tokens", "priority", "content", "output_content", "session", "after",
-    "delay_ns", "class_id", "images", "shown", "image_tokens",
+    "delay_ns", "class_id", "images", "audio", "shown", "image_tokens",
 )  # fmt: skip
 
 
@@ -47,9 +48,9 @@ class RequestSet:
     after, the index of the earlier request that must have ended first, -1 for none, and delay_ns, how long after
     that end the request is sent. Such a request's arrival_ns is only a place in the order.
     class_id: the index into `classes` of each request's class; both None without classes.
-    images: what each request brings with it, () for none; equal ids are the same image. Once a model reads them
-    (`simserve.workload.images.with_image_tokens`): shown, its own images as an encoder sees them; image_tokens, of
-    prompt_tokens those that are images, earlier turns' included.
+    images, audio: what each request brings with it, () for none; equal ids are the same image, or sound. Once a model
+    reads them (`simserve.workload.shown.with_shown_tokens`): shown, its own images and sounds as an encoder sees them;
+    image_tokens, of prompt_tokens those that are images or sounds, earlier turns' included.
     confidence: of a diffusion language model, None for an autoregressive one; output_tokens are then canvases, masks
     to be filled in. confidence_seed: of what its requests draw.
     """
@@ -68,6 +69,7 @@ class RequestSet:
     class_id: Ints | None = None
     classes: tuple[ClassSpec, ...] | None = None
     images: Sequence[tuple[DrawnImage, ...]] | None = None
+    audio: Sequence[tuple[DrawnSound, ...]] | None = None
     shown: Sequence[tuple[Image, ...]] | None = None
     image_tokens: Ints | None = None
     confidence: ConfidenceSpec | None = None

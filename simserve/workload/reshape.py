@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from simserve.workload.images import IMAGE_CONTENT
 from simserve.workload.requests import Content, RequestSet
+from simserve.workload.shown import SHOWN_CONTENT
 
 _ROUNDS = 60
 
@@ -16,12 +16,12 @@ _ROUNDS = 60
 def longer_prompts(workload: RequestSet, factor: float) -> RequestSet:
     """Every prompt `factor` times as long, at least 1 token.
 
-    Shared pieces stay shared; what a session generated before stays as long as it is, as do images.
+    Shared pieces stay shared; what a session generated before stays as long as it is, as do images and sounds.
     """
     if workload.content is None:
         images = 0 if workload.image_tokens is None else workload.image_tokens
         return replace(workload, prompt_tokens=_scaled(workload.prompt_tokens - images, factor) + images)
-    shown = IMAGE_CONTENT if workload.images is not None else float("inf")
+    shown = SHOWN_CONTENT if workload.shown is not None else float("inf")
     return _with_content(workload, [
         tuple((piece, size if _generated(piece) or piece >= shown else _times(size, factor)) for piece, size in content)
         for content in workload.content

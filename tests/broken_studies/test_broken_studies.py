@@ -12,6 +12,9 @@ HERE = Path(__file__).resolve().parent
 
 EXPECTED = {
     "a_list": "a_list.yaml:1: must be a mapping",
+    "audio_for_llama": "workload.audio: meta-llama/Llama-3.1-8B reads text alone; audio needs a model with an audio "
+    "encoder, such as Qwen/Qwen2-Audio-7B-Instruct",
+    "audio_low_above_high": ":9: workload.audio.duration_s: low 10.0 is larger than high 5.0",
     "blank_trace": "blank.csv: the file has no rows",
     "both_trace_and_arrivals": ":3: workload: a workload with a trace has no arrivals",
     "budget_below_sequences": ":9: deployment: max_num_batched_tokens 128 is smaller than max_num_seqs 256",
@@ -33,6 +36,8 @@ EXPECTED = {
     "diffusion_workload_for_llama": ":4: workload.kind: meta-llama/Llama-3.1-8B needs autoregressive",
     "dllm_serve_for_llama": "dllm_serve serves diffusion models, meta-llama/Llama-3.1-8B decodes token by token",
     "dense_data_parallel": "data_parallel_size 2 shares experts out, and meta-llama/Llama-3.1-8B has none",
+    "images_for_qwen2_audio": "workload.images: Qwen/Qwen2-Audio-7B-Instruct reads text and audio; images need a model "
+    "with a vision encoder, such as Qwen/Qwen3-VL-8B-Instruct",
     "impossible_tp": "tensor_parallel_size 3 does not divide the 32 attention heads",
     "low_above_high": ":6: workload.output_tokens: low 30 is larger than high 10",
     "min_above_max": ":5: workload.prompt_tokens: min 500 is larger than max 300",

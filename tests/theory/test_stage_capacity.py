@@ -11,9 +11,10 @@ from functools import partial
 import pytest
 
 from simserve.policies.routers import LeastLoaded, RoundRobin
+from simserve.sim.handover import Stages
 from simserve.sim.images import FeatureStore, Image
 from simserve.sim.multimodal_instance import MultimodalInstance
-from simserve.sim.staged import StagedCluster, Stages
+from simserve.sim.staged import StagedCluster
 from simserve.systems.vllm import Vllm
 from simserve.testing.builders import load
 from simserve.testing.toy import ToyCost
@@ -41,8 +42,7 @@ def test_an_overloaded_process_has_that_makespan_and_that_wait(service_ms: int) 
     """60 ms of encoding, and a prompt that takes the rest, in one process: c is 1 / service."""
     encode_ms = 60
     cost = ToyCost(base_ns=(service_ms - encode_ms) * NS_PER_MS)
-    cluster = StagedCluster(RoundRobin(), RoundRobin(), LeastLoaded(), stages=Stages(), store=FeatureStore(),
-                            kv_bytes_per_token=0)  # fmt: skip
+    cluster = StagedCluster(RoundRobin(), RoundRobin(), LeastLoaded(), stages=Stages(), store=FeatureStore())
 
     def encode_ns(images: Sequence[Image]) -> int:
         return len(images) * encode_ms * NS_PER_MS

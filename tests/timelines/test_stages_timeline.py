@@ -1,6 +1,7 @@
 """Encode, prefill and decode as stages: timelines worked out by hand, in integers.
 
-An image takes 1,000 ns to encode for each row; a step 100 ns and 10 a token; features move at 1 byte a ns.
+An image takes 1,000 ns to encode for each row; a step 100 ns and 10 a token; features move at 1 byte a ns; KV has 4
+layers of 1 byte a token.
 """
 
 from collections.abc import Sequence
@@ -12,17 +13,20 @@ import pytest
 from simserve.policies.routers import LeastLoaded, RoundRobin
 from simserve.sim import laws
 from simserve.sim.encoder import Encoder
+from simserve.sim.handover import Handover, KvMode, KvSender, Prompt, Stages, TransferUse
 from simserve.sim.images import FeatureStore, Image
 from simserve.sim.lanes import GpuLanes, SharedGpu
 from simserve.sim.multimodal_instance import MultimodalInstance
 from simserve.sim.plan import WorkKind
-from simserve.sim.staged import StagedCluster, Stages
+from simserve.sim.staged import StagedCluster
 from simserve.sim.trace import Trace
 from simserve.systems.vllm import Vllm
 from simserve.testing.builders import load
 from simserve.testing.toy import ToyCost
 
 COST = ToyCost(base_ns=100, per_token_ns=10)
+LAYERS = 4
+AT_ONCE = Handover(KvMode.SYNCHRONOUS, 4 * 10**9)  # 1 ns a token
 A, B = Image(1, rows=(1, 1), tokens=20, feature_bytes=300), Image(2, rows=(1,), tokens=10, feature_bytes=100)
 E, P, D = WorkKind.ENCODE, WorkKind.PREFILL, WorkKind.DECODE
 
@@ -33,11 +37,11 @@ def encode_ns(images: Sequence[Image]) -> int:
 
 def cluster_of(
     stages: Stages, *, encoders: int = 1, store: FeatureStore | None = None, alone: bool = False,
-    shared: dict[tuple[WorkKind, WorkKind], Fraction] | None = None, decode: bool = True,
+    shared: dict[tuple[WorkKind, WorkKind], Fraction] | None = None, decode: bool = True, blocks: int = 101,
+    handover: Handover = AT_ONCE,
 ) -> StagedCluster:  # fmt: skip
     """E-P-D, or (E-P)-D with `shared`; alone: the process that prefills encodes, EP-D; decode: False for PD."""
-    cluster = StagedCluster(RoundRobin(), RoundRobin(), LeastLoaded(), stages=stages, store=store or FeatureStore(),
-                            kv_bytes_per_token=1)  # fmt: skip
+    cluster = StagedCluster(RoundRobin(), RoundRobin(), LeastLoaded(), stages=stages, store=store or FeatureStore())
     gpu: GpuLanes | None = None if shared is None else SharedGpu(cluster.clock, shared)
     for index in range(0 if alone else encoders):
         note = cluster.spans.of(f"encoder {index}")
@@ -48,8 +52,8 @@ def cluster_of(
     )
     prompt = cluster.add(Vllm(), COST, num_gpu_blocks=101, block_size=16, make=make, gpu=gpu)
     if decode:
-        cluster.prefills(prompt, cluster.link("kv", bandwidth_bytes_per_s=10**9))
-        cluster.decodes(cluster.add(Vllm(), COST, num_gpu_blocks=101, block_size=16))
+        cluster.sends(prompt, KvSender(handover, LAYERS, 1, cluster.use, lambda tokens: 0))
+        cluster.decodes(cluster.add(Vllm(), COST, num_gpu_blocks=blocks, block_size=16, make=MultimodalInstance))
     else:
         cluster.serves(prompt)
     return cluster
@@ -165,3 +169,60 @@ def test_encoding_slows_down_beside_a_prompt_and_recovers() -> None:
 
     assert times(trace)[0][0] == 2200 + 300
     assert times(trace)[1] == (1000, 1400, 1400)
+
+
+def test_the_first_token_comes_from_the_process_that_decodes() -> None:
+    """It has the KV at 430, and computes the prompt's last token again: a step of 110 before each of two tokens."""
+    trace = cluster_of(Stages(decode_answers=True), alone=True).play(load([(0, 30, 2)]))
+
+    check(trace)
+    assert times(trace) == [(0, 400 + 30 + 110, 400 + 30 + 110 + 110)]
+    assert trace.transfers is not None
+    assert trace.transfers.computed_again == 1
+
+
+def test_a_proxy_is_before_the_first_stage() -> None:
+    """70 ns from arrival to queue."""
+    assert times(cluster_of(Stages(proxy_ns=70), alone=True).play(load([(5, 30, 1)])))[0][0] == 75
+
+
+def test_a_blocking_fetch_holds_the_process_longer() -> None:
+    """Beside the 300 of its bytes."""
+    trace = cluster_of(Stages(prefetch=False, blocking_ns=50)).play(load([(0, 30, 1)], images=[(A,)]))
+    assert times(trace)[0] == (2000, 2000 + 350 + 400, 2750)
+
+
+@pytest.mark.parametrize(("handover", "arrives", "messages_ns", "exposed_ns"), [
+    # computed from 0 to 400, a layer in 100; 40 bytes a layer, 1 byte in 1 ns, a handshake of 5
+    (Handover(KvMode.SYNCHRONOUS, 10**9, 5), 400 + 5 + 160, 165, 165),
+    # groups of 2 layers are there at 200 and 400, or when half of their last layer is done, at 150 and 350
+    (Handover(KvMode.GROUPED, 10**9, 5, group_bytes=80, ready=1000), 400 + 85, 170, 85),
+    (Handover(KvMode.GROUPED, 10**9, 5, group_bytes=119, ready=500), 350 + 85, 170, 35),
+    # 4 messages of 45, of each of which a tenth of a layer's 125 alone is hidden, 12
+    (Handover(KvMode.LAYERWISE, 10**9, 5, window=100, stall_ns=3), 400 + 4 * (45 - 12) + 3, 180, 4 * 33),
+])  # fmt: skip
+def test_messages_of_kv(handover: Handover, arrives: int, messages_ns: int, exposed_ns: int) -> None:
+    """One prompt of 40 tokens; ended 400, alone 500."""
+    use = TransferUse()
+    assert KvSender(handover, LAYERS, 1, use, lambda tokens: 500).send([Prompt(40, 0, 400)]) == [arrives]
+    assert (use.kv_ns, use.kv_exposed_ns) == (messages_ns, exposed_ns)
+
+
+def test_messages_of_two_prompts_share_a_link() -> None:
+    """Two prompts end at 400: their first groups leave at 200 and 285, the second ones at 400 and 485."""
+    sender = KvSender(Handover(KvMode.GROUPED, 10**9, 5, group_bytes=80, ready=1000), LAYERS, 1, TransferUse(),
+                      lambda tokens: 500)  # fmt: skip
+    assert sender.send([Prompt(40, 0, 400)] * 2) == [485, 485 + 85]
+
+
+def test_kv_that_finds_no_room_waits_for_blocks() -> None:
+    """Room for one of two requests where they decode: the second is fetched when the first has finished."""
+    cluster = cluster_of(Stages(), alone=True, blocks=4)
+    trace = cluster.play(load([(0, 30, 4), (0, 30, 4)]))
+
+    check(trace)
+    first, second = times(trace)
+    assert first == (0, 700, 730 + 3 * 110)
+    assert second[2] == first[2] + 3 * 110
+    assert cluster.instances[1].ledger.used == 0
+    assert cluster.instances[0].ledger.used == 0

@@ -102,8 +102,10 @@ def _about(spec: Mapping[str, Any], requests: Requests | None, count: int, seed:
         texts.append("the server sees random tokens of those lengths; outputs run to their length (ignore_eos)")
     if spec.get("classes"):
         texts.append("classes: the tools send no priorities, and report no class on its own")
-    if spec.get("images"):
-        texts.append("images: their tokens are sent as text, by sglang not at all; nothing is encoded")
+    texts += [
+        f"{key}: their tokens are sent as text, by sglang not at all; nothing is encoded"
+        for key in ("images", "audio") if spec.get(key)
+    ]  # fmt: skip
     return comments(texts)
 
 

@@ -7,22 +7,9 @@ from typing import Any
 import pytest
 
 from simserve.arch import tiles
-from simserve.arch.memory import (
-    image_kv_bytes,
-    kv_bytes_per_token,
-    parameter_count,
-    vision_parameters,
-    vision_weight_bytes,
-)
-from simserve.arch.vision import (
-    encoder_flop,
-    encoder_ops,
-    feature_bytes,
-    image_rows,
-    image_tokens,
-    prompt_tokens_of,
-    tokens_of,
-)
+from simserve.arch.encoder import encoder_flop, encoder_ops, encoder_parameters, encoder_weight_bytes, feature_bytes
+from simserve.arch.memory import image_kv_bytes, kv_bytes_per_token, parameter_count
+from simserve.arch.vision import image_rows, image_tokens, prompt_tokens_of, tokens_of
 from simserve.errors import Infeasible, SpecError
 from simserve.spec.base import parse
 from simserve.spec.model import ModelSpec, load_model, model_names
@@ -31,6 +18,7 @@ from simserve.spec.vision import VisionSpec
 QWEN3, QWEN25, PANGU = "Qwen/Qwen3-VL-8B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct", "openPangu/openPangu-VL-7B"
 INTERN, MINICPM = "OpenGVLab/InternVL2_5-26B", "openbmb/MiniCPM-V-2_6"
 LLAMA = "meta-llama/Llama-3.2-11B-Vision-Instruct"
+OMNI = "Qwen/Qwen2.5-Omni-7B"
 # Safetensors totals on huggingface.co, encoder included, typed in here once more.
 PUBLISHED = {
     QWEN3: 8_767_123_696, "Qwen/Qwen3-VL-4B-Instruct": 4_437_815_808, QWEN25: 8_292_166_656, INTERN: 25_514_186_112,
@@ -47,7 +35,7 @@ def vision_of(name: str) -> VisionSpec:
 
 def test_models_that_see() -> None:
     """These and no others."""
-    assert sorted([*PUBLISHED, PANGU]) == [name for name in model_names() if load_model(name).vision]
+    assert sorted([*PUBLISHED, PANGU, OMNI]) == [name for name in model_names() if load_model(name).vision]
 
 
 @pytest.mark.parametrize(("name", "published"), PUBLISHED.items())
@@ -55,9 +43,9 @@ def test_parameters_are_the_published_count(name: str, published: int) -> None:
     """Language model and encoder together; two bytes each of the encoder."""
     model = load_model(name)
 
-    assert published == model.published_parameters == parameter_count(model) + vision_parameters(model.vision)
-    assert vision_weight_bytes(model.vision) == 2 * vision_parameters(model.vision)
-    assert vision_parameters(None) == 0
+    assert published == model.published_parameters == parameter_count(model) + encoder_parameters(model.vision)
+    assert encoder_weight_bytes(model.vision) == 2 * encoder_parameters(model.vision)
+    assert encoder_parameters(None) == 0
 
 
 def test_parts_that_are_no_matrices_by_hand() -> None:
@@ -73,8 +61,8 @@ def test_parts_that_are_no_matrices_by_hand() -> None:
 
 def test_qwen3_vl_8b_s_encoder_is_0_58_billion() -> None:
     """EPD-Serve: 0.6 billion, of openPangu 0.7; the language model is Qwen3-8B."""
-    assert vision_parameters(vision_of(QWEN3)) == 576_388_336
-    assert vision_parameters(vision_of(PANGU)) == 725_841_920
+    assert encoder_parameters(vision_of(QWEN3)) == 576_388_336
+    assert encoder_parameters(vision_of(PANGU)) == 725_841_920
     assert parameter_count(load_model(QWEN3)) == parameter_count(load_model("Qwen/Qwen3-8B"))
     assert kv_bytes_per_token(load_model(QWEN3), "auto", 1) == 147_456
 
@@ -181,7 +169,7 @@ def test_matrices_of_a_pass_are_those_of_the_parameters(name: str) -> None:
     ops = encoder_ops(vision)
 
     assert sum(g.n * g.k * g.count for g in (*ops.rows, *ops.tokens)) == (
-        vision_parameters(vision) - vision.small_parameters
+        encoder_parameters(vision) - vision.small_parameters
     )
 
 

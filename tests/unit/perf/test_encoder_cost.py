@@ -7,7 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from simserve.arch.vision import Rows, encoder_flop, image_rows
+from simserve.arch.bidirectional import Rows
+from simserve.arch.encoder import encoder_flop
+from simserve.arch.vision import image_rows
 from simserve.errors import Infeasible
 from simserve.perf import store
 from simserve.perf.vision import EncoderCost

@@ -344,7 +344,8 @@ def test_lengths_about_a_value_are_uniform_between_their_ends() -> None:
 
 def test_images_are_said_to_be_sent_as_text() -> None:
     """No tool sends them; scripts of text say nothing of them."""
-    size = {"kind": "fixed", "height": 720, "width": 1280}
+    size, ten = {"kind": "fixed", "height": 720, "width": 1280}, {"kind": "fixed", "value": 10}
 
-    assert "nothing is encoded" in script({**DRAWN, "images": {"size": size}})
-    assert "image" not in script(DRAWN)
+    assert "images: their tokens are sent as text" in script({**DRAWN, "images": {"size": size}})
+    assert "audio: their tokens are sent as text" in script({**DRAWN, "audio": {"duration_s": ten}})
+    assert "nothing is encoded" not in script(DRAWN)

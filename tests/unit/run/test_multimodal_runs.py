@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from simserve.arch.encoder import encoder_weight_bytes
 from simserve.arch.layout import Layout
-from simserve.arch.memory import vision_weight_bytes
 from simserve.arch.replica import Engine, rank_blocks
 from simserve.errors import Infeasible
 from simserve.perf.host import load_profile
@@ -51,7 +51,7 @@ def test_the_first_step_of_a_prompt_encodes_its_images() -> None:
     encoder = shown.engines[0].encoder
     assert encoder is not None
 
-    more = encoder.encode_ns([(3520,)])  # 44 x 80 patches of 16 pixels
+    more = encoder.by_name["vision"].encode_ns([(3520,)])  # 44 x 80 patches of 16 pixels
     assert tokens > 900
     assert first_token_ns(shown)[0] == first_token_ns(text)[0] + more
     assert shown.metrics.tpot_ms.mean == text.metrics.tpot_ms.mean
@@ -77,8 +77,8 @@ def test_the_encoder_takes_memory_from_kv() -> None:
         gpu_memory_utilization=load_profile("vllm").gpu_memory_utilization, block_size=16, rule="utilization",
     )  # fmt: skip
 
-    assert result.memory_bytes["encoder"] == vision_weight_bytes(model.vision)
-    assert without - result.num_gpu_blocks == -(-vision_weight_bytes(model.vision) // size)
+    assert result.memory_bytes["encoder"] == encoder_weight_bytes(model.vision)
+    assert without - result.num_gpu_blocks == -(-encoder_weight_bytes(model.vision) // size)
     assert result.engines[0].encoder is None, "no prompt has images"
 
 
@@ -92,5 +92,5 @@ def test_pools_encode_where_they_prefill() -> None:
 
 def test_what_is_not_modelled_with_images_says_so() -> None:
     """In one line."""
-    with pytest.raises(Infeasible, match="images are not modelled with pipeline_parallel_size"):
+    with pytest.raises(Infeasible, match="images and sounds are not modelled with pipeline_parallel_size"):
         run({"size": HD}, pipeline_parallel_size=2)

@@ -17,11 +17,11 @@ from simserve.spec.base import parse
 from simserve.spec.model import load_model
 from simserve.spec.study import StudySpec
 from simserve.spec.workload import WorkloadSpec
-from simserve.workload import images as module
+from simserve.workload import inputs as module
 from simserve.workload.build import build_workload
-from simserve.workload.images import IMAGE_CONTENT, with_image_tokens
 from simserve.workload.requests import RequestSet, generated_content, prompt_content
 from simserve.workload.reshape import longer_prompts
+from simserve.workload.shown import SHOWN_CONTENT, with_shown_tokens
 
 QWEN25, QWEN3 = "Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/Qwen3-VL-8B-Instruct"
 LLAMA = "meta-llama/Llama-3.2-11B-Vision-Instruct"
@@ -40,7 +40,7 @@ def drawn(images: dict[str, Any] | None, seed: int = 1, **more: Any) -> RequestS
 
 def read(images: dict[str, Any], model: str = QWEN25, **more: Any) -> RequestSet:
     """The same, as a model reads them."""
-    return with_image_tokens(drawn(images, **more), load_model(model))
+    return with_shown_tokens(drawn(images, **more), load_model(model))
 
 
 def rows_of(seen: RequestSet) -> list[tuple[tuple[int, ...], ...]]:
@@ -112,7 +112,7 @@ def test_repeated_images_are_the_same_content() -> None:
     assert often[0] > 2 * often[9]
     assert seen.content is not None
     assert seen.content[7] == (
-        (IMAGE_CONTENT + shown[7][0], int(seen.prompt_tokens[7]) - 63), (prompt_content(7), 63)
+        (SHOWN_CONTENT + shown[7][0], int(seen.prompt_tokens[7]) - 63), (prompt_content(7), 63)
     )  # fmt: skip
     alike = Counter(image[0] for images in drawn({"size": HD, "distinct": 4}).images or () for image in images)
     assert min(alike.values()) > 70
@@ -123,9 +123,9 @@ def test_later_turns_still_hold_the_images_of_earlier_ones() -> None:
     turns, prefixes = {"turns": {"kind": "fixed", "value": 2}}, {"count": 1, "tokens": {"kind": "fixed", "value": 9}}
     seen = read({"size": HD}, sessions=turns, requests=4, prefixes=prefixes)
 
-    first = ((0, 9), (IMAGE_CONTENT, 1196), (prompt_content(0), 63))
+    first = ((0, 9), (SHOWN_CONTENT, 1196), (prompt_content(0), 63))
     assert list(seen.content or ())[:2] == [
-        first, (*first, (generated_content(0), 64), (IMAGE_CONTENT + 1, 1196), (prompt_content(1), 63)),
+        first, (*first, (generated_content(0), 64), (SHOWN_CONTENT + 1, 1196), (prompt_content(1), 63)),
     ]  # fmt: skip
     assert seen.prompt_tokens.tolist() == [1268, 2591] * 2
     assert seen.image_tokens is not None
@@ -182,7 +182,7 @@ def test_workloads_without_images_are_as_they_were() -> None:
 
     assert "images" not in plain.model_dump(mode="json")
     assert "images" not in drawn(None).columns()
-    assert with_image_tokens(drawn(None), load_model("Qwen/Qwen3-8B")).provenance == drawn(None).provenance
+    assert with_shown_tokens(drawn(None), load_model("Qwen/Qwen3-8B")).provenance == drawn(None).provenance
     assert len({columns_digest(r) for r in (drawn(None), seen, read({"size": HD}))}) == 3
     assert columns_digest(seen) == columns_digest(drawn({"size": HD}))
     told = json.loads(json.dumps(dict(read({"size": HD}).provenance)))
@@ -231,7 +231,7 @@ def test_traces_have_no_images() -> None:
 
 def test_too_many_images_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before any is drawn."""
-    monkeypatch.setattr(module, "MOST_IMAGES", 799)
+    monkeypatch.setattr(module, "MOST_INPUTS", 799)
     with pytest.raises(SpecError, match=r"per_request: 800 images, more than 799"):
         drawn({"size": HD, "per_request": {"kind": "fixed", "value": 2}})
 
