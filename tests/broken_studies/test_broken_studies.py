@@ -70,6 +70,8 @@ EXPECTED = {
     "unknown_pool": ":9: deployment.pools: unknown pool of distserve 'decod'; did you mean 'decode'?",
     "unknown_router": ":11: search.space.router[0]: unknown router 'least_load'; did you mean 'least_loaded'?",
     "unknown_scheduler": ":9: deployment.scheduler: unknown scheduler 'vlm'; did you mean 'vllm'?",
+    "unknown_system_option": ":9: deployment.system_options: unknown knob of semi_pd 'prefil_share'; did you mean "
+    "'prefill_share'?",
     "unknown_top_key": ":8: sla: unknown key; did you mean 'slo'?",
     "unsorted_trace": "unsorted.csv, row 3: TIMESTAMP: times go backwards",
     "wrong_unit": ":8: slo.ttft_ms: '30 GB' is not a duration",
