@@ -29,15 +29,14 @@ from simserve.sim.offload import DRAM, SSD, Channels, OffloadTiers
 from simserve.sim.plan import Router, Scheduler, knobs
 from simserve.sim.prefix import PrefixLedger
 from simserve.sim.swap import Copies, SwapSpace
-from simserve.spec.deployment import DeploymentSpec, OffloadSpec, PoolSpec
-from simserve.spec.hardware import GpuSpec, LinkSpec, load_gpu, load_host, load_link
+from simserve.spec.deployment import DeploymentSpec, OffloadSpec
+from simserve.spec.hardware import GpuSpec, LinkSpec, load_host, load_link
 from simserve.spec.model import ModelSpec
-from simserve.systems import SCHEDULERS, SYSTEMS
+from simserve.systems import SCHEDULERS
 from simserve.units import GIB, NS_PER_S
 
 IN_ITERATIONS = ("scheduler_recv_interval", "batch_wait_timeout_iters", "attention_dp_timeout_iters")
 RANK_LIMITS = ("max_num_batched_tokens", "max_num_seqs")  # of one data-parallel rank
-ACROSS_NODES = "ib_400g"
 KERNEL_FACTORS = (
     "gemm_time_factor", "moe_time_factor", "prefill_attention_time_factor", "decode_attention_time_factor",
     "elementwise_time_factor",
@@ -218,7 +217,7 @@ def build_scheduler(deployment: DeploymentSpec, settled: Mapping[str, int] | Non
     if "attention_dp_size" in known:
         given["attention_dp_size"] = deployment.data_parallel_size
     given |= {name: value for name, value in (settled or {}).items() if name in known}
-    options = _options(deployment.scheduler, "scheduler_options", deployment.scheduler_options, known)
+    options = checked_options(deployment.scheduler, "scheduler_options", deployment.scheduler_options, known)
     tokens = _drafts(deployment).tokens_per_step
     options |= {name: round(value * tokens) for name, value in options.items() if name in IN_ITERATIONS}
     return part(**{**given, **options})
@@ -266,10 +265,10 @@ def give_predictor(scheduler: Scheduler, deployment: DeploymentSpec, tier: HostT
 def build_router(deployment: DeploymentSpec) -> Router:
     """A fresh router with its router_options."""
     part = ROUTERS.get(deployment.router)
-    return part(**_options(deployment.router, "router_options", deployment.router_options, knobs(part)))
+    return part(**checked_options(deployment.router, "router_options", deployment.router_options, knobs(part)))
 
 
-def _options(
+def checked_options(
     part: str, key: str, options: tuple[tuple[str, Any], ...], known: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """SpecError unless every name is a knob of the part, and every value in its range or choices."""
@@ -355,74 +354,3 @@ def _channels(
 def _block_bytes(model: ModelSpec, deployment: DeploymentSpec) -> int:
     """Bytes of one KV block on one rank of the fullest pipeline stage."""
     return block_bytes(model, layout_of(deployment), deployment.kv_cache_dtype, deployment.block_size)
-
-
-def resolve_pools(deployment: DeploymentSpec) -> DeploymentSpec:
-    """Give each pool its system's scheduler and router where the study names none; check the pools' names.
-
-    Of a diffusion system, give limits that the study does not name the system's own defaults.
-    """
-    if deployment.system is None:
-        return diffusion.with_limits(deployment)
-    system = build_system(deployment)
-    if deployment.stages is not None:
-        return _resolve_stages(deployment, system)
-    known = {pool.name: pool for pool in system.pools()}
-    given = dict(deployment.pools)
-    for name in given:
-        if name not in known:
-            raise UnknownName(f"pool of {deployment.system}", name, known, key="deployment.pools")
-    missing = [name for name in known if name not in given]
-    if missing:
-        raise SpecError(
-            f"{deployment.system} has pools {' and '.join(known)}; give each an entry, which may be empty",
-            key="deployment.pools", value=", ".join(given),
-        )  # fmt: skip
-    own = {part for part in ("scheduler", "router") if part in deployment.model_fields_set}
-    pools = tuple(
-        (name, given[name].model_copy(update={
-            part: getattr(given[name], part) or getattr(deployment if part in own else pool, part)
-            for part in ("scheduler", "router")
-        }))
-        for name, pool in known.items()
-    )  # fmt: skip
-    return deployment.model_copy(update={"pools": pools})
-
-
-def build_system(deployment: DeploymentSpec) -> Any:
-    """The deployment's system with its system_options; SpecError if only one of system and deployment has stages."""
-    name = deployment.system or ""
-    part = SYSTEMS.get(name)
-    staged = getattr(part, "staged", False)
-    if staged and deployment.stages is None:
-        raise SpecError(f"{name} needs stages, e.g. E-P-D or (E-P)-D", key="deployment.stages")
-    if deployment.stages is not None and not staged:
-        raise SpecError(f"{name} is no system of stages; epd_serve is one", key="deployment.system", value=name)
-    return part(**_options(name, "system_options", deployment.system_options, knobs(part)))
-
-
-def _resolve_stages(deployment: DeploymentSpec, system: Any) -> DeploymentSpec:
-    """Give each process its system's scheduler and router where the study names none."""
-    given = dict(deployment.pools)
-    own = {part for part in ("scheduler", "router") if part in deployment.model_fields_set}
-    pools = dict(given)
-    for name, _ in deployment.engines():
-        pool = given.get(name, PoolSpec())
-        pools[name] = pool.model_copy(update={
-            part: getattr(pool, part) or getattr(deployment if part in own else system, part)
-            for part in ("scheduler", "router")
-        })  # fmt: skip
-    return deployment.model_copy(update={"pools": tuple(pools.items())})
-
-
-def kv_link(deployment: DeploymentSpec) -> LinkSpec:
-    """The link per GPU that hands KV over: as asked; the GPUs' own inside one node; else 400 Gb/s InfiniBand."""
-    if deployment.kv_link is not None:
-        return load_link(deployment.kv_link)
-    gpus = {load_gpu(engine.gpu) for _, engine in deployment.engines()}
-    if len(gpus) == 1:
-        (gpu,) = gpus
-        if deployment.num_gpus <= gpu.gpus_per_node:
-            return load_link(gpu.interconnect)
-        return load_link(gpu.inter_node_link)
-    return load_link(ACROSS_NODES)

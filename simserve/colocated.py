@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from simserve.build import build_router, build_system
+from simserve.build import build_router
 from simserve.errors import Infeasible
 from simserve.perf.cost import PricedCost
 from simserve.perf.lane_split import LaneSplit
+from simserve.pooled import build_system
 from simserve.sim.shared_pool import SharedPoolCluster
 from simserve.sim.shares import SharedSystem
 from simserve.spec.deployment import DeploymentSpec

@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any
 
 from simserve.arch.memory import kv_bytes_per_token
-from simserve.build import build_router, build_system, kv_link
+from simserve.build import build_router
 from simserve.engines import Engine, add_engine, add_replica
 from simserve.errors import Infeasible
+from simserve.pooled import build_system, kv_link
 from simserve.sim.gateway import GatewayCluster
 from simserve.sim.instance import Instance
 from simserve.sim.link import Link

@@ -8,12 +8,13 @@ from functools import cached_property
 from typing import Any
 
 from simserve import colocated, diffusion, multimodal, pd_systems, stages
-from simserve.build import build_router, build_system, resolve_pools
+from simserve.build import build_router
 from simserve.engines import Engine, add_engine, engines_of
 from simserve.errors import Infeasible
 from simserve.metrics import Metrics, compute
 from simserve.perf.host import EngineProfile
 from simserve.perf.uncertainty import Residual, residuals
+from simserve.pooled import build_system, resolve_pools
 from simserve.sim.cluster import Cluster
 from simserve.sim.confidence import Confidence
 from simserve.sim.front import FrontEnd
@@ -78,12 +79,12 @@ def simulate(
     if deployment.system is None:
         cluster = Cluster(build_router(deployment), snapshot_interval_ns=_snapshot_ns(deployment), leap=leap)
         add_engine(cluster, model, engines[0], cost_factor, _confidence(workload))
+    elif deployment.stages is not None:
+        cluster = stages.build(model, deployment, engines, cost_factor, link_factor, _snapshot_ns(deployment))
     elif colocated.workers(deployment) > 1:
         shown = workload.shown is not None
         cluster = colocated.cluster(deployment, engines[0].cost.inner, cost_factor, images=shown)
         add_engine(cluster, model, engines[0], cost_factor)
-    elif deployment.stages is not None:
-        cluster = stages.build(model, deployment, engines, cost_factor, link_factor, _snapshot_ns(deployment))
     else:
         cluster = pd_systems.build(model, deployment, engines, leap, cost_factor, link_factor)
     if client_side:

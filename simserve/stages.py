@@ -9,11 +9,12 @@ from functools import partial
 
 from simserve import multimodal
 from simserve.arch.memory import kv_bytes_per_token
-from simserve.build import build_router, build_system, engine_profile, kv_link
+from simserve.build import build_router, engine_profile
 from simserve.engines import Engine, add_replica
 from simserve.errors import Infeasible
 from simserve.perf.encoders import Encoders
 from simserve.policies import ROUTERS
+from simserve.pooled import build_system, kv_link
 from simserve.sim.encoder import EncodeNs, Encoder
 from simserve.sim.handover import PARTS, Handover, KvSender, StagedSystem
 from simserve.sim.images import FeatureStore, Image

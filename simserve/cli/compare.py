@@ -71,7 +71,7 @@ def compare(
 
 def _read(path: Path, seed: int | None, requests: int | None, seeds: int) -> tuple[Inputs, list[Candidate]]:
     """The candidates of one study: all named ones, or its one deployment under the study's name."""
-    from simserve.build import resolve_pools
+    from simserve.pooled import resolve_pools
     from simserve.search.compare import Candidate
     from simserve.search.repeats import repeats
     from simserve.search.runner import prepare

@@ -112,8 +112,7 @@ def compute(
     return Metrics(
         duration_s=duration_s, num_gpus=num_gpus, requests=len(finished), finished=int(finished.sum()),
         rejected=int((r["outcome"] == Outcome.REJECTED).sum()),
-        unfinished=int((r["outcome"] == Outcome.UNFINISHED).sum()),
-        truncated=trace.truncated,
+        unfinished=int((r["outcome"] == Outcome.UNFINISHED).sum()), truncated=trace.truncated,
         request_throughput_rps=int(finished.sum()) / duration_s,
         middle_throughput_rps=_middle_rps(r["finish_ns"][finished]),
         output_tokens_per_s=output / duration_s, total_tokens_per_s=total / duration_s,

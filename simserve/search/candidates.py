@@ -260,7 +260,7 @@ def _per_engine(engines: Sequence[DeploymentSpec], name: str) -> NDArray[np.int6
 
 def _links(names: list[str], asked: str | None) -> tuple[Floats, Floats, Ints]:
     """(bytes/s and s of a GPU's own link, of the link between two types, GPUs of a node), by index into `names`."""
-    from simserve.build import ACROSS_NODES
+    from simserve.pooled import ACROSS_NODES
     from simserve.spec.hardware import LinkSpec, load_gpu, load_link
     from simserve.units import NS_PER_S
 

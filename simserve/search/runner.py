@@ -54,8 +54,8 @@ def prepare(study: StudySpec, *, base_dir: Path | None, requests: int | None = N
 
     base_dir: folder that relative paths in the study refer to. Raises SpecError, UnknownName, MissingData.
     """
-    from simserve.build import resolve_pools
     from simserve.diffusion import check_kind
+    from simserve.pooled import resolve_pools
     from simserve.spec.model import load_model
     from simserve.workload.build import study_requests
 

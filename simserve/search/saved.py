@@ -66,7 +66,7 @@ def read_saved(path: Path) -> Saved:
 
 def inputs_of(saved: Saved) -> Inputs:
     """Model and requests as they were; MissingData, in one line, where they cannot be had again."""
-    from simserve.build import resolve_pools
+    from simserve.pooled import resolve_pools
     from simserve.search.load import summarise
     from simserve.search.runner import Inputs
     from simserve.spec.model import load_model

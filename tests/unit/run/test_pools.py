@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from simserve.build import kv_link, resolve_pools
 from simserve.errors import SimserveError, SpecError, UnknownName
 from simserve.paths import data_files
+from simserve.pooled import kv_link, resolve_pools
 from simserve.run import simulate
 from simserve.search.evaluate import reduce
 from simserve.search.objective import outcome_from_dict
