@@ -20,6 +20,7 @@ from simserve.sim.multimodal_instance import MultimodalInstance
 from simserve.sim.plan import WorkKind
 from simserve.sim.staged import StagedCluster
 from simserve.sim.trace import Trace
+from simserve.spec.stages import Stage
 from simserve.systems.vllm import Vllm
 from simserve.testing.builders import load
 from simserve.testing.toy import ToyCost
@@ -52,10 +53,12 @@ def cluster_of(
     )
     prompt = cluster.add(Vllm(), COST, num_gpu_blocks=101, block_size=16, make=make, gpu=gpu)
     if decode:
-        cluster.sends(prompt, KvSender(handover, LAYERS, 1, cluster.use, lambda tokens: 0))
-        cluster.decodes(cluster.add(Vllm(), COST, num_gpu_blocks=blocks, block_size=16, make=MultimodalInstance))
+        cluster.links(prompt, KvSender(handover, LAYERS, 1, cluster.use, lambda tokens: 0))
+        cluster.takes(prompt, Stage.PREFILL)
+        decoder = cluster.add(Vllm(), COST, num_gpu_blocks=blocks, block_size=16, make=MultimodalInstance)
+        cluster.takes(decoder, Stage.DECODE)
     else:
-        cluster.serves(prompt)
+        cluster.takes(prompt, Stage.PREFILL, Stage.DECODE)
     return cluster
 
 
@@ -120,7 +123,7 @@ def test_what_the_store_lost_is_encoded_in_place() -> None:
 
 
 def test_one_request_is_spread_over_the_encoders() -> None:
-    """A and B on two encoders: the prompt waits for the slower one; on one encoder they are one pass."""
+    """A's two tiles and B's one on two encoders: 2,000 and 1,000; on one encoder they are one pass."""
     rows = [(0, 40, 1)]
     spread = cluster_of(Stages(spread=True), encoders=2).play(load(rows, images=[(A, B)]))
     whole = cluster_of(Stages(), encoders=2).play(load(rows, images=[(A, B)]))
