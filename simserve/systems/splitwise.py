@@ -43,10 +43,10 @@ class Splitwise:
     mixed_pool: bool = knob(True, "machines may do the work of the other pool", choices=(True, False))
 
     def pools(self) -> Sequence[Pool]:
-        """`prompt` and `token`; machines of both may become mixed."""
+        """`prefill` and `decode`, its prompt and token pools; machines of both may become mixed."""
         return (
-            Pool("prompt", Role.PREFILL, scheduler="splitwise", router="least_loaded"),
-            Pool("token", Role.DECODE, scheduler="splitwise", router="least_loaded"),
+            Pool("prefill", Role.PREFILL, scheduler="splitwise", router="least_loaded"),
+            Pool("decode", Role.DECODE, scheduler="splitwise", router="least_loaded"),
         )
 
     def assign(self, request: Seen, machines: Sequence[Machine]) -> tuple[int, int]:

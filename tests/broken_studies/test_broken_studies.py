@@ -53,6 +53,7 @@ EXPECTED = {
     "offload_without_hashes": ":8: deployment: offload needs enable_prefix_caching: true",
     "pass_beyond_the_budget": "a pass over the longest request has 768 tokens, more than max_num_batched_tokens 512",
     "percentile_120": ":8: slo.percentile: input should be less than 100 (got 120)",
+    "pools_that_no_search_knows": ":9: deployment.pools: a search is over pools prefill and decode, or over one engine",
     "prompt_beyond_context": ":3: workload: every request is longer than the context of meta-llama/Llama-3.1-8B",
     "prompt_beyond_kv_cache": "the longest request needs 60020 tokens of KV cache",
     "slo_nothing_meets": "no configuration meets the SLO (2 possible configurations simulated)",

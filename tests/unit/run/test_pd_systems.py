@@ -17,7 +17,7 @@ from simserve.spec.model import load_model
 from simserve.testing.builders import load
 
 LLAMA = load_model("meta-llama/Llama-3.1-8B")
-SPLITWISE: dict[str, Any] = {"system": "splitwise", "pools": {"prompt": {}, "token": {"replicas": 2}}}
+SPLITWISE: dict[str, Any] = {"system": "splitwise", "pools": {"prefill": {}, "decode": {"replicas": 2}}}
 PD_SERVE: dict[str, Any] = {"system": "pd_serve", "pools": {"prefill": {}, "decode": {}}}
 BURST = load([(1_000_000 * index, 1500, 40) for index in range(30)])
 
@@ -80,13 +80,13 @@ def test_bad_options_are_one_line() -> None:
         simulate(LLAMA, deployment(PD_SERVE, kv_transfer="blocks"), BURST)
     with pytest.raises(SpecError, match=r"deployment.system_options.prefill_slots: must be a number from 1 to 4096"):
         simulate(LLAMA, deployment(PD_SERVE, prefill_slots=0), BURST)
-    with pytest.raises(SpecError, match="splitwise has pools prompt and token"):
-        simulate(LLAMA, parse(DeploymentSpec, {"system": "splitwise", "pools": {"prompt": {}}}), BURST)
+    with pytest.raises(SpecError, match="splitwise has pools prefill and decode"):
+        simulate(LLAMA, parse(DeploymentSpec, {"system": "splitwise", "pools": {"prefill": {}}}), BURST)
 
 
 def test_a_mixed_pool_has_no_pipelines() -> None:
     """Infeasible, in one line."""
-    pools = {"prompt": {"pipeline_parallel_size": 2, "scheduler": "vllm"}, "token": {}}
+    pools = {"prefill": {"pipeline_parallel_size": 2, "scheduler": "vllm"}, "decode": {}}
     asked = {"system": "splitwise", "pools": pools}
     with pytest.raises(Infeasible, match="splitwise is not modelled with pipeline_parallel_size"):
         simulate(LLAMA, parse(DeploymentSpec, asked), BURST)
