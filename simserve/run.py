@@ -80,7 +80,7 @@ def simulate(
         cluster = Cluster(build_router(deployment), snapshot_interval_ns=_snapshot_ns(deployment), leap=leap)
         add_engine(cluster, model, engines[0], cost_factor, _confidence(workload))
     elif deployment.stages is not None:
-        cluster = stages.build(model, deployment, engines, cost_factor, link_factor, _snapshot_ns(deployment))
+        cluster = stages.build(model, deployment, engines, cost_factor, link_factor, leap)
     elif colocated.workers(deployment) > 1:
         shown = workload.shown is not None
         cluster = colocated.cluster(deployment, engines[0].cost.inner, cost_factor, images=shown)

@@ -28,6 +28,7 @@ from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.hardware import load_gpu
 from simserve.spec.model import ModelSpec
 from simserve.spec.stages import Placed, Stage
+from simserve.units import NS_PER_MS
 
 NO_WAIT = 1 << 50  # bytes/s of a link that nobody waits for
 
@@ -49,10 +50,10 @@ def check(model: ModelSpec, deployment: DeploymentSpec) -> None:
 
 def build(
     model: ModelSpec, deployment: DeploymentSpec, engines: Sequence[Engine], cost_factor: float, link_factor: float,
-    snapshot_interval_ns: int,
+    leap: bool,
 ) -> StagedCluster:  # fmt: skip
     """Encoders and engines of `deployment.stages` on their GPUs."""
-    return _Builder(model, deployment, engines, cost_factor, link_factor, snapshot_interval_ns).cluster
+    return _Builder(model, deployment, engines, cost_factor, link_factor, leap).cluster
 
 
 class _Builder:
@@ -60,7 +61,7 @@ class _Builder:
 
     def __init__(
         self, model: ModelSpec, deployment: DeploymentSpec, engines: Sequence[Engine], factor: float,
-        link_factor: float, snapshot_interval_ns: int,
+        link_factor: float, leap: bool,
     ) -> None:  # fmt: skip
         self.model, self.deployment, self.factor, self.link_factor = model, deployment, factor, link_factor
         self.system: StagedSystem = build_system(deployment)
@@ -69,7 +70,7 @@ class _Builder:
         self.cluster = StagedCluster(
             self._router(Stage.PREFILL), self._router(Stage.DECODE), ROUTERS.get(self.system.router)(),
             stages=self.system.stages(), store=FeatureStore(self.system.store_bytes if self.encoders else 0),
-            snapshot_interval_ns=snapshot_interval_ns,
+            snapshot_interval_ns=round(deployment.snapshot_interval_ms * NS_PER_MS), leap=leap,
         )  # fmt: skip
         self._fetch_over_a_link()
         self.shared = self._shared_gpus()

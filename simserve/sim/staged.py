@@ -39,9 +39,11 @@ class StagedCluster(DisaggregatedCluster):
 
     def __init__(
         self, router: Router, decode_router: Router, encode_router: Router, *, stages: Stages, store: FeatureStore,
-        snapshot_interval_ns: int = 0,
+        snapshot_interval_ns: int = 0, leap: bool = True,
     ) -> None:  # fmt: skip
-        super().__init__(router, decode_router, kv_bytes_per_token=0, snapshot_interval_ns=snapshot_interval_ns)
+        super().__init__(
+            router, decode_router, kv_bytes_per_token=0, snapshot_interval_ns=snapshot_interval_ns, leap=leap
+        )
         self.encode_router, self.stages, self.store = encode_router, stages, store
         self.encoders: list[Encoder] = []
         self._every_encoder: list[Encoder] = []
@@ -72,7 +74,7 @@ class StagedCluster(DisaggregatedCluster):
             self._prefill.append(instance)
             if Stage.DECODE not in stages:
                 instance.hand_over = partial(self._hand_over, instance)
-        else:
+        if Stage.DECODE in stages:
             instance.fetch = self._fetch
             self._decode.append(instance)
 
@@ -141,19 +143,20 @@ class StagedCluster(DisaggregatedCluster):
         if not request.images or not self.encoders:
             self._route(request, self.router, self._prefill)
             return
-        waits, scheduled_ns = 1, self.clock.now_ns + self.stages.scheduling_ns(request)
+        waits, alone_ns, scheduled_ns = 1, 0, self.clock.now_ns + self.stages.scheduling_ns(request)
 
         def arrived() -> None:
             nonlocal waits
             waits -= 1
             if not waits:
-                self.use.features_exposed_ns += self.clock.now_ns - scheduled_ns
+                self.use.features_exposed_ns += min(self.clock.now_ns - scheduled_ns, alone_ns)
                 self._route(request, self.router, self._prefill)
 
         if self.stages.prefetch and self.features is not None:
             waits += 1
             size = sum(image.feature_bytes for image in request.images if self.store.has(image))
-            self.use.features_ns += self.features.alone_ns(size, len(request.images))
+            alone_ns = self.features.alone_ns(size, len(request.images))
+            self.use.features_ns += alone_ns
             self.features.transfer(size, arrived, pieces=len(request.images), request=request.id)
         self.clock.call_at(scheduled_ns, arrived, ARRIVAL)
 
@@ -206,11 +209,11 @@ class StagedCluster(DisaggregatedCluster):
             self.use.computed_again += self.stages.decode_answers
             self.in_flight[request.id] = successor
             self._left_behind[request.id], self._arrivals[request.id] = (source, request), arrival
-            taker = self._taker(successor)
+            taker = self._taker(successor) if successor.remote_tokens else None
             if taker is not None:
                 self.clock.call_at(arrival, partial(self._pushed, taker, successor), ARRIVAL)
-            elif not self._route(successor, self.decode_router, self._decode):
-                self._fetched(request.id)
+            elif not self._route(successor, self.decode_router, self._decode) or not successor.remote_tokens:
+                self._fetched(request.id)  # refused, or of a single token, which is computed again
 
     def _taker(self, request: Request) -> MultimodalInstance | None:
         """Who decodes and has blocks for a request now, the router's choice before others."""
