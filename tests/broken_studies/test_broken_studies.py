@@ -53,6 +53,7 @@ EXPECTED = {
     "offload_without_hashes": ":8: deployment: offload needs enable_prefix_caching: true",
     "pass_beyond_the_budget": "a pass over the longest request has 768 tokens, more than max_num_batched_tokens 512",
     "percentile_120": ":8: slo.percentile: input should be less than 100 (got 120)",
+    "pools_that_no_search_knows": ":9: deployment.pools: a search is over pools prefill and decode, or over one engine",
     "prompt_beyond_context": ":3: workload: every request is longer than the context of meta-llama/Llama-3.1-8B",
     "prompt_beyond_kv_cache": "the longest request needs 60020 tokens of KV cache",
     "slo_nothing_meets": "no configuration meets the SLO (2 possible configurations simulated)",
@@ -74,6 +75,8 @@ EXPECTED = {
     "unknown_pool": ":9: deployment.pools: unknown pool of distserve 'decod'; did you mean 'decode'?",
     "unknown_router": ":11: search.space.router[0]: unknown router 'least_load'; did you mean 'least_loaded'?",
     "unknown_scheduler": ":9: deployment.scheduler: unknown scheduler 'vlm'; did you mean 'vllm'?",
+    "unknown_system_option": ":9: deployment.system_options: unknown knob of semi_pd 'prefil_share'; did you mean "
+    "'prefill_share'?",
     "unknown_top_key": ":8: sla: unknown key; did you mean 'slo'?",
     "unsorted_trace": "unsorted.csv, row 3: TIMESTAMP: times go backwards",
     "wrong_unit": ":8: slo.ttft_ms: '30 GB' is not a duration",
