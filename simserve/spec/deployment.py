@@ -145,10 +145,10 @@ class DeploymentSpec(Spec):
     offload: OffloadSpec | None = None
     tiers: TiersSpec | None = None
     system: str | None = None
-    system_options: Options = ()
-    stages: str | None = None
+    system_options: Options = Field(default=(), exclude_if=lambda value: not value)
+    stages: str | None = Field(default=None, exclude_if=lambda value: value is None)
     pools: Pools = ()
-    num_encoders: int = Field(default=1, ge=0, le=8)
+    num_encoders: int = Field(default=1, ge=0, le=8, exclude_if=lambda value: value == 1)
     kv_link: str | None = None
     engine: str | None = None
     engine_version: str = ""
