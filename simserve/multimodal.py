@@ -24,6 +24,8 @@ from simserve.spec.model import ModelSpec
 
 def check(deployment: DeploymentSpec) -> None:
     """Infeasible for what is not modelled with images."""
+    if not deployment.num_encoders:
+        raise Infeasible("images and sounds need an encoder, and num_encoders is 0")
     for _, d in deployment.engines():
         beside = {
             "pipeline_parallel_size": d.pipeline_parallel_size > 1, "data_parallel_size": d.data_parallel_size > 1,

@@ -68,6 +68,13 @@ def test_images_whose_tokens_are_cached_are_not_encoded_again() -> None:
     assert first_token_ns(anew)[1] == first_token_ns(anew)[0]
 
 
+def test_text_alone_needs_no_encoder() -> None:
+    """num_encoders: 0 leaves its memory to KV, and refuses images."""
+    assert "encoder" not in run(None, num_encoders=0).memory_bytes
+    with pytest.raises(Infeasible, match="images and sounds need an encoder"):
+        run({"size": HD}, num_encoders=0)
+
+
 def test_the_encoder_takes_memory_from_kv() -> None:
     """Its weights, in whole blocks, whether anybody shows it anything or not."""
     result, model = run(None), load_model(QWEN)
