@@ -16,8 +16,8 @@ from simserve.perf.encoders import Encoders
 from simserve.policies import ROUTERS
 from simserve.pooled import build_system, kv_link
 from simserve.sim.encoder import EncodeNs, Encoder
-from simserve.sim.handover import PARTS, Handover, KvSender, StagedSystem
-from simserve.sim.images import FeatureStore, Image
+from simserve.sim.handover import PARTS, Handover, KvSender, StagedSystem, TransferUse
+from simserve.sim.images import FeatureStore
 from simserve.sim.lanes import SharedGpu
 from simserve.sim.multimodal_instance import MultimodalInstance
 from simserve.sim.plan import Router
@@ -37,6 +37,12 @@ def encoder_of(model: ModelSpec, engine: DeploymentSpec) -> Encoders | None:
     return multimodal.encoder(model, load_gpu(engine.gpu), engine, engine_profile(engine))
 
 
+def pass_of(cost: Encoders, own: DeploymentSpec, factor: float = 1.0) -> EncodeNs:
+    """What a pass of a process's encoders takes, with what its host adds."""
+    host_ns = engine_profile(own).encode_host_ns
+    return lambda images: round((cost.encode_ns(images) + host_ns) * factor)
+
+
 def check(model: ModelSpec, deployment: DeploymentSpec) -> None:
     """Infeasible where an encoder that is alone on its GPUs does not fit there."""
     for placed, own in deployment.encoders():
@@ -51,6 +57,21 @@ def build(
 ) -> StagedCluster:  # fmt: skip
     """Encoders and engines of `deployment.stages` on their GPUs."""
     return _Builder(model, deployment, engines, cost_factor, link_factor, snapshot_interval_ns).cluster
+
+
+def kv_sender(
+    model: ModelSpec, deployment: DeploymentSpec, system: StagedSystem, width: int, use: TransferUse,
+    alone_ns: Callable[[int], int], link_factor: float = 1.0,
+) -> KvSender:  # fmt: skip
+    """The link of one process of `width` GPUs: of its own where the deployment names one, else as the system has it."""
+    handover: Handover = system.handover()
+    rate = handover.bandwidth_bytes_per_s
+    if not rate or deployment.kv_link is not None:
+        rate = kv_link(deployment).payload_bytes_per_s * width
+    layers = model.attention_layers
+    per_layer = kv_bytes_per_token(model, deployment.kv_cache_dtype, 1) // layers
+    handover = replace(handover, bandwidth_bytes_per_s=round(rate * link_factor))
+    return KvSender(handover, layers, per_layer, use, alone_ns)
 
 
 class _Builder:
@@ -116,7 +137,7 @@ class _Builder:
         make: Callable[..., MultimodalInstance] = MultimodalInstance
         if Stage.PREFILL in placed.process and engine.encoder is not None:
             always = Stage.ENCODE in placed.process
-            encodes = self.cluster.encodes_here(self._encode_ns(engine.encoder, engine.deployment), always=always)
+            encodes = self.cluster.encodes_here(pass_of(engine.encoder, engine.deployment, self.factor), always=always)
             make = partial(MultimodalInstance, encodes=encodes, fetches=self.cluster.fetches_here)
         for index, lanes in zip(engine.instances, self._lanes(placed), strict=False):
             instance = add_replica(self.cluster, self.model, engine, index, self.factor, make=make, lanes=lanes)
@@ -128,15 +149,9 @@ class _Builder:
                 self.cluster.decodes(instance)
 
     def _sender(self, engine: Engine) -> KvSender:
-        """The link of one process: of its own where the deployment names one, else as the system has it."""
-        handover: Handover = self.system.handover()
-        rate = handover.bandwidth_bytes_per_s
-        if not rate or self.deployment.kv_link is not None:
-            rate = kv_link(self.deployment).payload_bytes_per_s * engine.deployment.tensor_parallel_size
-        layers = self.model.attention_layers
-        per_layer = kv_bytes_per_token(self.model, self.deployment.kv_cache_dtype, 1) // layers
-        handover = replace(handover, bandwidth_bytes_per_s=round(rate * self.link_factor))
-        return KvSender(handover, layers, per_layer, self.cluster.use, partial(_alone_ns, engine, self.factor))
+        alone_ns = partial(_alone_ns, engine, self.factor)
+        width = engine.deployment.tensor_parallel_size
+        return kv_sender(self.model, self.deployment, self.system, width, self.cluster.use, alone_ns, self.link_factor)
 
     def _add_encoders(self, name: str) -> None:
         """The replicas of a process that encodes only."""
@@ -144,20 +159,11 @@ class _Builder:
         cost = encoder_of(self.model, own)
         if cost is None:
             return
-        encode_ns = self._encode_ns(cost, own)
+        encode_ns = pass_of(cost, own, self.factor)
         for _, lanes in zip(range(own.replicas), self._lanes(placed), strict=False):
             index = len(self.cluster.encoders)
             note = self.cluster.spans.of(f"encoder {index}")
             self.cluster.encodes(Encoder(index, self.cluster.clock, encode_ns, gpu=lanes, note=note))
-
-    def _encode_ns(self, cost: Encoders, own: DeploymentSpec) -> EncodeNs:
-        """A pass, and what the host adds."""
-        host_ns = engine_profile(own).encode_host_ns
-
-        def encode_ns(images: Sequence[Image]) -> int:
-            return round((cost.encode_ns(images) + host_ns) * self.factor)
-
-        return encode_ns
 
 
 def _alone_ns(engine: Engine, factor: float, tokens: int) -> int:

@@ -211,7 +211,8 @@ class DeploymentSpec(Spec):
         if self.system_options and self.system is None:
             raise ValueError("system_options need a system, e.g. system: epd_serve")
         if self.stages is None and self.system is not None and not self.pools:
-            raise ValueError(f"system {self.system} needs pools: one entry for each, which may be empty")
+            raise ValueError(f"system {self.system} needs pools: one entry for each, which may be empty; or stages, "
+                             "e.g. E-P-D, if it is a system of stages")  # fmt: skip
         return self
 
     @model_validator(mode="after")
