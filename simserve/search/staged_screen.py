@@ -5,9 +5,9 @@ waits for a process that prefills, w seconds of it; its KV leaves; it decodes as
 same process, whose prompts then lengthen its steps, or another. Requests are shared out in proportion to capacity. A
 stage that cannot keep up passes on what it can, and the backlog of a finite run is half of it on average.
 
-Beside another process on its GPU a stage takes 1 + sum (s - 1) a times as long, s the system's slowdown beside another
-kind of work and a the share of the time in which there is such work: E and P by their utilisation, D as often as one
-request decodes at least (1 - exp(-b), arrivals being random). Utilisations, slowdowns, decode batches and, in a closed
+Beside another process on its GPU a stage goes on at a rate of 1 - sum (1 - 1 / s) a, s the system's slowdown beside
+another kind of work and a the share of the time in which there is such work: E and P by their utilisation, D as often
+as one request decodes at least (1 - exp(-b), arrivals being random). Features share their link (processor sharing). Utilisations, slowdowns, decode batches and, in a closed
 loop, the arrival rate (Little's law) are iterated to their common fixed point. A ranking aid: what is reported is
 simulated.
 """
@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 _ROUNDS = 60
 _BUSIEST = 0.95  # utilisation beyond which theory's queue is of no finite run, as in the screen of other models
-_NEVER_S = 1e6
+_SLOWEST = 0.05  # rate beside others
 _KINDS = (WorkKind.ENCODE, WorkKind.PREFILL, WorkKind.DECODE)
 
 
@@ -89,7 +89,7 @@ class _Network:
         self.layout, self.load = layout, load
         self.n = counts.astype(np.float64).T  # by place
         size = len(counts)
-        self.slow = [(layout.slowdowns.get((a, b), PARTS) / PARTS) - 1.0 for a in _KINDS for b in _KINDS]
+        self.slow = [1.0 - PARTS / layout.slowdowns.get((a, b), PARTS) for a in _KINDS for b in _KINDS]
         processes = [*layout.encoders, *layout.models]
         self.active = [np.zeros((3, size)) for _ in processes]
         self.tpot = [np.full(size, m.curves.step_s[0]) for m in layout.models]
@@ -107,9 +107,10 @@ class _Network:
         fetched = shown is not None and bool(self.layout.encoders)
         tokens, size = (shown.image_tokens, shown.feature_bytes) if shown is not None else (0.0, 0.0)
         self.schedule_s = (s.schedule_ns + s.schedule_ns_per_token * tokens) / NS_PER_S if fetched else 0.0
-        bytes_s = size / (rate * fetchers) if fetched and rate else np.zeros_like(self.rate)
-        self.fetch_s = bytes_s + (latency_ns / NS_PER_S if fetched else 0.0)
-        self.blocking_s = self.fetch_s + s.blocking_ns / NS_PER_S if fetched and not s.prefetch else 0.0 * bytes_s
+        self.link_s = size / (rate * fetchers) if fetched and rate else np.zeros_like(self.rate)
+        self.latency_s = latency_ns / NS_PER_S if fetched else 0.0
+        blocks = fetched and not s.prefetch
+        self.blocking_s = (self.link_s + self.latency_s + s.blocking_ns / NS_PER_S) * blocks
 
     def _prefilling(self) -> list[ModelStage]:
         return [m for m in self.layout.models if m.prefills]
@@ -130,13 +131,15 @@ class _Network:
         found = np.ones_like(self.rate)
         for other, peer in enumerate([*self.layout.encoders, *self.layout.models]):
             if other != process and peer.place == place:
-                found += sum(self.slow[3 * kind + k] * self.active[other][k] for k in range(3))
-        return found
+                found -= sum(self.slow[3 * kind + k] * self.active[other][k] for k in range(3))
+        return 1.0 / np.maximum(_SLOWEST, found)
 
     def _round(self) -> tuple[Floats, Floats, Floats]:
         """(utilisation of the busiest stage, TTFT s, TPOT s) with the slowdowns of the round before."""
         busy_e, encode_s = self._encode()
         flow = self.rate * (1 - self.new + self.new / np.maximum(1.0, busy_e))
+        busy_f, fetch_s = self._fetch(flow)
+        flow = flow * (1 - self.shown + self.shown / np.maximum(1.0, busy_f))
         busy_p, prompt_s, shares = self._prefill(flow)
         through = flow / np.maximum(1.0, busy_p)
         sent = through * (1.0 - sum((shares[i] for i, m in enumerate(self.layout.models) if m.prefills and m.decodes),
@@ -151,9 +154,16 @@ class _Network:
         behind_s = (1.0 - own_share) * self._backlog(busy_d)
         after_s = late_s + behind_s + (1.0 - own_share) * 1.5 * apart_s if first else np.zeros_like(through)
         tpot_s = tpot_s if first else tpot_s + (late_s + behind_s) / outputs
-        wait_s = self.schedule_s if not self.layout.stages.prefetch else np.maximum(self.schedule_s, self.fetch_s)
-        ttft_s = (self.layout.stages.proxy_ns / NS_PER_S + encode_s + self.shown * wait_s + prompt_s + half_s + after_s)
-        return np.maximum(np.maximum(busy_e, busy_p), busy_d), np.asarray(ttft_s), np.asarray(tpot_s)
+        ttft_s = self.layout.stages.proxy_ns / NS_PER_S + encode_s + fetch_s + prompt_s + half_s + after_s
+        return np.max([busy_e, busy_f, busy_p, busy_d], axis=0), np.asarray(ttft_s), np.asarray(tpot_s)
+
+    def _fetch(self, flow: Floats) -> tuple[Floats, Floats]:
+        """(utilisation of the link of features, seconds of scheduling a prompt and of fetching beside it, mean)."""
+        if not self.layout.stages.prefetch:
+            return np.zeros_like(flow), np.full_like(flow, self.shown * self.schedule_s)
+        busy = flow * self.shown * self.link_s
+        fetch_s = self.latency_s + self.link_s / (1.0 - np.minimum(_BUSIEST, busy)) + self._backlog(busy)
+        return busy, np.asarray(self.shown * np.maximum(self.schedule_s, fetch_s))
 
     def _encode(self) -> tuple[Floats, Floats]:
         """(utilisation, seconds of waiting and encoding, mean over all requests)."""

@@ -1,7 +1,7 @@
 """The space of a search over layouts of stages: layouts, times what processes have in common, times knobs of a system.
 
-A combination is {"stages": layout, knob: value, "epd_serve.prefetch": value}; `tensor_parallel_size` is absent where the
-layout says it (TP2x4), the system's knobs where there is one kind of process, which hands nothing over.
+A combination is {"stages": layout, knob: value, "epd_serve.prefetch": value}; `tensor_parallel_size` is absent where
+the layout says it (TP2x4), the system's knobs where there is one kind of process, which hands nothing over.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ def _place(part: str, text: str) -> Place:
 
 def _instead(text: str) -> str:
     """The layout that was meant where only its case is wrong, else examples."""
-    meant, examples = text.replace(" ", "").upper().replace("X", "x"), "write e.g. E-P-D, (E-P)-D, (E-PD)x2, 6E1P1D, TP2"
+    meant, examples = text.replace(" ", "").upper().replace("X", "x"), "write e.g. E-P-D, (E-P)-D, (E-PD)x2, 6E1P1D"
     try:
         return f"did you mean {meant!r}?" if meant != text and parse_stages(meant) else examples
     except ValueError:

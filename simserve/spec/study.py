@@ -44,6 +44,7 @@ def _layout(text: str) -> str:
 
 
 ALL_LAYOUTS = "all"
+Layout = Annotated[str, AfterValidator(_layout)]
 Choices = Annotated[tuple[T, ...], BeforeValidator(_listed), Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
 Objective = Literal["throughput", "gpus", "cost", "front"]
@@ -107,8 +108,8 @@ class SpaceSpec(PoolSpaceSpec):
     num_speculative_tokens: Choices[Annotated[int, Field(ge=0, le=16)]] | None = None
     scheduler_options: OptionChoices = ()
     router_options: OptionChoices = ()
-    stages: Choices[Annotated[str, AfterValidator(_layout)]] | None = Field(default=None, exclude_if=lambda v: v is None)
-    system_options: OptionChoices = Field(default=(), exclude_if=lambda v: not v)
+    stages: Choices[Layout] | None = Field(default=None, exclude_if=lambda value: value is None)
+    system_options: OptionChoices = Field(default=(), exclude_if=lambda value: not value)
     prefill: PoolSpaceSpec | None = None
     decode: PoolSpaceSpec | None = None
 
