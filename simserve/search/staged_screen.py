@@ -7,9 +7,9 @@ stage that cannot keep up passes on what it can, and the backlog of a finite run
 
 Beside another process on its GPU a stage goes on at a rate of 1 - sum (1 - 1 / s) a, s the system's slowdown beside
 another kind of work and a the share of the time in which there is such work: E and P by their utilisation, D as often
-as one request decodes at least (1 - exp(-b), arrivals being random). Features share their link (processor sharing). Utilisations, slowdowns, decode batches and, in a closed
-loop, the arrival rate (Little's law) are iterated to their common fixed point. A ranking aid: what is reported is
-simulated.
+as one request decodes at least (1 - exp(-b), arrivals being random). Features share their link (processor sharing).
+Utilisations, slowdowns, decode batches and, in a closed loop, the arrival rate (Little's law) are iterated to their
+common fixed point. A ranking aid: what is reported is simulated.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ class _Network:
         self.n = counts.astype(np.float64).T  # by place
         size = len(counts)
         self.slow = [1.0 - PARTS / layout.slowdowns.get((a, b), PARTS) for a in _KINDS for b in _KINDS]
-        processes = [*layout.encoders, *layout.models]
-        self.active = [np.zeros((3, size)) for _ in processes]
+        self.processes: list[EncoderStage | ModelStage] = [*layout.encoders, *layout.models]
+        self.active = [np.zeros((3, size)) for _ in self.processes]
         self.tpot = [np.full(size, m.curves.step_s[0]) for m in layout.models]
         open_loop = load.concurrency is None and np.isfinite(load.rate_rps)
         self.requests = None if open_loop else float(load.concurrency or load.requests)
@@ -129,7 +129,7 @@ class _Network:
     def _factor(self, process: int, place: int, kind: int) -> Floats:
         """How many times as long work of a kind takes beside the other processes of its place."""
         found = np.ones_like(self.rate)
-        for other, peer in enumerate([*self.layout.encoders, *self.layout.models]):
+        for other, peer in enumerate(self.processes):
             if other != process and peer.place == place:
                 found -= sum(self.slow[3 * kind + k] * self.active[other][k] for k in range(3))
         return 1.0 / np.maximum(_SLOWEST, found)
