@@ -1,7 +1,7 @@
 """The space of a search over layouts of stages: layouts, times what processes have in common, times knobs of a system.
 
 A combination is {"stages": layout, knob: value, "epd_serve.prefetch": value}; `tensor_parallel_size` is absent where
-the layout says it (TP2x4), the system's knobs where there is one kind of process, which hands nothing over.
+the layout says it (TP2x4), a knob of the system where nobody hands over what it is about.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from simserve.search.layouts import own_width
 from simserve.search.space import AGGREGATED, Choose, SearchSpace
-from simserve.spec.stages import parse_stages, processes_of
+from simserve.spec.stages import Stage, parse_stages, processes_of
 
 if TYPE_CHECKING:
     from simserve.spec.deployment import DeploymentSpec
@@ -24,6 +24,7 @@ STAGED_KNOBS = (
     "gpu", "dtype", WIDTH, "enable_expert_parallel", "max_num_batched_tokens", "max_num_seqs",
     "gpu_memory_utilization", "router", "scheduler", "kv_cache_dtype", "moe_dtype", "enable_prefix_caching",
 )  # fmt: skip
+_OF_KV = ("kv_", "layerwise_", "decode_answers", "prefill_beside_decode", "decode_beside_prefill")  # how knobs begin
 _OF_POOLS = ("scheduler", "router")  # what a system gives each process
 
 
@@ -58,9 +59,12 @@ class StagedSpace(SearchSpace):
         found = {name: values for name, values in self.choices.items() if name != STAGES}
         if own_width(layout) is not None:
             found.pop(WIDTH, None)
-        if len(processes_of(parse_stages(layout))) > 1:
-            for system, knobs in self.options.items():
-                found |= {f"{system}.{knob}": values for knob, values in knobs.items()}
+        processes = processes_of(parse_stages(layout))
+        encodes = any(not placed.has_model for placed in processes)
+        hands_over = any(Stage.PREFILL in p.process and Stage.DECODE not in p.process for p in processes)
+        for system, knobs in self.options.items():
+            found |= {f"{system}.{knob}": values for knob, values in knobs.items()
+                      if _matters(knob, encodes=encodes, hands_over=hands_over)}  # fmt: skip
         return found
 
     def points(self, layout: str) -> Iterator[dict[str, Any]]:
@@ -97,3 +101,11 @@ class StagedSpace(SearchSpace):
             return getattr(deployment, name)
 
         return self.suggest(choose)
+
+
+def _matters(knob: str, *, encodes: bool, hands_over: bool) -> bool:
+    """Whether a knob of a system does anything. encodes: a process encodes only; hands_over: one prefills for others.
+    """
+    if knob == "proxy_ms":
+        return True
+    return hands_over if knob.startswith(_OF_KV) else encodes
