@@ -39,8 +39,8 @@ def every_layout(max_gpus: int, widths: Sequence[int], *, encodes: bool) -> list
                 text = text_of([Place(kind, count) for kind, count in zip(kinds, counts, strict=True)])
                 used = sum(size * count for size, count in zip(sizes, counts, strict=True))
                 found[text] = min(used, found.get(text, used))
-            if len(found) > MOST:
-                raise too_many(max_gpus)
+                if len(found) > MOST:
+                    raise too_many(max_gpus)
     return sorted(found, key=lambda text: (found[text], text))
 
 

@@ -1,9 +1,10 @@
 """The screen's estimates for layouts of stages: a network of queues, whose stages slow one another on shared GPUs.
 
 A request's images wait for one of n encoders (Sakasegawa's approximation of n servers) and are encoded; its prompt
-waits for a process that prefills, w seconds of it; its KV leaves; it decodes as in `simserve.search.screen`, in the
-same process, whose prompts then lengthen its steps, or another. Requests are shared out in proportion to capacity. A
-stage that cannot keep up passes on what it can, and the backlog of a finite run is half of it on average.
+waits for a process that prefills, whose times are taken to vary as much as random ones; its KV leaves; it decodes as in
+`simserve.search.screen`, in the same process, whose prompts then lengthen its steps, or in another. Requests are shared
+out in proportion to capacity. A stage that cannot keep up passes on what it can, and the backlog of a finite run is half
+of it on average.
 
 Beside another process on its GPU a stage goes on at a rate of 1 - sum (1 - 1 / s) a, s the system's slowdown beside
 another kind of work and a the share of the time in which there is such work: E and P by their utilisation, D as often
@@ -205,7 +206,7 @@ class _Network:
             used = np.minimum(1.0, each * taken[i])
             self._settle(first + i, 1, used)
             servers = sum(self.n[o.place] for o in self._prefilling())
-            wait_s = _queue_s(each * alone[i], alone[i], servers, (1.0 + self.load.arrival_cv**2) / 4)
+            wait_s = _queue_s(each * alone[i], alone[i], servers, (1.0 + self.load.arrival_cv**2) / 2)
             seconds += share * (wait_s + alone[i])
             if m.decodes:
                 self._steps(i, each, each * alone[i])
