@@ -3,8 +3,8 @@
 A request's images wait for one of n encoders (Sakasegawa's approximation of n servers) and are encoded; its prompt
 waits for a process that prefills, whose times are taken to vary as much as random ones; its KV leaves; it decodes as in
 `simserve.search.screen`, in the same process, whose prompts then lengthen its steps, or in another. Requests are shared
-out in proportion to capacity. A stage that cannot keep up passes on what it can, and the backlog of a finite run is half
-of it on average.
+out in proportion to capacity. A stage that cannot keep up passes on what it can, and the backlog of a finite run is
+half of it on average.
 
 Beside another process on its GPU a stage goes on at a rate of 1 - sum (1 - 1 / s) a, s the system's slowdown beside
 another kind of work and a the share of the time in which there is such work: E and P by their utilisation, D as often
