@@ -7,20 +7,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from simserve import colocated, diffusion, multimodal, stages
-from simserve.arch.memory import kv_bytes_per_token
+from simserve import colocated, diffusion, multimodal, pd_systems, stages
 from simserve.build import build_router
 from simserve.engines import Engine, add_engine, engines_of
 from simserve.errors import Infeasible
 from simserve.metrics import Metrics, compute
 from simserve.perf.host import EngineProfile
 from simserve.perf.uncertainty import Residual, residuals
-from simserve.pooled import build_system, kv_link, resolve_pools
+from simserve.pooled import build_system, resolve_pools
 from simserve.sim.cluster import Cluster
 from simserve.sim.confidence import Confidence
 from simserve.sim.front import FrontEnd
 from simserve.sim.plan import Role
-from simserve.sim.pools import DisaggregatedCluster
 from simserve.sim.request import Outcome, Request
 from simserve.sim.trace import Trace
 from simserve.spec.deployment import DeploymentSpec
@@ -82,13 +80,13 @@ def simulate(
         cluster = Cluster(build_router(deployment), snapshot_interval_ns=_snapshot_ns(deployment), leap=leap)
         add_engine(cluster, model, engines[0], cost_factor, _confidence(workload))
     elif deployment.stages is not None:
-        cluster = stages.build(model, deployment, engines, cost_factor, link_factor, _snapshot_ns(deployment))
+        cluster = stages.build(model, deployment, engines, cost_factor, link_factor, leap)
     elif colocated.workers(deployment) > 1:
         shown = workload.shown is not None
         cluster = colocated.cluster(deployment, engines[0].cost.inner, cost_factor, images=shown)
         add_engine(cluster, model, engines[0], cost_factor)
     else:
-        cluster = _disaggregated(model, deployment, engines, leap, cost_factor, link_factor)
+        cluster = pd_systems.build(model, deployment, engines, leap, cost_factor, link_factor)
     if client_side:
         cluster.front = _front_end(engines)
     cluster.watch = watch
@@ -142,33 +140,6 @@ def _with_encoders(
         ))
         for engine in engines
     )  # fmt: skip
-
-
-def _disaggregated(
-    model: ModelSpec, deployment: DeploymentSpec, engines: Sequence[Engine], leap: bool, cost_factor: float,
-    link_factor: float,
-) -> DisaggregatedCluster:  # fmt: skip
-    """Prefill and decode pools; a prefill instance sends over the links of as many GPUs as both sides have."""
-    roles = {pool.name: pool.role for pool in build_system(deployment).pools()}
-    prefill, decode = (next(e for e in engines if roles[e.name] is role) for role in (Role.PREFILL, Role.DECODE))
-    cluster = DisaggregatedCluster(
-        build_router(prefill.deployment), build_router(decode.deployment),
-        kv_bytes_per_token=kv_bytes_per_token(model, deployment.kv_cache_dtype, 1),
-        snapshot_interval_ns=_snapshot_ns(deployment), leap=leap,
-    )  # fmt: skip
-    link = kv_link(deployment)
-    width = min(e.deployment.tensor_parallel_size for e in (prefill, decode))
-    for engine in engines:
-        for instance in add_engine(cluster, model, engine, cost_factor):
-            if engine is decode:
-                cluster.decodes(instance)
-            else:
-                cluster.prefills(instance, cluster.link(
-                    f"instance {instance.view.index} kv over {link.name}",
-                    bandwidth_bytes_per_s=round(width * link.payload_bytes_per_s * link_factor),
-                    latency_ns=link.latency_ns,
-                ))  # fmt: skip
-    return cluster
 
 
 def _snapshot_ns(deployment: DeploymentSpec) -> int:

@@ -10,10 +10,11 @@ from functools import partial
 from simserve import multimodal
 from simserve.arch.memory import kv_bytes_per_token
 from simserve.build import build_router, engine_profile
-from simserve.engines import Engine, add_replica
+from simserve.engines import Engine, Make, add_replica
 from simserve.errors import Infeasible
 from simserve.perf.encoders import Encoders
 from simserve.policies import ROUTERS
+from simserve.policies.switching import switch
 from simserve.pooled import build_system, kv_link
 from simserve.sim.encoder import EncodeNs, Encoder
 from simserve.sim.handover import PARTS, Handover, KvSender, StagedSystem, TransferUse
@@ -22,10 +23,12 @@ from simserve.sim.lanes import SharedGpu
 from simserve.sim.multimodal_instance import MultimodalInstance
 from simserve.sim.plan import Router
 from simserve.sim.staged import StagedCluster
+from simserve.sim.switching import Device, RoleSwitcher
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.hardware import load_gpu
 from simserve.spec.model import ModelSpec
 from simserve.spec.stages import Placed, Stage
+from simserve.units import NS_PER_MS
 
 NO_WAIT = 1 << 50  # bytes/s of a link that nobody waits for
 
@@ -44,19 +47,32 @@ def pass_of(cost: Encoders, own: DeploymentSpec, factor: float = 1.0) -> EncodeN
 
 
 def check(model: ModelSpec, deployment: DeploymentSpec) -> None:
-    """Infeasible where an encoder that is alone on its GPUs does not fit there."""
+    """Infeasible where an encoder that is alone on its GPUs does not fit there, and for roles that cannot change."""
+    system: StagedSystem = build_system(deployment)
+    if system.stages().switching is not None:
+        _check_switching(deployment)
     for placed, own in deployment.encoders():
         gpu, size = load_gpu(own.gpu), multimodal.encoder_bytes(model, own.tensor_parallel_size)
         if size > gpu.memory_bytes:
             raise Infeasible(f"the encoder of {placed.name} needs {size} bytes, {gpu.name} has {gpu.memory_bytes}")
 
 
+def _check_switching(d: DeploymentSpec) -> None:
+    """Infeasible unless every GPU could do every stage."""
+    every = [d.process(name) for name, _ in d.engines()] + [placed for placed, _ in d.encoders()]
+    alone = len({placed.place for placed in every}) == len(every) and bool(d.encoders())
+    if any(len(placed.process) > 1 for placed in every) or not alone:
+        raise Infeasible(f"role switching needs a GPU for each stage, as in E-P-D or 6E1P1D, not {d.stages}")
+    if len({(own.gpu, own.tensor_parallel_size) for _, own in (*d.encoders(), *d.engines())}) > 1:
+        raise Infeasible("role switching needs the same gpu and tensor_parallel_size for every stage")
+
+
 def build(
     model: ModelSpec, deployment: DeploymentSpec, engines: Sequence[Engine], cost_factor: float, link_factor: float,
-    snapshot_interval_ns: int,
+    leap: bool,
 ) -> StagedCluster:  # fmt: skip
     """Encoders and engines of `deployment.stages` on their GPUs."""
-    return _Builder(model, deployment, engines, cost_factor, link_factor, snapshot_interval_ns).cluster
+    return _Builder(model, deployment, engines, cost_factor, link_factor, leap).cluster
 
 
 def kv_sender(
@@ -79,24 +95,30 @@ class _Builder:
 
     def __init__(
         self, model: ModelSpec, deployment: DeploymentSpec, engines: Sequence[Engine], factor: float,
-        link_factor: float, snapshot_interval_ns: int,
+        link_factor: float, leap: bool,
     ) -> None:  # fmt: skip
         self.model, self.deployment, self.factor, self.link_factor = model, deployment, factor, link_factor
         self.system: StagedSystem = build_system(deployment)
         self.engines = {engine.name: engine for engine in engines}
         self.encoders = {placed.name: (placed, own) for placed, own in deployment.encoders()}
-        router = self._router(Stage.PREFILL)
         self.cluster = StagedCluster(
-            router, self._router(Stage.DECODE), ROUTERS.get(self.system.router)(), stages=self.system.stages(),
-            store=FeatureStore(self.system.store_bytes if self.encoders else 0),
-            snapshot_interval_ns=snapshot_interval_ns,
+            self._router(Stage.PREFILL), self._router(Stage.DECODE), ROUTERS.get(self.system.router)(),
+            stages=self.system.stages(), store=FeatureStore(self.system.store_bytes if self.encoders else 0),
+            snapshot_interval_ns=round(deployment.snapshot_interval_ms * NS_PER_MS), leap=leap,
         )  # fmt: skip
         self._fetch_over_a_link()
         self.shared = self._shared_gpus()
         for engine in engines:
             self._add(engine, deployment.process(engine.name))
-        for name in self.encoders:
-            self._add_encoders(name)
+        self.devices: list[Device] = []
+        for placed, own in self.encoders.values():
+            for _, lanes in zip(range(own.replicas), self._lanes(placed), strict=False):
+                self._encoder(own, lanes)
+        switching = self.system.stages().switching
+        if switching is not None:
+            _check_switching(deployment)
+            self._add_idle_parts()
+            RoleSwitcher(self.cluster, switching, self.devices, switch)
 
     def _router(self, stage: Stage) -> Router:
         """The router of the first pool that does a stage."""
@@ -134,36 +156,52 @@ class _Builder:
 
     def _add(self, engine: Engine, placed: Placed) -> None:
         """The replicas of one engine, with their part in the stages."""
-        make: Callable[..., MultimodalInstance] = MultimodalInstance
-        if Stage.PREFILL in placed.process and engine.encoder is not None:
-            always = Stage.ENCODE in placed.process
-            encodes = self.cluster.encodes_here(pass_of(engine.encoder, engine.deployment, self.factor), always=always)
-            make = partial(MultimodalInstance, encodes=encodes, fetches=self.cluster.fetches_here)
+        make = self._make(engine, always=Stage.ENCODE in placed.process)
         for index, lanes in zip(engine.instances, self._lanes(placed), strict=False):
-            instance = add_replica(self.cluster, self.model, engine, index, self.factor, make=make, lanes=lanes)
-            if {Stage.PREFILL, Stage.DECODE} <= placed.process:
-                self.cluster.serves(instance)
-            elif Stage.PREFILL in placed.process:
-                self.cluster.sends(instance, self._sender(engine))
-            else:
-                self.cluster.decodes(instance)
+            self.cluster.takes(self._instance(engine, index, lanes, make), *placed.process)
+
+    def _make(self, engine: Engine, *, always: bool) -> Make:
+        """What makes an instance; always: it encodes all images itself."""
+        if engine.encoder is None:
+            return MultimodalInstance
+        encodes = self.cluster.encodes_here(pass_of(engine.encoder, engine.deployment, self.factor), always=always)
+        return partial(MultimodalInstance, encodes=encodes, fetches=self.cluster.fetches_here)
+
+    def _instance(self, engine: Engine, index: int, lanes: SharedGpu | None, make: Make) -> MultimodalInstance:
+        """One process with the language model, and its link for KV."""
+        instance = add_replica(self.cluster, self.model, engine, index, self.factor, make=make, lanes=lanes)
+        assert isinstance(instance, MultimodalInstance)
+        self.cluster.links(instance, self._sender(engine))
+        return instance
 
     def _sender(self, engine: Engine) -> KvSender:
         alone_ns = partial(_alone_ns, engine, self.factor)
         width = engine.deployment.tensor_parallel_size
         return kv_sender(self.model, self.deployment, self.system, width, self.cluster.use, alone_ns, self.link_factor)
 
-    def _add_encoders(self, name: str) -> None:
-        """The replicas of a process that encodes only."""
-        placed, own = self.encoders[name]
-        cost = encoder_of(self.model, own)
+    def _encoder(self, own: DeploymentSpec, lanes: SharedGpu | None = None, *, idle: bool = False) -> Encoder | None:
+        """One more process that encodes only; None for a model of text alone."""
+        cost, index = encoder_of(self.model, own), self.cluster.use.encoders
         if cost is None:
-            return
-        encode_ns = pass_of(cost, own, self.factor)
-        for _, lanes in zip(range(own.replicas), self._lanes(placed), strict=False):
-            index = len(self.cluster.encoders)
-            note = self.cluster.spans.of(f"encoder {index}")
-            self.cluster.encodes(Encoder(index, self.cluster.clock, encode_ns, gpu=lanes, note=note))
+            return None
+        note = self.cluster.spans.of(f"encoder {index}")
+        encoder = Encoder(index, self.cluster.clock, pass_of(cost, own, self.factor), gpu=lanes, note=note)
+        self.cluster.encodes(encoder, idle=idle)
+        return encoder
+
+    def _add_idle_parts(self) -> None:
+        """What each GPU needs for the stages that it does not begin with."""
+        engine = next(e for name, e in self.engines.items() if self._does(name, Stage.PREFILL))
+        for encoder in list(self.cluster.encoders):
+            instance = self._instance(engine, len(self.cluster.instances), None, self._make(engine, always=False))
+            self.devices.append(Device(encoder, instance, Stage.ENCODE))
+        for name, own in self.engines.items():
+            (stage,) = self.deployment.process(name).process
+            for index in own.instances:
+                idle = self._encoder(own.deployment, idle=True)
+                mine = self.cluster.instances[index]
+                if idle is not None and isinstance(mine, MultimodalInstance):
+                    self.devices.append(Device(idle, mine, stage))
 
 
 def _alone_ns(engine: Engine, factor: float, tokens: int) -> int:

@@ -5,6 +5,7 @@
     feature_overlap     of the time of all fetches of features: beside the scheduling of their prompts
     store_hit_rate      of the images asked for: features were in the store
     encoder_busy        of the time of encoders that are processes of their own, mean over them
+    role_switches       GPUs that went to another stage
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class StageMetrics:
     feature_overlap: float | None
     store_hit_rate: float | None
     encoder_busy: float | None
+    role_switches: int
 
 
 def stage_metrics(use: TransferUse | None, duration_ns: int) -> StageMetrics | None:
@@ -39,6 +41,7 @@ def stage_metrics(use: TransferUse | None, duration_ns: int) -> StageMetrics | N
         feature_overlap=_hidden(use.features_exposed_ns, use.features_ns),
         store_hit_rate=use.store_hits / asked if asked else None,
         encoder_busy=use.encode_ns / (use.encoders * duration_ns) if use.encoders and duration_ns else None,
+        role_switches=use.switches,
     )
 
 

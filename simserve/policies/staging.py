@@ -1,7 +1,7 @@
 """Knobs that systems of stages share: how features and KV move, how stages on one GPU slow one another.
 
-A system (`simserve.systems.epd_serve` and others) is these with defaults of its own (`other`); neutral ones here cost
-nothing.
+A system (`simserve.systems.epd_serve` and others) is these with defaults of its own (`other`). Here transfers cost what
+their link takes and nothing else, and two stages on one GPU share its time, so that being there together gains nothing.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from simserve.sim.handover import PARTS, Handover, KvMode, Stages
+from simserve.sim.handover import PARTS, Handover, KvMode, Stages, Switching
 from simserve.sim.plan import Pool, WorkKind, knob
-from simserve.units import GB, GIB, MIB, NS_PER_MS, NS_PER_US
+from simserve.units import GB, GIB, MIB, NS_PER_MS, NS_PER_S, NS_PER_US
 
 QKV_SHARE = 0.15  # of a layer's time until its KV is there: QKV of its matrices [derived of Qwen3-VL-8B's widths]
 
@@ -41,13 +41,16 @@ class Staging:
     schedule_us_per_token: float = knob(0.0, "of it, a token of its images", low=0, high=1e5)
     proxy_ms: float = knob(0.0, "from a request's arrival to its first stage", low=0, high=1e5)
     decode_answers: bool = knob(False, "the first token comes from the process that decodes", choices=(True, False))
-    spread: bool = knob(False, "spread the images of one request over encoders", choices=(True, False))
-    encode_beside_prefill: float = knob(1.0, "times as long encoding takes beside a prompt", low=1, high=100)
-    prefill_beside_encode: float = knob(1.0, "times as long a prompt takes beside encoding", low=1, high=100)
-    encode_beside_decode: float = knob(1.0, "times as long encoding takes beside decoding", low=1, high=100)
-    decode_beside_encode: float = knob(1.0, "times as long decoding takes beside encoding", low=1, high=100)
-    prefill_beside_decode: float = knob(1.0, "times as long a prompt takes beside decoding", low=1, high=100)
-    decode_beside_prefill: float = knob(1.0, "times as long decoding takes beside a prompt", low=1, high=100)
+    spread: bool = knob(False, "spread tiles and images of one request over encoders", choices=(True, False))
+    role_switching: bool = knob(False, "move idle GPUs to the stage with the longest queue", choices=(True, False))
+    switch_interval_s: float = knob(5.0, "how often that is considered", low=0.001, high=1e6)
+    switch_delay_s: float = knob(0.0, "from a drained GPU to its work in the new stage", low=0, high=1e6)
+    encode_beside_prefill: float = knob(2.0, "times as long encoding takes beside a prompt", low=1, high=100)
+    prefill_beside_encode: float = knob(2.0, "times as long a prompt takes beside encoding", low=1, high=100)
+    encode_beside_decode: float = knob(2.0, "times as long encoding takes beside decoding", low=1, high=100)
+    decode_beside_encode: float = knob(2.0, "times as long decoding takes beside encoding", low=1, high=100)
+    prefill_beside_decode: float = knob(2.0, "times as long a prompt takes beside decoding", low=1, high=100)
+    decode_beside_prefill: float = knob(2.0, "times as long decoding takes beside a prompt", low=1, high=100)
 
     def pools(self) -> Sequence[Pool]:
         """None of its own: the layout says."""
@@ -59,8 +62,14 @@ class Staging:
             proxy_ns=round(self.proxy_ms * NS_PER_MS), schedule_ns=round(self.schedule_ms * NS_PER_MS),
             schedule_ns_per_token=round(self.schedule_us_per_token * NS_PER_US), prefetch=self.prefetch,
             blocking_ns=round(self.fetch_blocking_ms * NS_PER_MS), spread=self.spread,
-            decode_answers=self.decode_answers,
+            decode_answers=self.decode_answers, switching=self._switching(),
         )  # fmt: skip
+
+    def _switching(self) -> Switching | None:
+        """How stages exchange GPUs; None if they do not."""
+        if not self.role_switching:
+            return None
+        return Switching(round(self.switch_interval_s * NS_PER_S), round(self.switch_delay_s * NS_PER_S))
 
     def handover(self) -> Handover:
         """How KV leaves."""

@@ -33,6 +33,9 @@ def space_of(study: StudySpec) -> SearchSpace:
     if search is None:
         modes: tuple[str, ...] = (DISAGGREGATED,) if base.pools else (AGGREGATED,)
         return SearchSpace(base, {}, None, modes, {pool: {} for pool in POOLS} if base.pools else {})
+    if base.pools and {name for name, _ in base.pools} != set(POOLS):
+        raise SpecError(f"a search is over pools {' and '.join(POOLS)}, or over one engine; leave the search out",
+                        key="deployment.pools", value=", ".join(name for name, _ in base.pools))  # fmt: skip
     asked = search.space
     choices = choices_of(asked)
     modes = _modes(study)

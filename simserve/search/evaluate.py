@@ -82,7 +82,8 @@ def _energy(result: RunResult, deployment: DeploymentSpec, tokens_per_s: float) 
     for engine in result.engines:
         gpu, d = engine.cost.inner.gpu, engine.deployment
         busy = mean_watts(result.trace, gpu, engine.instances, window, data_parallel_size=d.data_parallel_size)
-        watts += d.num_gpus * (busy - idle_watts(gpu))
+        above = (busy - idle_watts(gpu)) * len(engine.instances) / d.replicas  # workers that share a GPU add up
+        watts += d.num_gpus * min(above, gpu.tdp_watts - idle_watts(gpu))
     watts += sum(
         d.tensor_parallel_size * encoder_watts(result.trace, load_gpu(d.gpu), range(first, first + d.replicas), window)
         for first, d in _encoders(deployment)

@@ -80,7 +80,7 @@ def _hardware(run: RunResult, deployment: DeploymentSpec, change: float | None) 
             found.append(_timed(name, (number,), deployment, change, error))
     if "host" in known:
         found.append(_host(run, deployment, change))
-    if deployment.system is not None:
+    if deployment.system is not None and len(deployment.pools) != 1:
         by = change or DEFAULT_CHANGE
         found.append(Factor("KV link bandwidth", "hardware", _stated(change, None), tuple(
             End(sign * by, _percent(sign * by), deployment, {KV_LINK: 1 + sign * by}) for sign in (-1, 1)

@@ -42,7 +42,8 @@ class ShownLoad:
     """What the screen of stages knows of images and sounds.
 
     share: of the requests, those that bring any; every: what a sample of these brings; new_share, new: likewise what
-    no earlier request brought. image_tokens, feature_bytes: of all that a request with any brings, mean.
+    no earlier request brought. image_tokens, feature_bytes, tiles (what can be encoded apart): of all that a request
+    with any brings, mean.
     """
 
     share: float
@@ -51,6 +52,7 @@ class ShownLoad:
     new: tuple[tuple[Image, ...], ...]
     image_tokens: float
     feature_bytes: float
+    tiles: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ def _shown(workload: RequestSet) -> ShownLoad | None:
         sum(getattr(image, name) for images in every for image in images) / len(every)
         for name in ("tokens", "feature_bytes")
     )
-    return ShownLoad(len(every) / count, _some(every), len(new) / count, _some(new), tokens, size)
+    tiles = sum(len(image.rows) for images in every for image in images) / len(every)
+    return ShownLoad(len(every) / count, _some(every), len(new) / count, _some(new), tokens, size, tiles)
 
 
 def _some(jobs: list[tuple[Image, ...]]) -> tuple[tuple[Image, ...], ...]:

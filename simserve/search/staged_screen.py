@@ -1,10 +1,11 @@
 """The screen's estimates for layouts of stages: a network of queues, whose stages slow one another on shared GPUs.
 
-A request's images wait for one of n encoders (Sakasegawa's approximation of n servers) and are encoded; its prompt
-waits for a process that prefills, whose times are taken to vary as much as random ones; its KV leaves; it decodes as in
-`simserve.search.screen`, in the same process, whose prompts then lengthen its steps, or in another. Requests are shared
-out in proportion to capacity. A stage that cannot keep up passes on what it can, and the backlog of a finite run is
-half of it on average.
+A request's images wait for one of n encoders (Sakasegawa's approximation of n servers) and are encoded, or their tiles
+by k of them at once, which are then n / k servers k times as fast; its prompt waits for a process that prefills, whose
+times are taken to vary as much as random ones; its KV leaves; it decodes as in `simserve.search.screen`, in the same
+process, whose prompts then lengthen its steps, or in another. Requests are shared out in proportion to capacity. A
+stage that cannot keep up passes on what it can, and the backlog of a finite run is half of it on average. Roles that
+change are left out.
 
 Beside another process on its GPU a stage goes on at a rate of 1 - sum (1 - 1 / s) a, s the system's slowdown beside
 another kind of work and a the share of the time in which there is such work: E and P by their utilisation, D as often
@@ -177,8 +178,11 @@ class _Network:
         busy = self.rate * self.new / capacity
         for i in range(len(took)):
             self._settle(i, 0, np.minimum(1.0, busy))
-        mean_s, cv2 = servers / capacity, self.layout.encoders[0].cv2
-        wait_s = _queue_s(busy, mean_s, servers, (self.load.arrival_cv**2 + cv2) / 2) + self._backlog(busy)
+        assert self.load.shown is not None
+        spread = np.minimum(servers, self.load.shown.tiles if self.layout.stages.spread else 1.0)
+        mean_s, cv2 = servers / capacity / spread, self.layout.encoders[0].cv2
+        variation = (self.load.arrival_cv**2 + cv2) / 2
+        wait_s = _queue_s(busy, mean_s, servers / spread, variation) + self._backlog(busy)
         return np.asarray(busy), np.asarray(self.new * (wait_s + mean_s))
 
     def _prefill(self, flow: Floats) -> tuple[Floats, Floats, dict[int, Floats]]:

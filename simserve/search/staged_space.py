@@ -25,6 +25,7 @@ STAGED_KNOBS = (
     "gpu_memory_utilization", "router", "scheduler", "kv_cache_dtype", "moe_dtype", "enable_prefix_caching",
 )  # fmt: skip
 _OF_KV = ("kv_", "layerwise_", "decode_answers", "prefill_beside_decode", "decode_beside_prefill")  # how knobs begin
+_OF_ROLES = ("role_", "switch_")
 _OF_POOLS = ("scheduler", "router")  # what a system gives each process
 
 
@@ -108,4 +109,6 @@ def _matters(knob: str, *, encodes: bool, hands_over: bool) -> bool:
     """
     if knob == "proxy_ms":
         return True
+    if knob.startswith(_OF_ROLES):
+        return hands_over and encodes
     return hands_over if knob.startswith(_OF_KV) else encodes

@@ -50,13 +50,23 @@ class Handover:
 
 
 @dataclass(frozen=True, slots=True)
+class Switching:
+    """Whole GPUs go from one stage to another, if need be every `interval_ns`; one that is drained works there
+    `delay_ns` later."""
+
+    interval_ns: int
+    delay_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Stages:
     """How features reach the prompt, and who answers.
 
     proxy_ns: from a request's arrival to its first stage; schedule_ns, schedule_ns_per_token: from the event that
     features are there to the prompt's place in the queue; prefetch: fetched beside that, else while the process stands
     still, and blocking_ns longer; spread: images of one request go to several encoders (intra-request parallelism);
-    decode_answers: the first token comes from the process that decodes, which computes the prompt's last token again.
+    decode_answers: the first token comes from the process that decodes, which computes the prompt's last token again;
+    switching: None where each GPU keeps its stage.
     """
 
     proxy_ns: int = 0
@@ -66,6 +76,7 @@ class Stages:
     blocking_ns: int = 0
     spread: bool = False
     decode_answers: bool = False
+    switching: Switching | None = None
 
     def scheduling_ns(self, request: Seen) -> int:
         """For all images of a request."""
@@ -100,7 +111,7 @@ class StagedSystem(Protocol):
 class TransferUse:
     """What was handed over: kv_ns, features_ns: time of all messages, each alone; *_exposed_ns: of it, not beside the
     computation or the scheduling of the prompt; encode_ns: of all encoders' jobs; computed_again: prompts whose
-    last token the process that decodes computed again."""
+    last token the process that decodes computed again; switches: of a GPU's stage."""
 
     kv_ns: int = 0
     kv_exposed_ns: int = 0
@@ -111,6 +122,7 @@ class TransferUse:
     encode_ns: int = 0
     encoders: int = 0
     computed_again: int = 0
+    switches: int = 0
 
 
 class Prompt(NamedTuple):

@@ -41,13 +41,20 @@ class MultimodalInstance(Instance):
         queues, ledger = self.queues, self.ledger
         if queues.waiting or queues.late or queues.preempted or isinstance(ledger, PrefixLedger):
             return False
-        if not ledger.fits(request, request.num_tokens, 0) or not self.submit(request):
+        if not ledger.fits(request, request.num_tokens, self._promised_blocks()) or not self.submit(request):
             return False
         (queues.late if request.id in queues.late else queues.waiting).pop(request.id)
         ledger.reserve(request, request.num_tokens)
         queues.loading[request.id] = request
         self.view.free_blocks = ledger.free
         return True
+
+    def _promised_blocks(self) -> int:
+        """What a leap takes up to the end of its present step, where it is cut, for it knew nothing of new requests."""
+        if self._step is None or self._step.count == 1:
+            return 0
+        self._cut(self._step)
+        return self._step.unbooked_blocks(self.clock.now_ns, self.ledger.block_size)
 
     def received(self, request: Request) -> None:
         """The KV that `receive` holds blocks for is here."""

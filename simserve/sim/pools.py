@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from simserve.sim.cluster import Cluster
 from simserve.sim.instance import Instance
 from simserve.sim.link import Link
-from simserve.sim.plan import Router
+from simserve.sim.plan import Role, Router
 from simserve.sim.request import Outcome, Request
 
 
@@ -45,6 +45,13 @@ class DisaggregatedCluster(Cluster):
         """`instance` decodes what the prefill pool hands over."""
         instance.fetch = self._fetch
         self._decode.append(instance)
+
+    def place(self, instance: Instance, role: Role, egress: Callable[[], Link]) -> None:
+        """An instance of the pool with this role; egress: makes the link over which its KV leaves, if it does."""
+        if role is Role.DECODE:
+            self.decodes(instance)
+        else:
+            self.prefills(instance, egress())
 
     def arrive(self, request: Request) -> None:
         """Route a request that arrives now to the prefill pool."""
@@ -79,7 +86,12 @@ class DisaggregatedCluster(Cluster):
 
         link = self._links[source.view.index]
         missing = request.remote_tokens - request.computed_tokens
-        link.transfer(missing * self.kv_bytes_per_token, arrived, request=request.id)
+        size, pieces = self._left_to_move(request, missing, link)
+        link.transfer(size, arrived, pieces=pieces, request=request.id)
+
+    def _left_to_move(self, request: Request, tokens: int, link: Link) -> tuple[int, int]:
+        """(bytes, pieces) of the KV of so many tokens that are to be fetched now: all, in one."""
+        return tokens * self.kv_bytes_per_token, 1
 
     def _fetched(self, key: int) -> None:
         source, request = self._left_behind.pop(key)

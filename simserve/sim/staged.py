@@ -25,50 +25,78 @@ from simserve.sim.plan import InstanceView, Router
 from simserve.sim.pools import DisaggregatedCluster
 from simserve.sim.request import Outcome, Request
 from simserve.sim.source import Load
-from simserve.sim.trace import Note, Trace
+from simserve.sim.trace import REQUEST_COLUMNS, Note, Trace
+from simserve.spec.stages import Stage
 
 
 class StagedCluster(DisaggregatedCluster):
     """A cluster with encoders in front.
 
-    `add` instances and name them with `sends` (they prefill for others), `decodes` or `serves` (prompt and decoding in
-    one); `encodes` adds an encoder. features: the link over which features are fetched from `store`.
+    `add` instances, say with `takes` which stages they do, with `links` over what they send KV that they compute for
+    others; `encodes` adds an encoder. features: the link over which features are fetched from `store`; starting: called
+    when a load begins.
     """
 
     def __init__(
         self, router: Router, decode_router: Router, encode_router: Router, *, stages: Stages, store: FeatureStore,
-        snapshot_interval_ns: int = 0,
+        snapshot_interval_ns: int = 0, leap: bool = True,
     ) -> None:  # fmt: skip
-        super().__init__(router, decode_router, kv_bytes_per_token=0, snapshot_interval_ns=snapshot_interval_ns)
+        super().__init__(
+            router, decode_router, kv_bytes_per_token=0, snapshot_interval_ns=snapshot_interval_ns, leap=leap
+        )
         self.encode_router, self.stages, self.store = encode_router, stages, store
         self.encoders: list[Encoder] = []
+        self._every_encoder: list[Encoder] = []
         self.features: Link | None = None
         self.use = TransferUse()
+        self.starting: Callable[[], None] | None = None
+        self._expected = 0
         self._senders: dict[int, tuple[KvSender, Note]] = {}
         self._arrivals: dict[int, int] = {}
         self._leaving: dict[int, list[Request]] = {}
 
-    def encodes(self, encoder: Encoder) -> None:
-        """One more encoder."""
-        self.encoders.append(encoder)
+    def encodes(self, encoder: Encoder, *, idle: bool = False) -> None:
+        """One more encoder, for as long as it is not withdrawn; idle: it does not begin yet."""
+        self._every_encoder.append(encoder)
         self.use.encoders += 1
+        if not idle:
+            self.encoders.append(encoder)
 
-    def sends(self, instance: Instance, sender: KvSender) -> None:
-        """`instance` prefills and pushes KV over the link of `sender`."""
-        instance.hand_over = lambda request: self._hand_over(instance, request)
-        self._prefill.append(instance)
+    def links(self, instance: Instance, sender: KvSender) -> None:
+        """`instance`, when it prefills, pushes KV over the link of `sender`."""
         index = instance.view.index
         self._senders[index] = (sender, self.spans.of(f"instance {index} kv"))
 
-    def serves(self, instance: Instance) -> None:
-        """`instance` takes prompts and decodes them."""
-        self._prefill.append(instance)
+    def takes(self, instance: Instance, *stages: Stage) -> None:
+        """`instance` prefills, decodes, or both, from now on."""
+        instance.hand_over = instance.fetch = None
+        if Stage.PREFILL in stages:
+            self._prefill.append(instance)
+            if Stage.DECODE not in stages:
+                instance.hand_over = partial(self._hand_over, instance)
+        if Stage.DECODE in stages:
+            instance.fetch = self._fetch
+            self._decode.append(instance)
+
+    def withdraw(self, encoder: Encoder, instance: Instance) -> None:
+        """Neither takes new requests."""
+        for kind, part in ((self.encoders, encoder), (self._prefill, instance), (self._decode, instance)):
+            if part in kind:
+                kind.remove(part)  # type: ignore[arg-type]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every request of the load has ended."""
+        return len(self.request_log) >= self._expected
 
     def play(self, load: Load, *, until_ns: int | None = None) -> Trace:
         """As every cluster, with what was moved between stages."""
+        self._expected = len(load.arrival_ns) * len(REQUEST_COLUMNS)
+        if self.starting is not None:
+            self.starting()
         trace = super().play(load, until_ns=until_ns)
         self.use.store_hits, self.use.store_misses = self.store.hits, self.store.misses
-        self.use.encode_ns = sum(encoder.busy_ns for encoder in self.encoders)
+        self.use.encode_ns = sum(encoder.busy_ns for encoder in self._every_encoder)
         return replace(trace, transfers=self.use)
 
     def arrive(self, request: Request) -> None:
@@ -89,44 +117,46 @@ class StagedCluster(DisaggregatedCluster):
         shares = self._shares(request, missing)
         left = len(shares)
 
-        def encoded(images: Sequence[Image]) -> None:
+        def encoded() -> None:
             nonlocal left
-            for image in images:
-                self.store.put(image, self.clock.now_ns)
             left -= 1
             if not left:
+                for image in missing:
+                    self.store.put(image, self.clock.now_ns)
                 self._to_prompt(request)
 
         for encoder, images in shares:
-            encoder.submit(request.id, images, lambda images=images: encoded(images))  # type: ignore[misc]
+            encoder.submit(request.id, images, encoded)
 
     def _shares(self, request: Request, images: list[Image]) -> list[tuple[Encoder, Sequence[Image]]]:
-        """Who encodes what: one encoder all of it, or each of several an equal share."""
+        """Who encodes what: one encoder all of it, or each of several an equal share of its tiles."""
         views: list[InstanceView] = [encoder.view for encoder in self.encoders]
         if not self.stages.spread:
             return [(self.encoders[self.encode_router.route(request, views)], images)]
-        count = min(len(images), len(self.encoders))
+        tiles = [image._replace(rows=(group,)) for image in images for group in image.rows]
+        count = min(len(tiles), len(self.encoders))
         least = sorted(self.encoders, key=lambda encoder: encoder.view.num_waiting + encoder.view.num_running)
-        return [(least[i], images[i::count]) for i in range(count)]
+        return [(least[i], tiles[i::count]) for i in range(count)]
 
     def _to_prompt(self, request: Request) -> None:
         """To the process that prefills, after its host has scheduled the images and, with prefetching, has them."""
         if not request.images or not self.encoders:
             self._route(request, self.router, self._prefill)
             return
-        waits, scheduled_ns = 1, self.clock.now_ns + self.stages.scheduling_ns(request)
+        waits, alone_ns, scheduled_ns = 1, 0, self.clock.now_ns + self.stages.scheduling_ns(request)
 
         def arrived() -> None:
             nonlocal waits
             waits -= 1
             if not waits:
-                self.use.features_exposed_ns += self.clock.now_ns - scheduled_ns
+                self.use.features_exposed_ns += min(self.clock.now_ns - scheduled_ns, alone_ns)
                 self._route(request, self.router, self._prefill)
 
         if self.stages.prefetch and self.features is not None:
             waits += 1
             size = sum(image.feature_bytes for image in request.images if self.store.has(image))
-            self.use.features_ns += self.features.alone_ns(size, len(request.images))
+            alone_ns = self.features.alone_ns(size, len(request.images))
+            self.use.features_ns += alone_ns
             self.features.transfer(size, arrived, pieces=len(request.images), request=request.id)
         self.clock.call_at(scheduled_ns, arrived, ARRIVAL)
 
@@ -179,11 +209,11 @@ class StagedCluster(DisaggregatedCluster):
             self.use.computed_again += self.stages.decode_answers
             self.in_flight[request.id] = successor
             self._left_behind[request.id], self._arrivals[request.id] = (source, request), arrival
-            taker = self._taker(successor)
+            taker = self._taker(successor) if successor.remote_tokens else None
             if taker is not None:
                 self.clock.call_at(arrival, partial(self._pushed, taker, successor), ARRIVAL)
-            elif not self._route(successor, self.decode_router, self._decode):
-                self._fetched(request.id)
+            elif not self._route(successor, self.decode_router, self._decode) or not successor.remote_tokens:
+                self._fetched(request.id)  # refused, or of a single token, which is computed again
 
     def _taker(self, request: Request) -> MultimodalInstance | None:
         """Who decodes and has blocks for a request now, the router's choice before others."""

@@ -211,8 +211,8 @@ class DeploymentSpec(Spec):
         if self.system_options and self.system is None:
             raise ValueError("system_options need a system, e.g. system: epd_serve")
         if self.stages is None and self.system is not None and not self.pools:
-            raise ValueError(f"system {self.system} needs pools: one entry for each, which may be empty; or stages, "
-                             "e.g. E-P-D, if it is a system of stages")  # fmt: skip
+            raise ValueError(f"system {self.system} needs pools, one entry for each, which may be empty, or stages, "
+                             "e.g. E-P-D, if it is one of stages")  # fmt: skip
         return self
 
     @model_validator(mode="after")
@@ -237,10 +237,10 @@ class DeploymentSpec(Spec):
         models = [placed.name for placed in own if placed.has_model]
         given = dict(self.pools)
         if len({(self._gpu(p), self._width(p, place)) for p in own}) > 1:
-            raise ValueError(f"{' and '.join(p.name for p in own)} share GPUs: give their pools the same gpu and "
+            raise ValueError(f"pools {' and '.join(p.name for p in own)} share GPUs: give them the same gpu and "
                              "tensor_parallel_size")  # fmt: skip
         if len(models) > 1 and not all(name in given and given[name].gpu_memory_utilization for name in models):
-            raise ValueError(f"{' and '.join(models)} share the memory of a GPU: give each of their pools its "
+            raise ValueError(f"pools {' and '.join(models)} share the memory of a GPU: give each of them its "
                              "gpu_memory_utilization")  # fmt: skip
 
     @property

@@ -53,11 +53,14 @@ EXPECTED = {
     "offload_without_hashes": ":8: deployment: offload needs enable_prefix_caching: true",
     "pass_beyond_the_budget": "a pass over the longest request has 768 tokens, more than max_num_batched_tokens 512",
     "percentile_120": ":8: slo.percentile: input should be less than 100 (got 120)",
+    "pools_that_no_search_knows": ":9: deployment.pools: a search is over pools prefill and decode, or over one engine",
     "prompt_beyond_context": ":3: workload: every request is longer than the context of meta-llama/Llama-3.1-8B",
     "prompt_beyond_kv_cache": "the longest request needs 60020 tokens of KV cache",
     "slo_nothing_meets": "no configuration meets the SLO (2 possible configurations simulated)",
     "stages_all_of_how_many": ":11: search.space.stages: needs search.max_gpus: how many GPUs they may have (got "
     "'all')",
+    "stages_all_without_system": ":11: search.space.stages: stages need a system of stages, e.g. deployment: {system: "
+    "epd_serve",
     "stages_beside_mode": ":11: search.space.mode: does not go with stages: the layout says where prompts and "
     "decoding run",
     "stages_beside_prefill": ":11: search.space.prefill: does not go with stages: give counts in the layout, e.g. "
@@ -67,8 +70,8 @@ EXPECTED = {
     "stages_in_lower_case": ":11: search.space.stages[0]: 'e' is no place in 'e-p-d'; did you mean 'E-P-D'?",
     "stages_of_distserve": ":9: deployment.system: distserve is no system of stages; epd_serve is one (got "
     "'distserve')",
-    "stages_share_memory": ":11: search.space.stages[0]: P and D share the memory of a GPU: give each of their "
-    "pools its gpu_memory_utilization (got '(P-D)x2')",
+    "stages_share_memory": ":11: search.space.stages[0]: pools P and D share the memory of a GPU: give each of "
+    "them its gpu_memory_utilization (got '(P-D)x2')",
     "stages_too_few_gpus": ":12: search.max_gpus: every configuration of the search space needs more than "
     "max_gpus = 2 GPUs",
     "stages_too_many": ":11: search.space.stages: the space has more than 100,000 layouts with their settings",
@@ -77,8 +80,10 @@ EXPECTED = {
     "'prefetsh'; did you mean 'prefetch'?",
     "stages_with_encoder_for_llama": ":11: search.space.stages[1]: meta-llama/Llama-3.1-8B reads text alone: an "
     "encoder has nothing to do (got 'E-2P-D'); did you mean '2P-D'?",
-    "stages_without_system": ":11: search.space.stages: stages need a system of stages, e.g. deployment: {system: "
-    "epd_serve",
+    "stages_with_replicas": ":8: deployment: replicas do not go with stages: write the counts there, e.g. (E-PD)x2",
+    "stages_with_unknown_pool": ":8: deployment: pool 'PD' is not in stages E-P-D, which has E, P, D",
+    "stages_without_decode": ":8: deployment: nobody does D in 'E-P'",
+    "stages_without_system": ":8: deployment: stages need a system of stages, e.g. system: epd_serve",
     "text_for_number": ":7: workload.requests: must be a number, not text",
     "tiers_without_room": "no block fits: 55.1 GiB of weights",
     "too_few_gpus": ":12: search.max_gpus: every configuration of the search space needs more than",
@@ -93,6 +98,8 @@ EXPECTED = {
     "unknown_pool": ":9: deployment.pools: unknown pool of distserve 'decod'; did you mean 'decode'?",
     "unknown_router": ":11: search.space.router[0]: unknown router 'least_load'; did you mean 'least_loaded'?",
     "unknown_scheduler": ":9: deployment.scheduler: unknown scheduler 'vlm'; did you mean 'vllm'?",
+    "unknown_system_option": ":9: deployment.system_options: unknown knob of semi_pd 'prefil_share'; did you mean "
+    "'prefill_share'?",
     "unknown_top_key": ":8: sla: unknown key; did you mean 'slo'?",
     "unsorted_trace": "unsorted.csv, row 3: TIMESTAMP: times go backwards",
     "wrong_unit": ":8: slo.ttft_ms: '30 GB' is not a duration",

@@ -15,6 +15,7 @@ from simserve.sim.handover import Stages
 from simserve.sim.images import FeatureStore, Image
 from simserve.sim.multimodal_instance import MultimodalInstance
 from simserve.sim.staged import StagedCluster
+from simserve.spec.stages import Stage
 from simserve.systems.vllm import Vllm
 from simserve.testing.builders import load
 from simserve.testing.toy import ToyCost
@@ -48,9 +49,9 @@ def test_an_overloaded_process_has_that_makespan_and_that_wait(service_ms: int) 
         return len(images) * encode_ms * NS_PER_MS
 
     make = partial(MultimodalInstance, encodes=cluster.encodes_here(encode_ns, always=True), fetches=lambda r: 0)
-    cluster.serves(cluster.add(
-        Vllm(max_num_batched_tokens=TOKENS, max_num_seqs=1), cost, num_gpu_blocks=10_000, block_size=16, make=make
-    ))  # fmt: skip
+    scheduler = Vllm(max_num_batched_tokens=TOKENS, max_num_seqs=1)
+    instance = cluster.add(scheduler, cost, num_gpu_blocks=10_000, block_size=16, make=make)
+    cluster.takes(instance, Stage.PREFILL, Stage.DECODE)
     rows = [(i * NS_PER_S // RATE, TOKENS, 1) for i in range(REQUESTS)]
     trace = cluster.play(load(rows, images=[(Image(i, (1,), TOKENS, 0),) for i in range(REQUESTS)]))
 

@@ -104,6 +104,13 @@ def test_a_prompt_waits_for_blocks_that_the_decode_worker_holds() -> None:
     assert [0, 740] == trace.requests["first_scheduled_ns"].tolist()
 
 
+def test_a_prompt_has_a_slot_for_its_first_token() -> None:
+    """5 blocks: 20 tokens fill 2, but with their first token they need 3, so the second prompt waits until 740."""
+    trace, _ = played([(0, 20, 5), (0, 20, 2)], blocks=6)
+
+    assert [(300, 740), (740 + 300, 740 + 300 + 110)] == times(trace)
+
+
 def test_what_a_shortage_preempts_is_computed_again_by_the_prefill_worker() -> None:
     """6 blocks, two requests of 3 that grow at 31 tokens: the second goes back, and waits for 4 blocks.
 

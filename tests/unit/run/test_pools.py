@@ -53,7 +53,7 @@ def test_pools_have_their_systems_parts_unless_the_study_says_otherwise() -> Non
     ("fields", "message"),
     [
         ({"pools": {"prefill": {}}}, "pools need a system, e.g. system: distserve"),
-        ({"system": "distserve"}, "system distserve needs pools: one entry for each, which may be empty"),
+        ({"system": "distserve"}, "system distserve needs pools, one entry for each, which may be empty"),
         ({"offload": {"dram_gib": 1}}, "offload needs enable_prefix_caching: true"),
         ({**POOLS, "pools": {"prefill": {"max_num_batched_tokens": 9}, "decode": {}}}, "256 in pool prefill"),
         ({**POOLS, "pools": {"prefill": {"gpus": 9}, "decode": {}}}, "unknown key"),

@@ -106,6 +106,16 @@ def test_a_process_that_encodes_and_prefills_does_one_at_a_time() -> None:
     assert 600 <= found[2] <= 650
 
 
+def test_tiles_are_encoded_side_by_side() -> None:
+    """Four tiles on two encoders take half as long, on eight a quarter; they are as busy as before."""
+    load = replace(LOAD, shown=replace(SHOWN, tiles=4.0))
+    spread = replace(APART, stages=Stages(spread=True))
+    two, eight = of(spread, [[2, 1, 1], [8, 1, 1]], load).T
+
+    assert (two[2], eight[2]) == (pytest.approx(200 + 225), pytest.approx(100 + 225))
+    assert two[0] == pytest.approx(0.2)
+
+
 def test_late_kv_counts_where_it_is_waited_for() -> None:
     """In TTFT if the first token comes from who decodes, else spread over the other 99."""
     late = replace(APART, models=[replace(APART.models[0], late_s=0.099), APART.models[1]])

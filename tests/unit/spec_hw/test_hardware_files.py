@@ -63,7 +63,7 @@ def test_the_shipped_hardware_is_complete() -> None:
         "pcie3_x16",
         "pcie4_x16",
         "pcie5_x16",
-        "roce_400g",
+        "roce_200g", "roce_400g",
     ]
     assert host_names() == [
         "epyc_2c", "epyc_7r32", "xeon_8259cl", "xeon_gold_5320", "xeon_gold_6130_x2", "xeon_gold_6342_x2",

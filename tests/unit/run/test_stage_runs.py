@@ -1,0 +1,191 @@
+"""Deployments of stages: what they consist of, hold, cost, and how their runs differ from one another."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from simserve.arch.encoder import encoder_weight_bytes
+from simserve.errors import Infeasible, SimserveError
+from simserve.run import RunResult
+from simserve.search.evaluate import reduce
+from simserve.search.runner import play, prepare
+from simserve.sim import laws
+from simserve.spec.base import parse
+from simserve.spec.deployment import DeploymentSpec
+from simserve.spec.hardware import load_gpu
+from simserve.spec.model import load_model
+from simserve.spec.study import StudySpec
+
+QWEN = "Qwen/Qwen3-VL-8B-Instruct"
+HD = {"size": {"kind": "fixed", "height": 720, "width": 1280}}
+
+
+def study(stages: str, *, rate: float = 1, requests: int = 20, images: Any = HD, **deployment: Any) -> StudySpec:
+    return parse(StudySpec, {
+        "model": QWEN,
+        "workload": {
+            "arrivals": {"kind": "poisson", "rate_rps": rate}, "requests": requests,
+            "prompt_tokens": {"kind": "fixed", "value": 63}, "output_tokens": {"kind": "fixed", "value": 64},
+            **({"images": images} if images else {}),
+        },
+        "deployment": {"gpu": "a100_sxm", "system": "epd_serve", "stages": stages, **deployment},
+    })  # fmt: skip
+
+
+def run(stages: str, **asked: Any) -> RunResult:
+    """Played; all laws hold but work conservation, for stages wait for one another."""
+    result = play(prepare(study(stages, **asked), base_dir=None))
+    for law in (laws.conservation, laws.causality, laws.tokens, laws.lanes, laws.memory):
+        law(result.trace)
+    return result
+
+
+@pytest.mark.parametrize(("stages", "engines", "encoders", "gpus"), [
+    ("E-P-D", [("P", 1, 1), ("D", 1, 1)], [("E", 1)], 3),
+    ("(E-P)-D", [("P", 1, 1), ("D", 1, 1)], [("E", 1)], 2),
+    ("(E-PD)x3", [("PD", 3, 1)], [("E", 3)], 3),
+    ("TP2x2", [("EPD", 2, 2)], [], 4),
+    ("6E1P1D", [("P", 1, 1), ("D", 1, 1)], [("E", 6)], 8),
+    ("(E-P)-2P-D", [("P", 1, 1), ("P2", 2, 1), ("D", 1, 1)], [("E", 1)], 4),
+])  # fmt: skip
+def test_what_a_layout_consists_of(stages: str, engines: list[Any], encoders: list[Any], gpus: int) -> None:
+    """(name, replicas, GPUs of one) of engines, (name, replicas) of encoders."""
+    d = DeploymentSpec(system="epd_serve", stages=stages)
+    assert [(name, e.replicas, e.tensor_parallel_size) for name, e in d.engines()] == engines
+    assert [(placed.name, e.replicas) for placed, e in d.encoders()] == encoders
+    assert d.num_gpus == gpus
+
+
+def test_parallelism_of_processes() -> None:
+    """The deployment's for those with the model, one GPU for an encoder of its own; pools say otherwise."""
+    d = parse(DeploymentSpec, {
+        "system": "epd_serve", "stages": "2E-3PD", "tensor_parallel_size": 4, "pools": {"E": {"gpu": "l40s"}}
+    })  # fmt: skip
+    assert d.gpus == [("l40s", 2), ("h100_sxm", 12)]
+    shared = parse(DeploymentSpec, {"system": "epd_serve", "stages": "(E-P)-D", "pools": {"P": {"gpu": "a100_sxm"}}})
+    assert [(p.name, e.gpu, e.tensor_parallel_size) for p, e in shared.encoders()] == [("E", "a100_sxm", 1)]
+
+
+@pytest.mark.parametrize(("stages", "pools", "problem"), [
+    ("E-P-D", {"PD": {}}, "pool 'PD' is not in stages E-P-D, which has E, P, D"),
+    ("(E-P)-D", {"E": {"gpu": "l40s"}, "P": {"gpu": "h20"}}, "pools E and P share GPUs: give them the same gpu"),
+    ("(P-D)", {}, "pools P and D share the memory of a GPU"),
+    ("ED-P", {}, "one process that encodes and decodes but does not prefill is not modelled"),
+    ("E-P", {}, "nobody does D in 'E-P'"),
+])  # fmt: skip
+def test_layouts_that_are_refused(stages: str, pools: Any, problem: str) -> None:
+    with pytest.raises(SimserveError, match=re.escape(problem)):
+        parse(StudySpec, {**study("E-P-D").model_dump(exclude_unset=True), "deployment": {
+            "system": "epd_serve", "stages": stages, "pools": pools
+        }})  # fmt: skip
+
+
+def test_who_holds_an_encoder() -> None:
+    """Whoever encodes or may have to; twice where an encoder shares the GPU of a prompt; not where one only decodes."""
+    size = encoder_weight_bytes(*load_model(QWEN).encoders.values())
+    apart, together = run("E-P-D", requests=1), run("(E-P)-D", requests=1)
+
+    assert [engine.memory_bytes.get("encoder", 0) for engine in apart.engines] == [size, 0]
+    assert [engine.memory_bytes.get("encoder", 0) for engine in together.engines] == [2 * size, 0]
+    assert apart.engines[1].num_gpu_blocks > apart.engines[0].num_gpu_blocks > together.engines[0].num_gpu_blocks
+
+
+def test_encoders_cost_money_and_energy() -> None:
+    """Three GPUs are paid for; an encoder at work draws more than one that stands still."""
+    asked = study("E-P-D")
+    shown = play(prepare(asked, base_dir=None))
+    text = play(prepare(study("E-P-D", images=None), base_dir=None))
+    outcomes = [reduce(result, load_model(QWEN), asked.deployment, None) for result in (shown, text)]
+
+    assert outcomes[0].usd_per_hour == pytest.approx(3 * load_gpu("a100_sxm").price_usd_per_hour)
+    watts = [outcome.energy.watts_per_gpu for outcome in outcomes if outcome.energy is not None]
+    assert watts[0] > watts[1] > 0
+
+
+def test_text_needs_no_encoder() -> None:
+    """Text alone takes the same time with an encoder beside and without."""
+    with_one, without = run("E-P-D", images=None), run("P-D", images=None)
+    assert with_one.metrics.ttft_ms == without.metrics.ttft_ms
+    assert with_one.metrics.stages is not None
+    assert with_one.metrics.stages.encoder_busy == 0
+
+
+def test_what_prefetching_and_groups_save() -> None:
+    """Features on the way while the prompt is scheduled, KV while it is computed."""
+    options = {"prefetch": False, "kv_transfer": "synchronous"}
+    plain = run("E-P-D", system_options=options)
+    fetched = run("E-P-D", system_options={**options, "prefetch": True})
+    grouped = run("E-P-D", system_options={"prefetch": False})
+
+    assert plain.metrics.stages is not None
+    assert grouped.metrics.stages is not None
+    assert (plain.metrics.stages.kv_overlap, plain.metrics.stages.feature_overlap) == (0, 0)
+    assert grouped.metrics.stages.kv_overlap == pytest.approx(1, abs=0.01)
+    assert plain.metrics.ttft_ms.mean - fetched.metrics.ttft_ms.mean > 40  # of 122 ms; 68 of scheduling hide the rest
+    assert plain.metrics.ttft_ms.mean > grouped.metrics.ttft_ms.mean + 5
+
+
+def test_features_that_are_lost_are_encoded_by_the_prompt() -> None:
+    """A store of a tenth of an image: nothing to fetch, and TTFT has the encoder twice."""
+    kept, lost = run("E-P-D"), run("E-P-D", system_options={"store_gib": 0.003})
+    assert kept.metrics.stages is not None
+    assert lost.metrics.stages is not None
+    assert lost.metrics.stages.feature_ms < kept.metrics.stages.feature_ms
+    assert lost.metrics.ttft_ms.mean != kept.metrics.ttft_ms.mean
+    requests = [result.trace.requests for result in (kept, lost)]
+    prompts = [r["first_token_ns"] - r["first_scheduled_ns"] for r in requests]
+    assert min(prompts[1]) > max(prompts[0])
+
+
+def test_one_picture_is_encoded_once() -> None:
+    """Shown to all: the store has it for all but those who came while it was encoded."""
+    result = run("E-P-D", images={**HD, "distinct": 1})
+    assert result.metrics.stages is not None
+    assert result.metrics.stages.store_hit_rate is not None
+    assert result.metrics.stages.store_hit_rate > 0.8
+
+
+def test_sharing_a_gpu_slows_down() -> None:
+    """E and P on one GPU: fewer GPUs, more time to the first token, as the slowdowns say."""
+    near = {"feature_latency_ms": 0.0, "feature_gb_per_s": 0.0}
+    free = {**near, "encode_beside_prefill": 1.0, "prefill_beside_encode": 1.0}
+    apart, together, unhindered = (
+        run(stages, rate=8, requests=60, system_options=options)
+        for stages, options in (("E-P-D", near), ("(E-P)-D", near), ("(E-P)-D", free))
+    )
+
+    assert (apart.num_gpus, together.num_gpus) == (3, 2)
+    assert together.metrics.ttft_ms.mean > apart.metrics.ttft_ms.mean
+    assert unhindered.metrics.ttft_ms.mean == pytest.approx(apart.metrics.ttft_ms.mean, rel=1e-6)
+
+
+def test_tiles_are_spread_over_encoders() -> None:
+    """Six images on six encoders are as fast as one."""
+    many = {**HD, "per_request": {"kind": "fixed", "value": 6}}
+    spread, whole = (
+        run("6E1P1D", requests=4, rate=0.2, images=many, system_options={"spread": on}) for on in (True, False)
+    )
+    assert spread.metrics.stages is not None
+    assert spread.metrics.ttft_ms.mean < whole.metrics.ttft_ms.mean
+
+
+def test_gpus_change_their_stage() -> None:
+    """Two of three encoders have nothing to do when only text comes, and decoding gets them."""
+    options = {"role_switching": True, "switch_interval_s": 0.5}
+    few = {"max_num_seqs": 16, "requests": 300, "rate": 20, "images": None}
+    still, moving = run("3E-P-D", **few), run("3E-P-D", system_options=options, **few)
+
+    assert moving.metrics.stages is not None
+    assert moving.metrics.stages.role_switches >= 1
+    assert moving.metrics.e2e_ms.mean < 0.95 * still.metrics.e2e_ms.mean
+
+
+@pytest.mark.parametrize(("stages", "problem"), [
+    ("(E-P)-D", "role switching needs a GPU for each stage"), ("E-PD", "role switching needs a GPU for each stage"),
+])  # fmt: skip
+def test_switching_needs_stages_apart(stages: str, problem: str) -> None:
+    with pytest.raises(Infeasible, match=problem):
+        run(stages, system_options={"role_switching": True})
