@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -17,8 +17,8 @@ from simserve.policies import ROUTERS
 from simserve.policies.switching import switch
 from simserve.pooled import build_system, kv_link
 from simserve.sim.encoder import EncodeNs, Encoder
-from simserve.sim.handover import PARTS, Handover, KvSender, StagedSystem
-from simserve.sim.images import FeatureStore, Image
+from simserve.sim.handover import PARTS, Handover, KvSender, StagedSystem, TransferUse
+from simserve.sim.images import FeatureStore
 from simserve.sim.lanes import SharedGpu
 from simserve.sim.multimodal_instance import MultimodalInstance
 from simserve.sim.plan import Router
@@ -40,12 +40,31 @@ def encoder_of(model: ModelSpec, engine: DeploymentSpec) -> Encoders | None:
     return multimodal.encoder(model, load_gpu(engine.gpu), engine, engine_profile(engine))
 
 
+def pass_of(cost: Encoders, own: DeploymentSpec, factor: float = 1.0) -> EncodeNs:
+    """What a pass of a process's encoders takes, with what its host adds."""
+    host_ns = engine_profile(own).encode_host_ns
+    return lambda images: round((cost.encode_ns(images) + host_ns) * factor)
+
+
 def check(model: ModelSpec, deployment: DeploymentSpec) -> None:
-    """Infeasible where an encoder that is alone on its GPUs does not fit there."""
+    """Infeasible where an encoder that is alone on its GPUs does not fit there, and for roles that cannot change."""
+    system: StagedSystem = build_system(deployment)
+    if system.stages().switching is not None:
+        _check_switching(deployment)
     for placed, own in deployment.encoders():
         gpu, size = load_gpu(own.gpu), multimodal.encoder_bytes(model, own.tensor_parallel_size)
         if size > gpu.memory_bytes:
             raise Infeasible(f"the encoder of {placed.name} needs {size} bytes, {gpu.name} has {gpu.memory_bytes}")
+
+
+def _check_switching(d: DeploymentSpec) -> None:
+    """Infeasible unless every GPU could do every stage."""
+    every = [d.process(name) for name, _ in d.engines()] + [placed for placed, _ in d.encoders()]
+    alone = len({placed.place for placed in every}) == len(every) and bool(d.encoders())
+    if any(len(placed.process) > 1 for placed in every) or not alone:
+        raise Infeasible(f"role switching needs a GPU for each stage, as in E-P-D or 6E1P1D, not {d.stages}")
+    if len({(own.gpu, own.tensor_parallel_size) for _, own in (*d.encoders(), *d.engines())}) > 1:
+        raise Infeasible("role switching needs the same gpu and tensor_parallel_size for every stage")
 
 
 def build(
@@ -54,6 +73,21 @@ def build(
 ) -> StagedCluster:  # fmt: skip
     """Encoders and engines of `deployment.stages` on their GPUs."""
     return _Builder(model, deployment, engines, cost_factor, link_factor, leap).cluster
+
+
+def kv_sender(
+    model: ModelSpec, deployment: DeploymentSpec, system: StagedSystem, width: int, use: TransferUse,
+    alone_ns: Callable[[int], int], link_factor: float = 1.0,
+) -> KvSender:  # fmt: skip
+    """The link of one process of `width` GPUs: of its own where the deployment names one, else as the system has it."""
+    handover: Handover = system.handover()
+    rate = handover.bandwidth_bytes_per_s
+    if not rate or deployment.kv_link is not None:
+        rate = kv_link(deployment).payload_bytes_per_s * width
+    layers = model.attention_layers
+    per_layer = kv_bytes_per_token(model, deployment.kv_cache_dtype, 1) // layers
+    handover = replace(handover, bandwidth_bytes_per_s=round(rate * link_factor))
+    return KvSender(handover, layers, per_layer, use, alone_ns)
 
 
 class _Builder:
@@ -82,7 +116,7 @@ class _Builder:
                 self._encoder(own, lanes)
         switching = self.system.stages().switching
         if switching is not None:
-            self._check_switching()
+            _check_switching(deployment)
             self._add_idle_parts()
             RoleSwitcher(self.cluster, switching, self.devices, switch)
 
@@ -130,7 +164,7 @@ class _Builder:
         """What makes an instance; always: it encodes all images itself."""
         if engine.encoder is None:
             return MultimodalInstance
-        encodes = self.cluster.encodes_here(self._encode_ns(engine.encoder, engine.deployment), always=always)
+        encodes = self.cluster.encodes_here(pass_of(engine.encoder, engine.deployment, self.factor), always=always)
         return partial(MultimodalInstance, encodes=encodes, fetches=self.cluster.fetches_here)
 
     def _instance(self, engine: Engine, index: int, lanes: SharedGpu | None, make: Make) -> MultimodalInstance:
@@ -141,15 +175,9 @@ class _Builder:
         return instance
 
     def _sender(self, engine: Engine) -> KvSender:
-        """The link of one process: of its own where the deployment names one, else as the system has it."""
-        handover: Handover = self.system.handover()
-        rate = handover.bandwidth_bytes_per_s
-        if not rate or self.deployment.kv_link is not None:
-            rate = kv_link(self.deployment).payload_bytes_per_s * engine.deployment.tensor_parallel_size
-        layers = self.model.attention_layers
-        per_layer = kv_bytes_per_token(self.model, self.deployment.kv_cache_dtype, 1) // layers
-        handover = replace(handover, bandwidth_bytes_per_s=round(rate * self.link_factor))
-        return KvSender(handover, layers, per_layer, self.cluster.use, partial(_alone_ns, engine, self.factor))
+        alone_ns = partial(_alone_ns, engine, self.factor)
+        width = engine.deployment.tensor_parallel_size
+        return kv_sender(self.model, self.deployment, self.system, width, self.cluster.use, alone_ns, self.link_factor)
 
     def _encoder(self, own: DeploymentSpec, lanes: SharedGpu | None = None, *, idle: bool = False) -> Encoder | None:
         """One more process that encodes only; None for a model of text alone."""
@@ -157,19 +185,9 @@ class _Builder:
         if cost is None:
             return None
         note = self.cluster.spans.of(f"encoder {index}")
-        encoder = Encoder(index, self.cluster.clock, self._encode_ns(cost, own), gpu=lanes, note=note)
+        encoder = Encoder(index, self.cluster.clock, pass_of(cost, own, self.factor), gpu=lanes, note=note)
         self.cluster.encodes(encoder, idle=idle)
         return encoder
-
-    def _check_switching(self) -> None:
-        """Infeasible unless every GPU could do every stage."""
-        d = self.deployment
-        every = [d.process(name) for name in self.engines] + [placed for placed, _ in self.encoders.values()]
-        if any(len(placed.process) > 1 for placed in every) or self.shared or not self.encoders:
-            raise Infeasible(f"role switching needs a GPU for each stage, as in E-P-D or 6E1P1D, not {d.stages}")
-        sizes = {(own.gpu, own.tensor_parallel_size) for _, own in (*self.encoders.values(), *d.engines())}
-        if len(sizes) > 1:
-            raise Infeasible("role switching needs the same gpu and tensor_parallel_size for every stage")
 
     def _add_idle_parts(self) -> None:
         """What each GPU needs for the stages that it does not begin with."""
@@ -184,15 +202,6 @@ class _Builder:
                 mine = self.cluster.instances[index]
                 if idle is not None and isinstance(mine, MultimodalInstance):
                     self.devices.append(Device(idle, mine, stage))
-
-    def _encode_ns(self, cost: Encoders, own: DeploymentSpec) -> EncodeNs:
-        """A pass, and what the host adds."""
-        host_ns = engine_profile(own).encode_host_ns
-
-        def encode_ns(images: Sequence[Image]) -> int:
-            return round((cost.encode_ns(images) + host_ns) * self.factor)
-
-        return encode_ns
 
 
 def _alone_ns(engine: Engine, factor: float, tokens: int) -> int:

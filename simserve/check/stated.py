@@ -9,6 +9,8 @@ from simserve.check.metrics import check_metric
 from simserve.errors import SpecError, UnknownName, nearest_name
 from simserve.policies import ROUTERS
 from simserve.spec.hardware import load_gpu
+from simserve.spec.stages import parse_stages
+from simserve.spec.study import ALL_LAYOUTS
 from simserve.systems import SCHEDULERS, SYSTEMS
 
 if TYPE_CHECKING:
@@ -44,10 +46,20 @@ def _check_winner(winner: Any, study: StudySpec) -> None:
         value, choices = getattr(winner, key), getattr(study.search.space, key, None)
         if key in _NAMED and value is not None:
             _look_up(key, value)
-        if isinstance(choices, tuple) and value not in choices:
+        if key == "stages" and choices is not None and ALL_LAYOUTS in choices:
+            _check_layout(str(value))
+        elif isinstance(choices, tuple) and value not in choices:
             known = ", ".join(map(str, choices))
             raise SpecError(f"can never win: search.space.{key} has {known}", key=f"expect.winner.{key}",
                             value=value, nearest=nearest_name(str(value), map(str, choices)))  # fmt: skip
+
+
+def _check_layout(text: str) -> None:
+    """SpecError unless a layout can be read."""
+    try:
+        parse_stages(text)
+    except ValueError as error:
+        raise SpecError(str(error), key="expect.winner.stages") from None
 
 
 def _look_up(key: str, name: str) -> None:

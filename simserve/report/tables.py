@@ -28,8 +28,8 @@ COLUMNS = (
 LATENCIES = ("ttft", "tpot", "itl", "e2e", "queueing")
 STATS = ("mean", "p50", "p90", "p95", "p99")
 MORE = (
-    "recommended", "configuration", "scheduler", "gpu_memory_utilization", "turned_away", "requests", "finished",
-    "duration_s", "kv_occupancy_mean", "kv_occupancy_peak",
+    "recommended", "configuration", "stages", "scheduler", "gpu_memory_utilization", "turned_away", "requests",
+    "finished", "duration_s", "kv_occupancy_mean", "kv_occupancy_peak",
     *(f"{name}_ms_{stat}" for name in LATENCIES for stat in STATS),
 )  # fmt: skip
 DENOISING = tuple(f"diffusion_{own.name}" for own in fields(DiffusionMetrics))  # where any run denoises
@@ -64,6 +64,7 @@ DESCRIBED = {
     "joules_per_token": "modelled energy per prompt + output token, J",
     "recommended": "the configuration to run",
     "configuration": "the configuration in a few words",
+    "stages": "where encode, prefill and decode run, empty without stages",
     "scheduler": "what forms the batches; of the base where pools differ",
     "gpu_memory_utilization": "share of the memory that the engine may use, empty for its default",
     "turned_away": "requests that the deployment rejected although the model's context holds them",
@@ -139,6 +140,8 @@ def _row(rank: int, run: Outcome, on_front: bool, best: bool) -> dict[str, Any]:
 
 
 def _value(run: Outcome, name: str) -> Any:
+    if name == "stages":
+        return run.deployment.stages
     value = next((getattr(part, name) for part in (run, run.deployment, run.energy) if hasattr(part, name)), None)
     return run.metrics.get(name) if value is None and not hasattr(run, name) else value
 

@@ -19,6 +19,8 @@ from simserve.search.columns import Ints, Rows
 from simserve.search.feasible import Rejected, check, nothing_fits
 from simserve.search.screen import EngineCurves, Floats, Screen, curves_of, estimate_rows, merits, places
 from simserve.search.space import DISAGGREGATED, POOLS, SearchSpace, too_many_gpus, uses_host
+from simserve.search.staged_candidates import StagedPart, staged_parts
+from simserve.search.staged_space import StagedSpace
 
 if TYPE_CHECKING:
     from simserve.search.load import Load
@@ -91,10 +93,10 @@ def candidates(
     Raises SpecError where max_gpus leaves nothing and for pools of a diffusion model, Infeasible with the commonest
     reason where nothing can exist.
     """
-    if model.diffusion and DISAGGREGATED in space.modes:
+    if model.diffusion and (DISAGGREGATED in space.modes or isinstance(space, StagedSpace)):
         raise SpecError(f"{model.name} is a diffusion model: it is served by one pool", key="search.space.mode",
                         value=DISAGGREGATED)  # fmt: skip
-    parts: list[_Part] = []
+    parts: list[_Part | StagedPart] = []
     rejected: list[Rejected] = []
     possible = 0
     for part, count in _screened(space, model, load, rejected):
@@ -128,8 +130,11 @@ def _promising(screen: Screen, layouts: Ints, slo: SloSpec | None, objective: st
 
 def _screened(
     space: SearchSpace, model: ModelSpec, load: Load, rejected: list[Rejected]
-) -> Iterator[tuple[_Part, int]]:
+) -> Iterator[tuple[_Part | StagedPart, int]]:
     """(a part of the space, how many configurations it has)."""
+    if isinstance(space, StagedSpace):
+        yield from staged_parts(space, model, load, rejected)
+        return
     whole = columns.aggregated(space)
     if whole is not None:
         rows, curves = _possible(whole, model, load, rejected, None)
@@ -220,7 +225,9 @@ def _usd_per_hour(rows: Rows) -> Floats:
     return np.asarray(prices[rows.variant] * rows.gpus, dtype=np.float64)
 
 
-def _best(part: _Part, slo: SloSpec | None, objective: str, most: int) -> _Part:
+def _best(
+    part: _Part | StagedPart, slo: SloSpec | None, objective: str, most: int
+) -> _Part | StagedPart:  # fmt: skip
     """The most promising of a part, where it is too large to keep whole; in the order that they had."""
     if len(part) <= most:
         return part

@@ -26,6 +26,10 @@ POOL_ROUTER = "least_loaded"  # of the systems with pools
 def space_of(study: StudySpec) -> SearchSpace:
     """The space of a study; SpecError or UnknownName with the key for what no deployment can have."""
     base, search = study.deployment, study.search
+    if base.stages is not None or (search is not None and (search.space.stages or search.space.system_options)):
+        from simserve.search.staged_choices import staged_space_of
+
+        return staged_space_of(study)
     if search is None:
         modes: tuple[str, ...] = (DISAGGREGATED,) if base.pools else (AGGREGATED,)
         return SearchSpace(base, {}, None, modes, {pool: {} for pool in POOLS} if base.pools else {})
@@ -33,7 +37,7 @@ def space_of(study: StudySpec) -> SearchSpace:
         raise SpecError(f"a search is over pools {' and '.join(POOLS)}, or over one engine; leave the search out",
                         key="deployment.pools", value=", ".join(name for name, _ in base.pools))  # fmt: skip
     asked = search.space
-    choices = _choices(asked)
+    choices = choices_of(asked)
     modes = _modes(study)
     if "engine" in choices and "scheduler" in choices:
         raise SpecError("an engine has its own scheduler; name one of the two", key="search.space.scheduler")
@@ -67,7 +71,7 @@ def _modes(study: StudySpec) -> tuple[str, ...]:
     return modes
 
 
-def _choices(space: PoolSpaceSpec) -> Choices:
+def choices_of(space: PoolSpaceSpec) -> Choices:
     """Knob -> distinct values, in the order of KNOBS."""
     found: Choices = {}
     for knob in KNOBS:
@@ -79,7 +83,7 @@ def _choices(space: PoolSpaceSpec) -> Choices:
 
 def _pool_choices(pool: str, asked: PoolSpaceSpec | None, shared: Choices, study: StudySpec) -> Choices:
     """What a pool chooses for itself: what is named for it, else what is named for all."""
-    own = _choices(asked) if asked is not None else {}
+    own = choices_of(asked) if asked is not None else {}
     every = {knob: shared[knob] for knob in ENGINE_KNOBS if knob in shared}
     base = study.deployment
     if not ("router" in own or "router" in every or base.pools or "router" in base.model_fields_set):
@@ -101,14 +105,15 @@ def _options(space: SpaceSpec, choices: Choices, study: StudySpec) -> dict[str, 
     for pool in dict(study.deployment.pools).values():
         schedulers |= {pool.scheduler} - {None}
         routers |= {pool.router} - {None}
-    found = _known_options("scheduler_options", space.scheduler_options, SCHEDULERS, schedulers)
-    return {**found, **_known_options("router_options", space.router_options, ROUTERS, routers)}
+    found = known_options("scheduler_options", space.scheduler_options, SCHEDULERS, schedulers)
+    return {**found, **known_options("router_options", space.router_options, ROUTERS, routers)}
 
 
-def _known_options(
+def known_options(
     key: str, asked: tuple[tuple[str, tuple[tuple[str, tuple[Any, ...]], ...]], ...], registry: Registry[Any],
     possible: set[str],
 ) -> dict[str, Choices]:  # fmt: skip
+    """Knobs of parts of a registry by part, checked; possible: parts that the space has."""
     from simserve.sim.plan import knobs
 
     found: dict[str, Choices] = {}

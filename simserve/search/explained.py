@@ -33,6 +33,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from simserve.errors import Infeasible, MissingData, SimserveError
+from simserve.pooled import resolve_pools
 from simserve.search.hosting import Hosting, hosting
 from simserve.search.limits import limits
 from simserve.search.objective import Outcome, SloValue, coarse, recommend, standing
@@ -41,6 +42,8 @@ from simserve.search.result import describe
 from simserve.search.rivals import GOALS, Rival, rivals
 from simserve.search.saved import Saved, inputs_of
 from simserve.search.values import value
+from simserve.spec.stages import one_more as one_more_place
+from simserve.spec.stages import parse_stages
 
 if TYPE_CHECKING:
     from simserve.run import RunResult
@@ -220,7 +223,11 @@ def _replicas(saved: Saved, inputs: Inputs | None) -> list[Purchase]:
 
 
 def one_more(deployment: DeploymentSpec) -> list[tuple[str, DeploymentSpec]]:
-    """(pool, the deployment with one replica more of it); a second replica gets a router that looks at the load."""
+    """(pool, or place of stages, the deployment with one replica more of it); a second replica gets a router that looks
+    at the load."""
+    if deployment.stages is not None:
+        return [(place, resolve_pools(deployment.model_copy(update={"stages": more})))
+                for place, more in one_more_place(deployment.stages)]  # fmt: skip
     if not deployment.pools:
         router = {"router": "least_loaded"} if deployment.replicas == 1 else {}
         return [("", deployment.model_copy(update={"replicas": deployment.replicas + 1, **router}))]
@@ -235,8 +242,11 @@ def one_more(deployment: DeploymentSpec) -> list[tuple[str, DeploymentSpec]]:
 
 
 def _alike(one: DeploymentSpec, other: DeploymentSpec) -> bool:
-    """Equal but for the router."""
-    return one.model_copy(update={"router": other.router}) == other
+    """Equal but for the router, and for how a layout of stages is written."""
+    same = {"router": other.router}
+    if one.stages is not None and other.stages is not None and parse_stages(one.stages) == parse_stages(other.stages):
+        same["stages"] = other.stages
+    return one.model_copy(update=same) == other
 
 
 def _looser(saved: Saved, inputs: Inputs | None) -> list[Purchase]:

@@ -160,9 +160,12 @@ def _moved(
 
 
 def _with(deployment: DeploymentSpec, knob: str, values: Mapping[str, int]) -> DeploymentSpec:
-    if not deployment.pools:
+    if "" in values:
         return deployment.model_copy(update={knob: values[""]})
-    pools = tuple((name, pool.model_copy(update={knob: values[name]})) for name, pool in deployment.pools)
+    pools = tuple(
+        (name, pool.model_copy(update={knob: values[name]}) if name in values else pool)
+        for name, pool in deployment.pools
+    )  # fmt: skip
     return deployment.model_copy(update={"pools": pools})
 
 

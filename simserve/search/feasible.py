@@ -62,7 +62,11 @@ def check(model: ModelSpec, deployment: DeploymentSpec, *, longest_tokens: int =
     """
     from simserve.diffusion import check_engine, check_longest
 
-    if deployment.pools:
+    if deployment.stages is not None:
+        from simserve import stages
+
+        stages.check(model, deployment)
+    if deployment.pools or deployment.stages is not None:
         check_engine(model, deployment)
         counts = [check(model, engine, longest_tokens=longest_tokens) for _, engine in deployment.engines()]
         return counts[0]

@@ -17,6 +17,7 @@ from typing import Any
 from simserve.diffusion import static_batches
 from simserve.perf.breakdown import RESOURCES
 from simserve.search.objective import NEVER_MS, Outcome, SloValue
+from simserve.search.staged_words import bottleneck
 
 _LEAST = 0.02  # a share of the time below this limits nothing worth a line
 _NEAR = 0.1  # an objective within so much of its bound binds
@@ -28,8 +29,9 @@ _KNOB = {"seqs": "max_num_seqs", "tokens": "max_num_batched_tokens", "kv": "KV m
 class Limit:
     """One thing that limits a run.
 
-    name: load (nobody waits), seqs, tokens, kv (memory), policy: what who waits is waiting for; prompts: steps with
-    prompts delay decoding; queries: what a step of a diffusion model is made of; or a resource, a key of
+    name: load (nobody waits), seqs, tokens, kv (memory), policy: what who waits is waiting for; stage: the process of a
+    layout of stages that is the busiest; prompts: steps with prompts delay decoding; queries: what a step of a
+    diffusion model is made of; or a resource, a key of
     `simserve.perf.breakdown.RESOURCES`. share: of the busy time that it takes, 0 to 1; of queries, those in refreshes.
     text: one sentence with the numbers.
     """
@@ -64,6 +66,8 @@ def limits(run: Outcome) -> Limits:
     for part in run.usage:
         name = f"pool {part['pool']}: " if part["pool"] else ""
         found += [Limit(x.name, x.share, f"{name}{x.text}") for x in _of_pool(part, run)]
+    if (stage := bottleneck(run, None if tight is None else tight.name)) is not None:
+        found.insert(0, Limit("stage", stage[1], stage[2]))
     found += _denoising(run) if run.metrics.get("diffusion") else _prompts_beside_decodes(run)
     return Limits(tight, _summary(run, tight), tuple(found))
 

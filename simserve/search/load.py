@@ -10,10 +10,12 @@ import numpy as np
 from simserve.units import NS_PER_S
 
 if TYPE_CHECKING:
+    from simserve.sim.images import Image
     from simserve.spec.confidence import ConfidenceSpec
     from simserve.workload.requests import RequestSet
 
 _QUANTILES = 64
+_JOBS = 64  # requests whose images are looked at
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,31 @@ def _longest(quantiles: tuple[int, ...], requests: int) -> int:
 
 
 @dataclass(frozen=True)
+class ShownLoad:
+    """What the screen of stages knows of images and sounds.
+
+    share: of the requests, those that bring any; every: what a sample of these brings; new_share, new: likewise what
+    no earlier request brought. image_tokens, feature_bytes, tiles (what can be encoded apart): of all that a request
+    with any brings, mean.
+    """
+
+    share: float
+    every: tuple[tuple[Image, ...], ...]
+    new_share: float
+    new: tuple[tuple[Image, ...], ...]
+    image_tokens: float
+    feature_bytes: float
+    tiles: float = 1.0
+
+
+@dataclass(frozen=True)
 class Load:
     """Means over the requests of a workload.
 
     rate_rps: offered rate; inf for a closed loop, whose `concurrency` is its size. arrival_cv: coefficient
     of variation of the gaps between arrivals. longest_tokens: prompt + output of the longest request. reused_tokens: of
-    a prompt that an earlier one had, in whole pieces of content. canvases: of a diffusion workload.
+    a prompt that an earlier one had, in whole pieces of content. canvases: of a diffusion workload; shown: of one
+    with images or sounds.
     """
 
     requests: int
@@ -55,6 +76,7 @@ class Load:
     shortest_tokens: int
     reused_tokens: float = 0.0
     canvases: Canvases | None = None
+    shown: ShownLoad | None = None
 
 
 def summarise(workload: RequestSet) -> Load:
@@ -75,7 +97,33 @@ def summarise(workload: RequestSet) -> Load:
         shortest_tokens=int(total.min()),
         reused_tokens=_reused(workload) / len(workload),
         canvases=_canvases(workload),
+        shown=_shown(workload),
     )
+
+
+def _shown(workload: RequestSet) -> ShownLoad | None:
+    every = [images for images in workload.shown or () if images]
+    if not every:
+        return None
+    seen: set[int] = set()
+    new: list[tuple[Image, ...]] = []
+    for images in every:
+        new.append(tuple(image for image in images if image.content not in seen))
+        seen.update(image.content for image in images)
+    new = [images for images in new if images]
+    count = len(workload)
+    tokens, size = (
+        sum(getattr(image, name) for images in every for image in images) / len(every)
+        for name in ("tokens", "feature_bytes")
+    )
+    tiles = sum(len(image.rows) for images in every for image in images) / len(every)
+    return ShownLoad(len(every) / count, _some(every), len(new) / count, _some(new), tokens, size, tiles)
+
+
+def _some(jobs: list[tuple[Image, ...]]) -> tuple[tuple[Image, ...], ...]:
+    """At most _JOBS of them, evenly spread."""
+    stride = -(-len(jobs) // _JOBS)
+    return tuple(jobs[::stride])
 
 
 def _canvases(workload: RequestSet) -> Canvases | None:

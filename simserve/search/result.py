@@ -12,6 +12,7 @@ from simserve.search.objective import NEVER_MS, Outcome, ranked, recommend
 from simserve.search.pareto import AXES, TWO, front
 from simserve.search.quality import shown_options
 from simserve.search.space import uses_host
+from simserve.search.staged_words import staged_layout, staged_words
 
 if TYPE_CHECKING:
     from simserve.search.objective import Interval
@@ -106,6 +107,8 @@ def describe(outcome: Outcome) -> str:
 
 def describe_deployment(d: DeploymentSpec) -> str:
     """The same of a deployment."""
+    if d.stages is not None:
+        return staged_words(d)
     if d.system is not None:
         return f"{d.system}: " + "; ".join(f"{name} {_replicas(engine)}" for name, engine in d.engines())
     return _replicas(d)
@@ -113,7 +116,10 @@ def describe_deployment(d: DeploymentSpec) -> str:
 
 def layout(d: DeploymentSpec) -> str:
     """Number, type, split and format of the replicas, the scheduler of a diffusion model, the host that keeps KV,
-    limits and router left out: '2 x h100_sxm TP1 bf16', '1 x t4 TP1 fp16, apex with 60 GiB of xeon_gold_6130_x2'."""
+    limits and router left out: '2 x h100_sxm TP1 bf16', '1 x t4 TP1 fp16, apex with 60 GiB of xeon_gold_6130_x2'; of
+    stages where they run: 'E-P-D on a100_sxm TP1 bf16'."""
+    if d.stages is not None:
+        return staged_layout(d)
     return " + ".join(_layout(e) for _, e in d.engines())
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 
@@ -69,6 +69,31 @@ def processes_of(places: Sequence[Place]) -> list[Placed]:
     return found
 
 
+def text_of(places: Sequence[Place]) -> str:
+    """A layout that is read as these places; of several places with a width of their own there is none."""
+    if places[0].tensor_parallel_size > 1:
+        (place,) = places
+        return f"TP{place.tensor_parallel_size}x{place.count}"
+    if len(places) == 1:
+        return f"{_text_of(replace(places[0], count=1))}{f'x{places[0].count}' if places[0].count > 1 else ''}"
+    return "-".join(_text_of(place) for place in places)
+
+
+def one_more(text: str) -> list[tuple[str, str]]:
+    """(a place, the layout with one more of it) for each place."""
+    places = parse_stages(text)
+    grown = [(*places[:i], replace(place, count=place.count + 1), *places[i + 1 :]) for i, place in enumerate(places)]
+    if (whole := _WHOLE.fullmatch(text)) is not None:
+        return [(f"TP{whole[1]}", f"TP{whole[1]}x{places[0].count + 1}")]
+    return [(_text_of(replace(place, count=1)), text_of(more)) for place, more in zip(places, grown, strict=True)]
+
+
+def _text_of(place: Place) -> str:
+    processes = "-".join("".join(s.value for s in Stage if s in process) for process in place.processes)
+    shared = f"({processes})" if len(place.processes) > 1 else processes
+    return f"{place.count if place.count > 1 else ''}{shared}"
+
+
 _WHOLE = re.compile(r"TP(\d+)(?:x(\d+))?")
 _COUNTED = re.compile(r"(?:[1-9]\d*[EPD]+){2,}")
 _GROUP = re.compile(r"(\d*)(?:\(([EPD]+(?:-[EPD]+)+)\)|([EPD]+))(?:x(\d+))?")
@@ -103,7 +128,7 @@ def _place(part: str, text: str) -> Place:
     found = _GROUP.fullmatch(part)
     if found is None:
         problem = f"{part!r} is no place" if part else "a place is missing"
-        raise ValueError(f"{problem} in {text!r}; write e.g. E-P-D, (E-P)-D, EP-D, (E-PD)x2, 6E1P1D or TP2")
+        raise ValueError(f"{problem} in {text!r}; {_instead(text)}")
     before, shared, alone, after = found.groups()
     if before and after:
         raise ValueError(f"{part!r} has two counts in {text!r}")
@@ -111,6 +136,15 @@ def _place(part: str, text: str) -> Place:
     if len(set().union(*processes)) < sum(len(process) for process in processes):
         raise ValueError(f"{part!r} has a stage twice on one device in {text!r}")
     return Place(processes, _count(int(before or after or 1), text))
+
+
+def _instead(text: str) -> str:
+    """The layout that was meant where only its case is wrong, else examples."""
+    meant, examples = text.replace(" ", "").upper().replace("X", "x"), "write e.g. E-P-D, (E-P)-D, (E-PD)x2, 6E1P1D"
+    try:
+        return f"did you mean {meant!r}?" if meant != text and parse_stages(meant) else examples
+    except ValueError:
+        return examples
 
 
 def _process(letters: str, text: str) -> Process:

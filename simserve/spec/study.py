@@ -7,12 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from simserve.spec.base import Located, Spec, parse, read_yaml
 from simserve.spec.deployment import DeploymentSpec, Dtype, KvCacheDtype, MoeDtype, Utilization
 from simserve.spec.expect import ExpectSpec
 from simserve.spec.slo import SloSpec
+from simserve.spec.stages import parse_stages
 from simserve.spec.workload import WorkloadSpec
 
 T = TypeVar("T")
@@ -28,6 +36,15 @@ def _pairs(value: Any) -> Any:
     return tuple(sorted(value.items(), key=lambda item: str(item[0]))) if isinstance(value, Mapping) else value
 
 
+def _layout(text: str) -> str:
+    """A layout of stages that can be read, or ALL_LAYOUTS."""
+    if text != ALL_LAYOUTS:
+        parse_stages(text)
+    return text
+
+
+ALL_LAYOUTS = "all"
+Layout = Annotated[str, AfterValidator(_layout)]
 Choices = Annotated[tuple[T, ...], BeforeValidator(_listed), Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
 Objective = Literal["throughput", "gpus", "cost", "front"]
@@ -74,7 +91,10 @@ class SpaceSpec(PoolSpaceSpec):
     engine profile and overlapped scheduling of its newest version, together; scheduler_options, router_options:
     {scheduler or router: {knob: values}}, chosen only where that part is; offload_dram_gib: host memory per replica for
     KV of prefixes, 0 for none, chosen only with enable_prefix_caching; hybrid_kv_gib: of deployment.hybrid, chosen only
-    with schedulers that keep KV on a host.
+    with schedulers that keep KV on a host. stages: layouts as of deployment.stages, or all that max_gpus GPUs can form,
+    for a system of stages; tensor_parallel_size is then that of its processes with the language model, but of layouts
+    such as TP2x4, which have their own. system_options: {system: {knobs: values}}, chosen where there are several
+    processes.
     """
 
     mode: Choices[Mode] | None = None
@@ -88,6 +108,8 @@ class SpaceSpec(PoolSpaceSpec):
     num_speculative_tokens: Choices[Annotated[int, Field(ge=0, le=16)]] | None = None
     scheduler_options: OptionChoices = ()
     router_options: OptionChoices = ()
+    stages: Choices[Layout] | None = Field(default=None, exclude_if=lambda value: value is None)
+    system_options: OptionChoices = Field(default=(), exclude_if=lambda value: not value)
     prefill: PoolSpaceSpec | None = None
     decode: PoolSpaceSpec | None = None
 

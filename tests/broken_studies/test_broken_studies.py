@@ -57,6 +57,29 @@ EXPECTED = {
     "prompt_beyond_context": ":3: workload: every request is longer than the context of meta-llama/Llama-3.1-8B",
     "prompt_beyond_kv_cache": "the longest request needs 60020 tokens of KV cache",
     "slo_nothing_meets": "no configuration meets the SLO (2 possible configurations simulated)",
+    "stages_all_of_how_many": ":11: search.space.stages: needs search.max_gpus: how many GPUs they may have (got "
+    "'all')",
+    "stages_all_without_system": ":11: search.space.stages: stages need a system of stages, e.g. deployment: {system: "
+    "epd_serve",
+    "stages_beside_mode": ":11: search.space.mode: does not go with stages: the layout says where prompts and "
+    "decoding run",
+    "stages_beside_prefill": ":11: search.space.prefill: does not go with stages: give counts in the layout, e.g. "
+    "E-2P-D",
+    "stages_beside_replicas": ":11: search.space.replicas: does not go with stages: give counts in the layout, e.g. "
+    "(E-PD)x2 (got '1, 2')",
+    "stages_in_lower_case": ":11: search.space.stages[0]: 'e' is no place in 'e-p-d'; did you mean 'E-P-D'?",
+    "stages_of_distserve": ":9: deployment.system: distserve is no system of stages; epd_serve is one (got "
+    "'distserve')",
+    "stages_share_memory": ":11: search.space.stages[0]: pools P and D share the memory of a GPU: give each of "
+    "them its gpu_memory_utilization (got '(P-D)x2')",
+    "stages_too_few_gpus": ":12: search.max_gpus: every configuration of the search space needs more than "
+    "max_gpus = 2 GPUs",
+    "stages_too_many": ":11: search.space.stages: the space has more than 100,000 layouts with their settings",
+    "stages_unknown_letter": ":11: search.space.stages[1]: 'Q' is no place in 'E-Q-D'; write e.g. E-P-D",
+    "stages_unknown_option": ":11: search.space.system_options.epd_serve.prefetsh: unknown knob of epd_serve "
+    "'prefetsh'; did you mean 'prefetch'?",
+    "stages_with_encoder_for_llama": ":11: search.space.stages[1]: meta-llama/Llama-3.1-8B reads text alone: an "
+    "encoder has nothing to do (got 'E-2P-D'); did you mean '2P-D'?",
     "stages_with_replicas": ":8: deployment: replicas do not go with stages: write the counts there, e.g. (E-PD)x2",
     "stages_with_unknown_pool": ":8: deployment: pool 'PD' is not in stages E-P-D, which has E, P, D",
     "stages_without_decode": ":8: deployment: nobody does D in 'E-P'",

@@ -35,6 +35,10 @@ def simulated_as(deployment: DeploymentSpec) -> str:
 def nothing_to_launch(deployment: DeploymentSpec) -> str | None:
     """Why there are no launch files, in one line with what would have to be set; None where there are some."""
     d = deployment
+    if d.stages is not None and len(d.engines()) + len(d.encoders()) > 1:
+        options = "".join(f", {name} {value}" for name, value in d.system_options)
+        return (f"no launch files: {d.system} with stages {d.stages} is simulated, and how to start such processes is "
+                f"not known here; simulated were {d.num_gpus} GPUs{options}")  # fmt: skip
     if not denoises(d.scheduler):
         return None
     limits = {"max_num_batched_tokens": d.max_num_batched_tokens, "max_num_seqs": d.max_num_seqs}

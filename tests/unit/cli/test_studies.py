@@ -29,6 +29,20 @@ def test_a_study_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert "quickstart: 1 x h100_sxm" in capsys.readouterr().out
 
 
+def test_epd_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Layouts of stages: the tables name them, there are no launch files, and it can be explained."""
+    arguments = ["search", str(STUDIES / "epd_images.yaml"), "-o", str(tmp_path), "--requests", "60", "--trials", "3"]
+    assert main([*arguments, "--no-html"]) == 0
+    shown = capsys.readouterr().out
+    found = json.loads((tmp_path / "result.json").read_text())
+
+    assert found["runs"][0]["deployment"]["stages"] in shown
+    assert "no launch files: epd_serve with stages" in shown
+    assert not (tmp_path / "launch.sh").exists()
+    assert main(["explain", str(tmp_path)]) == 0
+    assert "busy are, of the time, " in " ".join(capsys.readouterr().out.split())
+
+
 def test_distserve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two pools and two classes: both show in the tables, the launch file has all three servers."""
     assert main(["simulate", str(STUDIES / "distserve.yaml"), "-o", str(tmp_path), "--requests", "200"]) == 0
