@@ -30,6 +30,9 @@ def staged_space_of(study: StudySpec) -> StagedSpace:
     base, search = study.deployment, study.search
     asked = search.space if search is not None else None
     most = search.max_gpus if search is not None else None
+    if base.stages is None and asked is not None and not asked.stages:
+        raise SpecError("are searched for systems of stages; use deployment.system_options, or give stages",
+                        key="search.space.system_options")  # fmt: skip
     _check_system(base)
     choices = choices_of(asked) if asked is not None else {}
     if asked is not None:

@@ -84,6 +84,7 @@ EXPECTED = {
     "stages_with_unknown_pool": ":8: deployment: pool 'PD' is not in stages E-P-D, which has E, P, D",
     "stages_without_decode": ":8: deployment: nobody does D in 'E-P'",
     "stages_without_system": ":8: deployment: stages need a system of stages, e.g. system: epd_serve",
+    "system_options_without_stages": ":11: search.space.system_options: are searched for systems of stages",
     "text_for_number": ":7: workload.requests: must be a number, not text",
     "tiers_without_room": "no block fits: 55.1 GiB of weights",
     "too_few_gpus": ":12: search.max_gpus: every configuration of the search space needs more than",

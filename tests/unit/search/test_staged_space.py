@@ -125,6 +125,12 @@ def test_what_does_not_go_with_stages(space: dict[str, Any], most: int | None, p
         space_of(space, most)
 
 
+def test_knobs_of_a_system_without_stages_are_not_searched() -> None:
+    """One line that names the key which was written."""
+    with pytest.raises(SpecError, match=r"search\.space\.system_options: are searched for systems of stages"):
+        from_study(parse(StudySpec, {**STUDY, "deployment": {}, "search": {"space": {"system_options": {"epd": {}}}}}))
+
+
 def test_spaces_without_stages_are_told_as_before() -> None:
     """Journals of earlier studies stay theirs."""
     study = parse(StudySpec, {**STUDY, "deployment": {}, "search": {"space": {"max_num_seqs": [32]}}})
