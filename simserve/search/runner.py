@@ -169,8 +169,8 @@ def _searched(
         place, fingerprint(record), resume=resume, name=study.name, keep=named
     ) as optuna_study:  # fmt: skip
         trials = Trials(
-            optuna_study, space, possible.deployments, budget, study.seed, _sampler(study), learned, objective,
-            asked.batch if asked is not None else BATCH,
+            optuna_study, space.among(possible.deployments), possible.deployments, budget, study.seed, _sampler(study),
+            learned, objective, asked.batch if asked is not None else BATCH,
         )  # fmt: skip
         kept = storages.kind(place)
         record["execution"] = {"executor": executor.name, "workers": executor.workers, "storage": kept}

@@ -8,7 +8,7 @@ router's own knob. A parameter that another choice makes meaningless is absent (
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -208,6 +208,10 @@ class SearchSpace:
         if base.system is not None:
             values |= {"system": None, "system_options": (), "pools": (), "kv_link": None}
         return base.model_copy(update=values)
+
+    def among(self, deployments: Sequence[DeploymentSpec]) -> SearchSpace:
+        """What a sampler chooses from where only these are simulated: the whole space, unless it is told otherwise."""
+        return self
 
     def combination(self, deployment: DeploymentSpec) -> dict[str, Any]:
         """The inverse of `deployment`."""

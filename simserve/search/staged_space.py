@@ -7,8 +7,8 @@ the layout says it (TP2x4), a knob of the system where nobody hands over what it
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from simserve.search.layouts import own_width
@@ -91,6 +91,12 @@ class StagedSpace(SearchSpace):
             (name, pool.model_copy(update=fresh)) for name, pool in self.base.pools if name in named
         )
         return resolve_pools(self.base.model_copy(update=update))
+
+    def among(self, deployments: Sequence[DeploymentSpec]) -> StagedSpace:
+        """With the layouts of these alone: a journal has all choices with every trial, and there may be 100,000."""
+        kept = {deployment.stages for deployment in deployments}
+        layouts = tuple(layout for layout in self.choices[STAGES] if layout in kept)
+        return replace(self, choices={**self.choices, STAGES: layouts})
 
     def combination(self, deployment: DeploymentSpec) -> dict[str, Any]:
         """The inverse of `deployment`."""

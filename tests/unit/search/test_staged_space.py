@@ -82,6 +82,16 @@ def test_combinations_are_the_inverse_of_deployments() -> None:
     assert all(found.deployment(found.combination(d)) == d for d in found.deployments())
 
 
+def test_a_sampler_chooses_among_the_layouts_that_are_left() -> None:
+    """In their order, with all that may be beside them."""
+    found = space_of({"stages": "all", "max_num_seqs": [32, 64]})
+    some = [d for d in found.deployments() if d.stages in ("EP-D", "E-P-D")]
+    left = found.among(some[::-1])
+
+    assert left.choices == {"stages": ("EP-D", "E-P-D"), "max_num_seqs": (32, 64)}
+    assert [left.deployment(left.combination(d)) for d in some] == some
+
+
 def test_what_processes_are_given_goes_with_them() -> None:
     """Pools of the base that a layout has keep what they say; a scheduler of the space is everybody's."""
     pools = {"D": {"max_num_seqs": 16, "scheduler": "vllm_v0"}}
