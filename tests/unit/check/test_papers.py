@@ -129,8 +129,11 @@ MISSED = {
     "apex_ablation": {"overlap alone, NEO's kernel, over NEO"},
     "neo_a10g_cpu_sweep": {"peak gain over SwiftLLM, g5.2xlarge"},
     "fast_dllm_a100": {"both, 512 positions"},
-    "semi_pd_a100": {"the same over DistServe, per GPU", "order, vLLM with chunked prefill over DistServe, per GPU",
+    "semi_pd_a100": {"order, static shares over vLLM with chunked prefill",
+                     "order, vLLM with chunked prefill over DistServe, per GPU",
                      "order, DistServe, per GPU, over vLLM's default"},
+    "vllm_epd_a100": {"requests/s of 1E3PD over DP4, 400 tokens, 4 images",
+                      "requests/s of 1E3PD over DP4, 2,000 tokens, 4 images"},
 }  # fmt: skip
 # Quantities that the papers have in this order, by what their names begin with.
 RISING = {"apex_output_sweep": "APEX over NEO", "neo_a10g_cpu_sweep": "peak gain"}
