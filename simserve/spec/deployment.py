@@ -239,9 +239,10 @@ class DeploymentSpec(Spec):
         if len({(self._gpu(p), self._width(p, place)) for p in own}) > 1:
             raise ValueError(f"pools {' and '.join(p.name for p in own)} share GPUs: give them the same gpu and "
                              "tensor_parallel_size")  # fmt: skip
-        if len(models) > 1 and not all(name in given and given[name].gpu_memory_utilization for name in models):
+        shares = [given[name].gpu_memory_utilization or 2.0 if name in given else 2.0 for name in models]
+        if len(models) > 1 and sum(shares) > 1:
             raise ValueError(f"pools {' and '.join(models)} share the memory of a GPU: give each of them its "
-                             "gpu_memory_utilization")  # fmt: skip
+                             "gpu_memory_utilization, together at most 1")  # fmt: skip
 
     @property
     def _places(self) -> tuple[Place, ...]:
