@@ -104,8 +104,8 @@ class SplitwiseMachine:
         left = continue_prompts(view, plan, left)
         held = not plan.preempted and self._admit(view, plan, left)
         promise(view, plan)
-        # what lies in the tiers of a prompt that waits for the budget changes while others decode
-        plan.repeats = plan.repeats and not (held and view.offload is not None)
+        # what caches hold of a prompt that waits for the budget changes while others decode
+        plan.repeats = plan.repeats and not held
         return plan
 
     def _admit(self, view: View, plan: Plan, left: int) -> bool:

@@ -71,7 +71,7 @@ EXPECTED = {
     "stages_of_distserve": ":9: deployment.system: distserve is no system of stages; epd_serve is one (got "
     "'distserve')",
     "stages_share_memory": ":11: search.space.stages[0]: pools P and D share the memory of a GPU: give each of "
-    "them its gpu_memory_utilization (got '(P-D)x2')",
+    "them its gpu_memory_utilization, together at most 1 (got '(P-D)x2')",
     "stages_too_few_gpus": ":12: search.max_gpus: every configuration of the search space needs more than "
     "max_gpus = 2 GPUs",
     "stages_too_many": ":11: search.space.stages: the space has more than 100,000 layouts with their settings",
