@@ -4,7 +4,7 @@
     kv_ms, feature_ms   of all messages of KV, of all fetches of features, each alone
     feature_overlap     of the time of all fetches of features: beside the scheduling of their prompts
     store_hit_rate      of the images asked for: features were in the store
-    encoder_busy        of the time of encoders that are processes of their own, mean over them
+    encoder_busy        of the time of encoders that are processes of their own, while they take jobs or have some
     role_switches       GPUs that went to another stage
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simserve.sim.handover import TransferUse
+from simserve.sim.staged import StageUse
 from simserve.units import NS_PER_MS
 
 
@@ -34,13 +35,14 @@ def stage_metrics(use: TransferUse | None, duration_ns: int) -> StageMetrics | N
     if use is None:
         return None
     asked = use.store_hits + use.store_misses
+    encoders_ns = use.encoders_ns if isinstance(use, StageUse) else use.encoders * duration_ns
     return StageMetrics(
         kv_overlap=_hidden(use.kv_exposed_ns, use.kv_ns),
         kv_ms=use.kv_ns / NS_PER_MS,
         feature_ms=use.features_ns / NS_PER_MS,
         feature_overlap=_hidden(use.features_exposed_ns, use.features_ns),
         store_hit_rate=use.store_hits / asked if asked else None,
-        encoder_busy=use.encode_ns / (use.encoders * duration_ns) if use.encoders and duration_ns else None,
+        encoder_busy=use.encode_ns / encoders_ns if encoders_ns else None,
         role_switches=use.switches,
     )
 

@@ -72,32 +72,51 @@ def reduce(result: RunResult, model: ModelSpec, deployment: DeploymentSpec, slo:
 
 def _energy(result: RunResult, deployment: DeploymentSpec, tokens_per_s: float) -> Energy | None:
     """Modelled board power over the same window as the throughput; None for a run without a token."""
-    from simserve.metrics.energy import ERROR, encoder_watts, idle_watts, mean_watts
+    from simserve.metrics.energy import ERROR, idle_watts
     from simserve.spec.hardware import load_gpu
 
     if tokens_per_s <= 0:
         return None
     window = steady_window_ns(result.trace) or (int(result.trace.requests["arrival_ns"].min()), result.trace.end_ns)
-    watts = sum(idle_watts(load_gpu(gpu)) * count for gpu, count in deployment.gpus)
-    for engine in result.engines:
-        gpu, d = engine.cost.inner.gpu, engine.deployment
-        busy = mean_watts(result.trace, gpu, engine.instances, window, data_parallel_size=d.data_parallel_size)
-        above = (busy - idle_watts(gpu)) * len(engine.instances) / d.replicas  # workers that share a GPU add up
-        watts += d.num_gpus * min(above, gpu.tdp_watts - idle_watts(gpu))
-    watts += sum(
-        d.tensor_parallel_size * encoder_watts(result.trace, load_gpu(d.gpu), range(first, first + d.replicas), window)
-        for first, d in _encoders(deployment)
-    )
+    watts, above = _watts_of_other_stages(result, deployment, window), _watts_above_idle(result, deployment, window)
+    for place, (name, count) in enumerate(deployment.gpus):
+        gpu = load_gpu(name)
+        watts += count * min(idle_watts(gpu) + above.get(place, 0.0), gpu.tdp_watts)
     return Energy(watts / result.num_gpus, watts / tokens_per_s, ERROR)
 
 
-def _encoders(deployment: DeploymentSpec) -> list[tuple[int, DeploymentSpec]]:
-    """(index of its first encoder, deployment) of each process that encodes only."""
-    found, first = [], 0
-    for _, own in deployment.encoders() if deployment.stages is not None else ():
-        found.append((first, own))
-        first += own.replicas
+def _watts_above_idle(result: RunResult, deployment: DeploymentSpec, window: tuple[int, int]) -> dict[int, float]:
+    """Index in `deployment.gpus` -> watts above idle of one GPU: of all processes and workers that share it together."""
+    from simserve.metrics.energy import encoder_watts, idle_watts, mean_watts
+    from simserve.spec.hardware import load_gpu
+
+    found, staged = dict[int, float](), deployment.stages is not None
+    for index, engine in enumerate(result.engines):
+        gpu, d = engine.cost.inner.gpu, engine.deployment
+        place = deployment.process(engine.name).place if staged else index
+        busy = mean_watts(result.trace, gpu, engine.instances, window, data_parallel_size=d.data_parallel_size)
+        found[place] = found.get(place, 0.0) + (busy - idle_watts(gpu)) * len(engine.instances) / d.replicas
+    first = 0
+    for placed, d in deployment.encoders() if staged else ():
+        above = encoder_watts(result.trace, load_gpu(d.gpu), range(first, first + d.replicas), window)
+        found[placed.place] = found.get(placed.place, 0.0) + above / d.replicas
+        first += d.replicas
     return found
+
+
+def _watts_of_other_stages(result: RunResult, deployment: DeploymentSpec, window: tuple[int, int]) -> float:
+    """Watts above idle of all GPUs while they do a stage that they did not begin with; then all are of one kind."""
+    from simserve.metrics.energy import encoder_watts, idle_watts, mean_watts
+    from simserve.spec.hardware import load_gpu
+
+    trace, use = result.trace, result.trace.transfers
+    if use is None or not use.switches:
+        return 0.0
+    gpu, width = load_gpu(deployment.gpus[0][0]), result.engines[0].deployment.tensor_parallel_size
+    begun = sum(own.replicas for _, own in deployment.encoders())
+    instances = range(max(engine.instances.stop for engine in result.engines), len(trace.total_blocks))
+    above = (mean_watts(trace, gpu, instances, window) - idle_watts(gpu)) * len(instances)
+    return width * (above + encoder_watts(trace, gpu, range(begun, use.encoders), window))
 
 
 def _pools(result: RunResult) -> tuple[dict[str, Any], ...]:

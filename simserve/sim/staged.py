@@ -11,8 +11,10 @@ one whose blocks are taken asks for it later.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+
+import numpy as np
 
 from simserve.sim.clock import ARRIVAL
 from simserve.sim.encoder import EncodeNs, Encoder
@@ -27,6 +29,13 @@ from simserve.sim.request import Outcome, Request
 from simserve.sim.source import Load
 from simserve.sim.trace import REQUEST_COLUMNS, Note, Trace
 from simserve.spec.stages import Stage
+
+
+@dataclass(slots=True)
+class StageUse(TransferUse):
+    """encoders_ns: of all encoders from first arrival to last finish, while they take jobs or have some."""
+
+    encoders_ns: int = 0
 
 
 class StagedCluster(DisaggregatedCluster):
@@ -48,7 +57,9 @@ class StagedCluster(DisaggregatedCluster):
         self.encoders: list[Encoder] = []
         self._every_encoder: list[Encoder] = []
         self.features: Link | None = None
-        self.use = TransferUse()
+        self.use = StageUse()
+        self._encoding: list[tuple[int, int, int]] = []  # (encoder, since, until) of those that were withdrawn
+        self._since_ns: dict[int, int] = {}
         self.starting: Callable[[], None] | None = None
         self._expected = 0
         self._senders: dict[int, tuple[KvSender, Note]] = {}
@@ -60,7 +71,12 @@ class StagedCluster(DisaggregatedCluster):
         self._every_encoder.append(encoder)
         self.use.encoders += 1
         if not idle:
-            self.encoders.append(encoder)
+            self.begins(encoder)
+
+    def begins(self, encoder: Encoder) -> None:
+        """It takes jobs from now on."""
+        self.encoders.append(encoder)
+        self._since_ns[encoder.view.index] = self.clock.now_ns
 
     def links(self, instance: Instance, sender: KvSender) -> None:
         """`instance`, when it prefills, pushes KV over the link of `sender`."""
@@ -80,6 +96,9 @@ class StagedCluster(DisaggregatedCluster):
 
     def withdraw(self, encoder: Encoder, instance: Instance) -> None:
         """Neither takes new requests."""
+        if encoder in self.encoders:
+            index = encoder.view.index
+            self._encoding.append((index, self._since_ns.pop(index), self.clock.now_ns))
         for kind, part in ((self.encoders, encoder), (self._prefill, instance), (self._decode, instance)):
             if part in kind:
                 kind.remove(part)  # type: ignore[arg-type]
@@ -97,7 +116,23 @@ class StagedCluster(DisaggregatedCluster):
         trace = super().play(load, until_ns=until_ns)
         self.use.store_hits, self.use.store_misses = self.store.hits, self.store.misses
         self.use.encode_ns = sum(encoder.busy_ns for encoder in self._every_encoder)
+        self.use.encoders_ns = self.use.encode_ns + self._unused_ns(trace)
         return replace(trace, transfers=self.use)
+
+    def _unused_ns(self, trace: Trace) -> int:
+        """Time without a job of all encoders that take some, from the first arrival to the last finish."""
+        if not len(trace.requests["id"]):
+            return 0
+        first, last = int(trace.requests["arrival_ns"].min()), int(trace.requests["finish_ns"].max())
+        last = last if last >= 0 else trace.end_ns
+        terms = [*self._encoding, *((index, since_ns, last) for index, since_ns in self._since_ns.items())]
+        start, end, unused = trace.spans["start_ns"], trace.spans["end_ns"], 0
+        for index, since_ns, until_ns in terms:
+            since_ns, until_ns = max(since_ns, first), min(until_ns, last)
+            own = trace.spans["resource"] == trace.resources.index(f"encoder {index}")
+            busy = np.clip(np.minimum(end, until_ns) - np.maximum(start, since_ns), 0, None)[own]
+            unused += max(0, until_ns - since_ns) - int(busy.sum())
+        return unused
 
     def arrive(self, request: Request) -> None:
         """A request has come to the proxy, which sends it to its first stage."""

@@ -22,12 +22,19 @@ Rule = Callable[[Mapping[Stage, float], Mapping[Stage, int]], "tuple[Stage, Stag
 
 @dataclass(slots=True)
 class Device:
-    """The GPUs of one process: its parts for each stage, the stage that it does, and where it goes once drained."""
+    """The GPUs of one process: its parts for each stage, the stage that it does, and where it goes once drained;
+    joining: it is drained and does not take requests of its stage yet."""
 
     encoder: Encoder
     instance: MultimodalInstance
     stage: Stage
     going: Stage | None = None
+    joining: bool = False
+
+    @property
+    def active(self) -> bool:
+        """Whether it takes requests of its stage."""
+        return self.going is None and not self.joining
 
     @property
     def waiting(self) -> int:
@@ -58,9 +65,9 @@ class RoleSwitcher:
         if self._cluster.is_over:
             return
         for device in self._devices:
-            if device.going is None:
+            if device.active:
                 self._sums[device.stage] += device.waiting
-            elif device.idle:
+            elif device.going is not None and device.idle:
                 self._move(device, device.going)
         self._samples += 1
         if self._samples == SAMPLES:
@@ -69,24 +76,25 @@ class RoleSwitcher:
         self._wait()
 
     def _decide(self) -> None:
-        """Ask the rule; the device with the shortest queue stops taking requests."""
-        staying = [device for device in self._devices if device.going is None]
+        """Ask the rule; the device with the shortest queue stops taking requests, unless it is its stage's last."""
+        staying = [device for device in self._devices if device.active]
         engines = {stage: sum(device.stage is stage for device in staying) for stage in Stage}
         found = self._rule({stage: self._sums[stage] / SAMPLES for stage in Stage}, engines)
-        if found is None:
+        if found is None or engines[found[0]] < 2:
             return
         device = min((d for d in staying if d.stage is found[0]), key=lambda d: d.waiting)
         device.going = found[1]
         self._cluster.withdraw(device.encoder, device.instance)
 
     def _move(self, device: Device, stage: Stage) -> None:
-        device.stage, device.going = stage, None
+        device.stage, device.going, device.joining = stage, None, True
         self._cluster.use.switches += 1
         clock = self._cluster.clock
 
         def begin() -> None:
+            device.joining = False
             if stage is Stage.ENCODE:
-                self._cluster.encoders.append(device.encoder)
+                self._cluster.begins(device.encoder)
             else:
                 self._cluster.takes(device.instance, stage)
 
