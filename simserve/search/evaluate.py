@@ -86,7 +86,7 @@ def _energy(result: RunResult, deployment: DeploymentSpec, tokens_per_s: float) 
 
 
 def _watts_above_idle(result: RunResult, deployment: DeploymentSpec, window: tuple[int, int]) -> dict[int, float]:
-    """Index in `deployment.gpus` -> watts above idle of one GPU: of all processes and workers that share it together."""
+    """Index in `deployment.gpus` -> watts above idle of one GPU, of all that share it together."""
     from simserve.metrics.energy import encoder_watts, idle_watts, mean_watts
     from simserve.spec.hardware import load_gpu
 

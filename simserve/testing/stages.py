@@ -38,17 +38,17 @@ def encode_ns(images: Sequence[Image]) -> int:
 def staged(
     layout: str, stages: Stages, *, store: FeatureStore | None = None, slow: Slow | None = None, blocks: int = 101,
     decode_blocks: int | None = None, handover: Handover = AT_ONCE, rule: Rule | None = None,
-    leap: bool = True,
+    leap: bool = True, devices: list[Device] | None = None,
 ) -> StagedCluster:  # fmt: skip
     """slow: of processes that share a GPU; blocks: of each instance, decode_blocks of those that only decode; rule: of
-    switching, for layouts of one stage a process."""
+    switching, for layouts of one stage a process; devices: gets those of switching."""
     cluster = StagedCluster(
         RoundRobin(), RoundRobin(), LeastLoaded(), stages=stages, store=store or FeatureStore(), leap=leap
     )
     places = parse_stages(layout)
     prompts = sum(place.count for place in places if any(Stage.PREFILL in process for process in place.processes))
     cluster.features = cluster.link("features", bandwidth_bytes_per_s=prompts * GB)
-    devices: list[Device] = []
+    devices = [] if devices is None else devices
     for place in places:
         for _ in range(place.count):
             gpu = SharedGpu(cluster.clock, slow or {}) if len(place.processes) > 1 else None
