@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 
 from simserve.arch.encoder import encoder_weight_bytes
 from simserve.errors import Infeasible, SimserveError
+from simserve.metrics.energy import encoder_watts, idle_watts, mean_watts
 from simserve.run import RunResult
 from simserve.search.evaluate import reduce
+from simserve.search.objective import steady_window_ns
 from simserve.search.runner import play, prepare
 from simserve.sim import laws
 from simserve.spec.base import parse
@@ -18,6 +21,7 @@ from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.hardware import load_gpu
 from simserve.spec.model import load_model
 from simserve.spec.study import StudySpec
+from simserve.units import NS_PER_MS
 
 QWEN = "Qwen/Qwen3-VL-8B-Instruct"
 HD = {"size": {"kind": "fixed", "height": 720, "width": 1280}}
@@ -105,6 +109,57 @@ def test_encoders_cost_money_and_energy() -> None:
     assert watts[0] > watts[1] > 0
 
 
+BOTH = {"pools": {"P": {"gpu_memory_utilization": 0.45}, "D": {"gpu_memory_utilization": 0.45}}}
+
+
+@pytest.mark.parametrize(("stages", "full", "deployment"), [
+    ("(P-D)", True, BOTH), ("(P-D)x2", True, BOTH), ("(E-PD)", False, {}), ("(E-P)-D", False, {}),
+])  # fmt: skip
+def test_gpus_that_are_shared_draw_what_one_may(stages: str, full: bool, deployment: Any) -> None:
+    """At most the TDP of each GPU, which one that prefills and decodes at once draws."""
+    asked = study(stages, rate=30, requests=100, **deployment)
+    energy = reduce(play(prepare(asked, base_dir=None)), load_model(QWEN), asked.deployment, None).energy
+    gpu = load_gpu("a100_sxm")
+
+    assert energy is not None
+    assert idle_watts(gpu) < energy.watts_per_gpu <= gpu.tdp_watts
+    assert (energy.watts_per_gpu == pytest.approx(gpu.tdp_watts)) is full
+
+
+SWITCHING = {"role_switching": True, "switch_interval_s": 0.5, "switch_delay_s": 1.2}
+
+
+@pytest.mark.parametrize(("stages", "asked"), [
+    ("3E-P-D", {"rate": 20, "max_num_seqs": 16, "images": None}),  # encoders come to compute prompts, and to decode
+    ("E-P-3D", {"rate": 6, "images": {**HD, "per_request": {"kind": "fixed", "value": 4}}}),  # decoders come to encode
+])  # fmt: skip
+def test_energy_of_gpus_that_change_their_stage(stages: str, asked: Any) -> None:
+    """All steps and passes count, whichever stage their GPU began with."""
+    asked = {"requests": 120, "system_options": SWITCHING, **asked}
+    result, gpu = run(stages, **asked), load_gpu("a100_sxm")
+    trace, window = result.trace, steady_window_ns(result.trace)
+    assert window is not None
+    assert trace.transfers is not None
+    above = mean_watts(trace, gpu, range(5), window) * 5 - 5 * idle_watts(gpu)
+    above += encoder_watts(trace, gpu, range(trace.transfers.encoders), window)
+    energy = reduce(result, load_model(QWEN), study(stages, **asked).deployment, None).energy
+
+    assert result.metrics.rejected == 0
+    assert trace.transfers.switches
+    assert energy is not None
+    assert energy.watts_per_gpu == pytest.approx(idle_watts(gpu) + above / 5)
+
+
+def test_encoders_are_as_busy_where_nothing_switches() -> None:
+    """The idle encoders of GPUs that could encode, and do not, are none."""
+    never = {"role_switching": True, "switch_interval_s": 1e6}
+    still, able = (run("E-3P-2D", rate=3, system_options=options).metrics.stages for options in ({}, never))
+
+    assert still is not None
+    assert able is not None
+    assert 0.05 < still.encoder_busy == able.encoder_busy
+
+
 def test_text_needs_no_encoder() -> None:
     """Text alone takes the same time with an encoder beside and without."""
     with_one, without = run("E-P-D", images=None), run("P-D", images=None)
@@ -129,15 +184,21 @@ def test_what_prefetching_and_groups_save() -> None:
 
 
 def test_features_that_are_lost_are_encoded_by_the_prompt() -> None:
-    """A store of a tenth of an image: nothing to fetch, and TTFT has the encoder twice."""
-    kept, lost = run("E-P-D"), run("E-P-D", system_options={"store_gib": 0.003})
-    assert kept.metrics.stages is not None
-    assert lost.metrics.stages is not None
-    assert lost.metrics.stages.feature_ms < kept.metrics.stages.feature_ms
-    assert lost.metrics.ttft_ms.mean != kept.metrics.ttft_ms.mean
-    requests = [result.trace.requests for result in (kept, lost)]
-    prompts = [r["first_token_ns"] - r["first_scheduled_ns"] for r in requests]
-    assert min(prompts[1]) > max(prompts[0])
+    """A store of a tenth of an image: nothing to fetch, and TTFT has the encoder's pass twice, but not the wait for
+    features."""
+    kept, lost = run("E-P-D", requests=1), run("E-P-D", requests=1, system_options={"store_gib": 0.003})
+    assert kept.trace.transfers is not None
+    assert lost.trace.transfers is not None
+    waited_ns, pass_ns = kept.trace.transfers.features_exposed_ns, kept.trace.transfers.encode_ns
+    (before, after), (prompt, longer) = (
+        [int((r.trace.requests[end] - r.trace.requests[start])[0]) for r in (kept, lost)]
+        for start, end in (("arrival_ns", "first_scheduled_ns"), ("first_scheduled_ns", "first_token_ns"))
+    )
+
+    assert waited_ns > 0 < pass_ns
+    assert lost.trace.transfers.features_exposed_ns == 0
+    assert after == before - waited_ns
+    assert longer == prompt + pass_ns
 
 
 def test_one_picture_is_encoded_once() -> None:
@@ -163,13 +224,23 @@ def test_sharing_a_gpu_slows_down() -> None:
 
 
 def test_tiles_are_spread_over_encoders() -> None:
-    """Six images on six encoders are as fast as one."""
+    """Six images on six encoders are encoded in about a sixth of the time, and each host's part once."""
     many = {**HD, "per_request": {"kind": "fixed", "value": 6}}
     spread, whole = (
         run("6E1P1D", requests=4, rate=0.2, images=many, system_options={"spread": on}) for on in (True, False)
     )
-    assert spread.metrics.stages is not None
-    assert spread.metrics.ttft_ms.mean < whole.metrics.ttft_ms.mean
+    sixth_ns, whole_ns = _encoding_ns(spread), _encoding_ns(whole)
+    assert sixth_ns == pytest.approx(whole_ns / 6, rel=0.1)
+    saved_ms = whole.metrics.ttft_ms.mean - spread.metrics.ttft_ms.mean
+    assert saved_ms == pytest.approx((whole_ns - sixth_ns) / NS_PER_MS)
+
+
+def _encoding_ns(result: RunResult) -> int:
+    """From the start of a request's first pass to the end of its last, the longest of all."""
+    names, spans = result.trace.resources, result.trace.spans
+    own = np.array([names[which].startswith("encoder") for which in spans["resource"]])
+    start, end, request = (spans[name][own] for name in ("start_ns", "end_ns", "request"))
+    return max(int(end[request == i].max() - start[request == i].min()) for i in set(request.tolist()))
 
 
 def test_gpus_change_their_stage() -> None:
