@@ -54,12 +54,12 @@ def test_the_last_gpu_of_a_stage_stays() -> None:
 
 
 def test_an_encoder_counts_until_it_is_drained() -> None:
-    """They encode from 0 to 4,000 and to 3,000; nothing waits, so the first is withdrawn, at 1,000; the other stays."""
+    """They encode from 500 to 4,500 and to 3,500; nothing waits, so the first is withdrawn, at 1,000; the other stays."""
     rule = once(Stage.ENCODE, Stage.DECODE, [])
     cluster = staged("2E-P-D", Stages(switching=Switching(1000)), rule=rule, blocks=2000)
-    trace = cluster.play(load([(0, 10, 200), (0, 10, 200)], images=[(FIRST,), (SECOND,)]))
+    trace = cluster.play(load([(0, 10, 5), (500, 10, 200), (500, 10, 200)], images=[(), (FIRST,), (SECOND,)]))
     end_ns = int(trace.requests["finish_ns"].max())
-    drained_ns = 4000
+    drained_ns = 4500
 
     assert use_of(cluster).encode_ns == 4000 + 3000
     assert use_of(cluster).encoders_ns == end_ns + drained_ns
