@@ -132,7 +132,9 @@ def _with_encoders(
     multimodal.check(deployment)
     if deployment.stages is not None:
         stages.check(model, deployment)
-        return tuple(replace(engine, encoder=stages.encoder_of(model, engine.deployment)) for engine in engines)
+        return tuple(
+            replace(e, encoder=stages.encoder_of(model, e.deployment, e.cost.inner.profile)) for e in engines
+        )
     roles = {} if deployment.system is None else {p.name: p.role for p in build_system(deployment).pools()}
     return tuple(
         engine if roles.get(engine.name) is Role.DECODE else replace(engine, encoder=multimodal.encoder(

@@ -9,10 +9,11 @@ from functools import partial
 
 from simserve import multimodal
 from simserve.arch.memory import kv_bytes_per_token
-from simserve.build import build_router, engine_profile
+from simserve.build import build_router
 from simserve.engines import Engine, Make, add_replica
 from simserve.errors import Infeasible
 from simserve.perf.encoders import Encoders
+from simserve.perf.host import EngineProfile
 from simserve.policies import ROUTERS
 from simserve.policies.switching import switch
 from simserve.pooled import build_system, kv_link
@@ -33,16 +34,14 @@ from simserve.units import NS_PER_MS
 NO_WAIT = 1 << 50  # bytes/s of a link that nobody waits for
 
 
-def encoder_of(model: ModelSpec, engine: DeploymentSpec) -> Encoders | None:
+def encoder_of(model: ModelSpec, own: DeploymentSpec, profile: EngineProfile) -> Encoders | None:
     """What a process's encoders take; None for a model of text alone."""
-    if not model.encoders:
-        return None
-    return multimodal.encoder(model, load_gpu(engine.gpu), engine, engine_profile(engine))
+    return multimodal.encoder(model, load_gpu(own.gpu), own, profile) if model.encoders else None
 
 
-def pass_of(cost: Encoders, own: DeploymentSpec, factor: float = 1.0) -> EncodeNs:
+def pass_of(cost: Encoders, profile: EngineProfile, factor: float = 1.0) -> EncodeNs:
     """What a pass of a process's encoders takes, with what its host adds."""
-    host_ns = engine_profile(own).encode_host_ns
+    host_ns = profile.encode_host_ns
     return lambda images: round((cost.encode_ns(images) + host_ns) * factor)
 
 
@@ -106,7 +105,7 @@ class _Builder:
             stages=self.system.stages(), store=FeatureStore(self.system.store_bytes if self.encoders else 0),
             snapshot_interval_ns=round(deployment.snapshot_interval_ms * NS_PER_MS), leap=leap,
         )  # fmt: skip
-        self._fetch_over_a_link()
+        self._fetch_over_links()
         self.shared = self._shared_gpus()
         for engine in engines:
             self._add(engine, deployment.process(engine.name))
@@ -125,14 +124,15 @@ class _Builder:
         own = [e.deployment for name, e in self.engines.items() if stage in self.deployment.process(name).process]
         return build_router(own[0])
 
-    def _fetch_over_a_link(self) -> None:
-        """As wide as all processes that prefill together."""
+    def _fetch_over_links(self) -> None:
+        """One for each process that prefills."""
         latency_ns, rate = self.system.feature_link
         fetchers = sum(len(e.instances) for n, e in self.engines.items() if self._does(n, Stage.PREFILL))
         if self.encoders and (latency_ns or rate):
-            self.cluster.features = self.cluster.link(
-                "features", bandwidth_bytes_per_s=rate * fetchers or NO_WAIT, latency_ns=latency_ns
-            )
+            self.cluster.features = [
+                self.cluster.link(f"features {i}", bandwidth_bytes_per_s=rate or NO_WAIT, latency_ns=latency_ns)
+                for i in range(fetchers)
+            ]
 
     def _does(self, name: str, stage: Stage) -> bool:
         return stage in self.deployment.process(name).process
@@ -164,7 +164,8 @@ class _Builder:
         """What makes an instance; always: it encodes all images itself."""
         if engine.encoder is None:
             return MultimodalInstance
-        encodes = self.cluster.encodes_here(pass_of(engine.encoder, engine.deployment, self.factor), always=always)
+        encode_ns = pass_of(engine.encoder, engine.cost.inner.profile, self.factor)
+        encodes = self.cluster.encodes_here(encode_ns, always=always)
         return partial(MultimodalInstance, encodes=encodes, fetches=self.cluster.fetches_here)
 
     def _instance(self, engine: Engine, index: int, lanes: SharedGpu | None, make: Make) -> MultimodalInstance:
@@ -181,11 +182,12 @@ class _Builder:
 
     def _encoder(self, own: DeploymentSpec, lanes: SharedGpu | None = None, *, idle: bool = False) -> Encoder | None:
         """One more process that encodes only; None for a model of text alone."""
-        cost, index = encoder_of(self.model, own), self.cluster.use.encoders
+        profile = next(e.cost.inner.profile for name, e in self.engines.items() if self._does(name, Stage.PREFILL))
+        cost, index = encoder_of(self.model, own, profile), self.cluster.use.encoders
         if cost is None:
             return None
         note = self.cluster.spans.of(f"encoder {index}")
-        encoder = Encoder(index, self.cluster.clock, pass_of(cost, own, self.factor), gpu=lanes, note=note)
+        encoder = Encoder(index, self.cluster.clock, pass_of(cost, profile, self.factor), gpu=lanes, note=note)
         self.cluster.encodes(encoder, idle=idle)
         return encoder
 

@@ -33,7 +33,7 @@ class Staging:
     kv_gib_per_s: float = knob(0.0, "of one process's KV link, 0 for the deployment's kv_link", low=0, high=1e5)
     layerwise_window: float = knob(0.0, "share of a layer's time that hides its message", low=0, high=1)
     layerwise_stall_ms: float = knob(0.0, "wait of a layer-wise hand-over beside messages", low=0, high=1e5)
-    feature_latency_ms: float = knob(0.0, "of fetching the features of an image", low=0, high=1e5)
+    feature_latency_ms: float = knob(0.0, "of fetching the features of a request", low=0, high=1e5)
     feature_gb_per_s: float = knob(0.0, "of the link for features of a process, 0 for no wait", low=0, high=1e5)
     fetch_blocking_ms: float = knob(0.0, "what a synchronous fetch holds a process up beside it", low=0, high=1e5)
     store_gib: float = knob(0.0, "features that are kept, 0 for all", low=0, high=1e6)

@@ -211,15 +211,17 @@ class _Engines:
 
     def _encoding(self, own: DeploymentSpec) -> tuple[float, float, float]:
         """(mean seconds of a pass over a request's new images, its squared variation, mean over all of a request's)."""
+        from simserve.build import engine_profile
         from simserve.stages import encoder_of, pass_of
 
+        profile = engine_profile(own)
         key, shown = _alone(own), self._load.shown
         if key not in self._passes:
-            cost = encoder_of(self._model, own)
+            cost = encoder_of(self._model, own, profile)
             if cost is None or shown is None:
                 self._passes[key] = (0.0, 0.0, 0.0)
             else:
-                encode_ns = pass_of(cost, own)
+                encode_ns = pass_of(cost, profile)
                 new, every = (np.array([encode_ns(images) for images in jobs]) / NS_PER_S
                               for jobs in (shown.new, shown.every))  # fmt: skip
                 mean = float(new.mean())

@@ -109,7 +109,8 @@ class _Network:
         fetched = shown is not None and bool(self.layout.encoders)
         tokens, size = (shown.image_tokens, shown.feature_bytes) if shown is not None else (0.0, 0.0)
         self.schedule_s = (s.schedule_ns + s.schedule_ns_per_token * tokens) / NS_PER_S if fetched else 0.0
-        self.link_s = size / (rate * fetchers) if fetched and rate else np.zeros_like(self.rate)
+        self.link_s = size / rate if fetched and rate else 0.0
+        self.fetchers = fetchers
         self.latency_s = latency_ns / NS_PER_S if fetched else 0.0
         blocks = fetched and not s.prefetch
         self.blocking_s = (self.link_s + self.latency_s + s.blocking_ns / NS_PER_S) * blocks
@@ -163,7 +164,7 @@ class _Network:
         """(utilisation of the link of features, seconds of scheduling a prompt and of fetching beside it, mean)."""
         if not self.layout.stages.prefetch:
             return np.zeros_like(flow), np.full_like(flow, self.shown * self.schedule_s)
-        busy = flow * self.shown * self.link_s
+        busy = flow * self.shown * self.link_s / self.fetchers
         fetch_s = self.latency_s + self.link_s / (1.0 - np.minimum(_BUSIEST, busy)) + self._backlog(busy)
         return busy, np.asarray(self.shown * np.maximum(self.schedule_s, fetch_s))
 

@@ -22,8 +22,8 @@ from simserve.units import NS_PER_S
 class Link:
     """One direction of a channel; bandwidth in bytes/s of payload, shared by its transfers.
 
-    moved_bytes: payload that has arrived so far. note: called as (start_ns, end_ns, request, size_bytes) when a
-    transfer has arrived.
+    moved_bytes: payload that has arrived so far; transfers: under way. note: called as (start_ns, end_ns, request,
+    size_bytes) when a transfer has arrived.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Link:
         self._turn = 0
         self._timer: Timer | None = None
         self.bandwidth_bytes_per_s, self.latency_ns, self.launch_ns = bandwidth_bytes_per_s, latency_ns, launch_ns
-        self.moved_bytes = 0
+        self.moved_bytes = self.transfers = 0
         self._note = note
 
     def alone_ns(self, size_bytes: int, pieces: int = 1) -> int:
@@ -48,9 +48,11 @@ class Link:
     def transfer(self, size_bytes: int, done: Callable[[], None], *, pieces: int = 1, request: int = -1) -> None:
         """Move `size_bytes` in `pieces` pieces from now on; `done` is called when the last one has arrived."""
         start_ns = self._clock.now_ns
+        self.transfers += 1
 
         def arrive() -> None:
             self.moved_bytes += size_bytes
+            self.transfers -= 1
             if self._note is not None:
                 self._note(start_ns, self._clock.now_ns, request, size_bytes)
             done()

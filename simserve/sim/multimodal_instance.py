@@ -9,7 +9,7 @@ arrival.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from simserve.sim.instance import Instance
 from simserve.sim.lanes import Part
@@ -27,11 +27,13 @@ def nothing(request: Request) -> int:
 
 
 class MultimodalInstance(Instance):
-    """encodes, fetches: ns of a request's images before its prompt; fetches keep no GPU busy."""
+    """encodes, fetches: ns of a request's images before its prompt; fetches keep no GPU busy. computing_ns: when the
+    layers of a prompt begin, where that is not when its first step does."""
 
     def __init__(self, *args: Any, encodes: Before = nothing, fetches: Before = nothing, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._encodes, self._fetches = encodes, fetches
+        self.computing_ns: dict[int, int] = {}
 
     def receive(self, request: Request) -> bool:
         """Hold blocks for KV that leaves for here; False if others wait for blocks, or there are too few.
@@ -41,7 +43,7 @@ class MultimodalInstance(Instance):
         queues, ledger = self.queues, self.ledger
         if queues.waiting or queues.late or queues.preempted or isinstance(ledger, PrefixLedger):
             return False
-        if not ledger.fits(request, request.num_tokens, self._promised_blocks()) or not self.submit(request):
+        if not ledger.fits(request, request.num_tokens, self._blocks_of_cut_leap()) or not self.submit(request):
             return False
         (queues.late if request.id in queues.late else queues.waiting).pop(request.id)
         ledger.reserve(request, request.num_tokens)
@@ -49,8 +51,8 @@ class MultimodalInstance(Instance):
         self.view.free_blocks = ledger.free
         return True
 
-    def _promised_blocks(self) -> int:
-        """What a leap takes up to the end of its present step, where it is cut, for it knew nothing of new requests."""
+    def _blocks_of_cut_leap(self) -> int:
+        """Cut a leap, which knew nothing of new requests, after its present step; blocks that it takes till then."""
         if self._step is None or self._step.count == 1:
             return 0
         self._cut(self._step)
@@ -63,18 +65,20 @@ class MultimodalInstance(Instance):
         self.queues.loaded[request.id] = self.queues.loading.pop(request.id)
         self.wake(always=True)
 
-    def _new(self, step: Step) -> list[Request]:
-        """Requests with images whose prompt begins in this step."""
-        if not step.prefill:
-            return []
-        return [r for r in step.batch if r.images and r.first_scheduled_ns == step.start_ns]
+    def _before(self, step: Step) -> tuple[int, int]:
+        """(ns of encoding, ns of fetching) for the requests whose prompts begin in this step."""
+        begin = [r for r in cast("list[Request]", step.plan.admitted) if r.first_scheduled_ns == step.start_ns]
+        new = [r for r in begin if r.images]
+        encoding, fetching = sum(self._encodes(r) for r in new), sum(self._fetches(r) for r in new)
+        if encoding or fetching:
+            self.computing_ns.update((r.id, step.start_ns + encoding + fetching) for r in begin)
+        return encoding, fetching
 
     def _step_ns(self, step: Step) -> int:
-        new = self._new(step) if self._gpu is None else ()
-        return super()._step_ns(step) + sum(self._encodes(r) + self._fetches(r) for r in new)
+        on_lanes = self._gpu is not None or step.plan.segments
+        return super()._step_ns(step) + (0 if on_lanes else sum(self._before(step)))
 
     def _parts(self, step: Step) -> list[Part]:
-        parts, new = super()._parts(step), self._new(step)
-        encoding, fetching = sum(self._encodes(r) for r in new), sum(self._fetches(r) for r in new)
+        parts, (encoding, fetching) = super()._parts(step), self._before(step)
         before: list[Part] = [(WorkKind.ENCODE, {Lane.COMPUTE: encoding})] if encoding else []
         return [*before, *([(WorkKind.ENCODE, {Lane.NETWORK: fetching})] if fetching else []), *parts]

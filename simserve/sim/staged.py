@@ -42,7 +42,8 @@ class StagedCluster(DisaggregatedCluster):
     """A cluster with encoders in front.
 
     `add` instances, say with `takes` which stages they do, with `links` over what they send KV that they compute for
-    others; `encodes` adds an encoder. features: the link over which features are fetched from `store`; starting: called
+    others; `encodes` adds an encoder. features: the links over which features are fetched from `store`, one for
+    each process that prefills, of which a request takes the one with the fewest transfers; starting: called
     when a load begins.
     """
 
@@ -56,7 +57,7 @@ class StagedCluster(DisaggregatedCluster):
         self.encode_router, self.stages, self.store = encode_router, stages, store
         self.encoders: list[Encoder] = []
         self._every_encoder: list[Encoder] = []
-        self.features: Link | None = None
+        self.features: list[Link] = []
         self.use = StageUse()
         self._encoding: list[tuple[int, int, int]] = []  # (encoder, since, until) of those that were withdrawn
         self._since_ns: dict[int, int] = {}
@@ -144,9 +145,12 @@ class StagedCluster(DisaggregatedCluster):
 
     def _dispatch(self, request: Request) -> None:
         """To the encoders, if there are any and features are not known."""
-        now = self.clock.now_ns
-        missing = [image for image in request.images if not self.store.find(image, now)]
-        if not missing or not self.encoders:
+        if not request.images or not self.encoders:
+            self._to_prompt(request)
+            return
+        different = {image.content: image for image in request.images}.values()
+        missing = [image for image in different if not self.store.find(image, self.clock.now_ns)]
+        if not missing:
             self._to_prompt(request)
             return
         shares = self._shares(request, missing)
@@ -187,12 +191,12 @@ class StagedCluster(DisaggregatedCluster):
                 self.use.features_exposed_ns += min(self.clock.now_ns - scheduled_ns, alone_ns)
                 self._route(request, self.router, self._prefill)
 
-        if self.stages.prefetch and self.features is not None:
+        if self.stages.prefetch and self.features:
             waits += 1
-            size = sum(image.feature_bytes for image in request.images if self.store.has(image))
-            alone_ns = self.features.alone_ns(size, len(request.images))
+            size, link = self._feature_bytes(request), min(self.features, key=lambda link: link.transfers)
+            alone_ns = link.alone_ns(size)
             self.use.features_ns += alone_ns
-            self.features.transfer(size, arrived, pieces=len(request.images), request=request.id)
+            link.transfer(size, arrived, request=request.id)
         self.clock.call_at(scheduled_ns, arrived, ARRIVAL)
 
     def encodes_here(self, encode_ns: EncodeNs, *, always: bool) -> Callable[[Request], int]:
@@ -209,15 +213,20 @@ class StagedCluster(DisaggregatedCluster):
 
     def fetches_here(self, request: Request) -> int:
         """What a process that prefills waits for features: nothing with prefetching, for it has them."""
-        if self.stages.prefetch or self.features is None or not self.encoders:
+        if self.stages.prefetch or not self.features or not self.encoders:
             return 0
-        size = sum(image.feature_bytes for image in request.images if self.store.has(image))
+        size = self._feature_bytes(request)
         if not size:
             return 0
-        fetch_ns = self.features.alone_ns(size, len(request.images))
+        fetch_ns = self.features[0].alone_ns(size)
         self.use.features_ns += fetch_ns
         self.use.features_exposed_ns += fetch_ns
         return fetch_ns + self.stages.blocking_ns
+
+    def _feature_bytes(self, request: Request) -> int:
+        """Of its different images whose features are in the store."""
+        different = {image.content: image for image in request.images}.values()
+        return sum(image.feature_bytes for image in different if self.store.has(image))
 
     def _route(self, request: Request, router: Router, pool: Sequence[Instance]) -> bool:
         if not pool:
@@ -237,7 +246,10 @@ class StagedCluster(DisaggregatedCluster):
         """KV of all prompts that ended now goes to processes that decode, or to the queues in front of them."""
         requests, now = self._leaving.pop(source.view.index), self.clock.now_ns
         sender, note = self._senders[source.view.index]
-        times = sender.send([Prompt(r.computed_tokens, r.first_scheduled_ns, now) for r in requests])
+        began = source.computing_ns if isinstance(source, MultimodalInstance) else {}
+        times = sender.send([
+            Prompt(r.computed_tokens, began.pop(r.id, r.first_scheduled_ns), now) for r in requests
+        ])  # fmt: skip
         for request, arrival in zip(requests, times, strict=True):
             note(now, arrival, request.id, request.computed_tokens * sender.layers * sender.bytes_per_layer)
             successor = request.successor(silent=self.stages.decode_answers)

@@ -225,6 +225,8 @@ class DeploymentSpec(Spec):
         for name, _ in self.pools:
             if name not in known:
                 raise ValueError(f"pool {name!r} is not in stages {self.stages}, which has {', '.join(known)}")
+        if self.num_encoders > 1:
+            raise ValueError("num_encoders above 1 does not go with stages: the layout says who holds one")
         if self.replicas != 1:
             raise ValueError("replicas do not go with stages: write the counts there, e.g. (E-PD)x2")
         for index, place in enumerate(self._places):
@@ -236,6 +238,8 @@ class DeploymentSpec(Spec):
         own = [placed for placed in self._processes if placed.place == index]
         models = [placed.name for placed in own if placed.has_model]
         given = dict(self.pools)
+        for placed in own:
+            self._check_process(placed.name, given.get(placed.name, PoolSpec()), self._staged(placed), place)
         if len({(self._gpu(p), self._width(p, place)) for p in own}) > 1:
             raise ValueError(f"pools {' and '.join(p.name for p in own)} share GPUs: give them the same gpu and "
                              "tensor_parallel_size")  # fmt: skip
@@ -243,6 +247,15 @@ class DeploymentSpec(Spec):
         if len(models) > 1 and sum(shares) > 1:
             raise ValueError(f"pools {' and '.join(models)} share the memory of a GPU: give each of them its "
                              "gpu_memory_utilization, together at most 1")  # fmt: skip
+
+    def _check_process(self, name: str, given: PoolSpec, own: DeploymentSpec, place: Place) -> None:
+        """What the layout says is not said again, and parallelism is that of tensors."""
+        if given.replicas is not None:
+            raise ValueError(f"pool {name}: replicas do not go with stages: write the counts there, e.g. 2E-3P-3D")
+        if given.tensor_parallel_size is not None and place.tensor_parallel_size > 1:
+            raise ValueError(f"pool {name}: {self.stages} says tensor_parallel_size already")
+        if own.gpus_per_replica != own.tensor_parallel_size or own.decode_context_parallel_size > 1:
+            raise ValueError(f"pool {name}: stages are modelled with tensor parallelism alone, not {own.split}")
 
     @property
     def _places(self) -> tuple[Place, ...]:

@@ -2,16 +2,19 @@
 
 Source: "EPD-Serve", arXiv 2601.11590, by its digest, whose tags are kept: [P] published, [D] derived from the tables,
 [I] inferred; [fitted] says on what. Its code is not public.
-Claim: stages apart, with features prefetched and KV sent in groups of layers, or two stages side by side on an NPU that
-need different parts of it, serve more multimodal requests within their SLO than one process does.
+Claim: stages apart, with features prefetched and KV sent in groups of layers, or two stages side by side on an NPU
+that need different parts of it, serve more multimodal requests within their SLO than one process does.
 Modelled: layouts in its notation (`DeploymentSpec.stages`) [P]; text alone goes straight to the prompt's process,
 images go to the least loaded encoder, their features into a store by content, from where the process that prefills
 fetches them while its host schedules the request, or encodes them itself if the store has lost them [P]; KV leaves in
-groups of layers while the rest of the prompt is computed [P], the baselines layer by layer or in one message; processes
-on one NPU slow one another pair by pair of stages; one process with several stages does one at a time.
-Simplified: features are fetched before an instance is chosen; the least loaded instance is the one with the fewest
-requests [I: the weights of its load score are not published]; groups are as large as a target payload [I: the formula
-of their size is not published]; encoders take one request at a time.
+groups of layers while the rest of the prompt is computed [P], the baselines layer by layer or in one message;
+processes on one NPU slow one another pair by pair of stages; one process with several stages does one at a time. The
+process that decodes answers, so TTFT ends behind the hand-over of KV [I: table 2's TTFT falls with it; the digest has
+the first token from the prompt's process].
+Simplified: features are fetched before an instance is chosen; host time of a pass or step slows who shares the NPU,
+and is slowed; the least loaded instance is the one with the fewest requests [I: the weights of its load score are not
+published]; groups are as large as a target payload [I: the formula of their size is not published]; encoders take one
+request at a time.
 Quantities: feature link 4.1 ms + 0.25 GB/s, scheduling 24.8 ms + 47.1 us a token [D: table 3]; KV link 16 GiB/s with
 handshakes of 246 us, groups of 16 MiB [D: table 4]; layer by layer 2.8 % of a layer's time hides its message [fitted:
 table 4, both lengths]; slowdowns [fitted: table 5, the rows (E-P)-D and (E-D)-P]; what a synchronous fetch and a

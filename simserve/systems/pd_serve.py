@@ -25,8 +25,7 @@ from dataclasses import dataclass
 from simserve.sim.machines import Loads
 from simserve.sim.plan import InstanceView, Pool, Role, knob
 from simserve.systems import system
-
-NS_PER_US, NS_PER_MS, NS_PER_S = 1_000, 1_000_000, 1_000_000_000
+from simserve.units import NS_PER_MS, NS_PER_S, NS_PER_US
 
 
 @system("pd_serve")

@@ -47,7 +47,7 @@ def staged(
     )
     places = parse_stages(layout)
     prompts = sum(place.count for place in places if any(Stage.PREFILL in process for process in place.processes))
-    cluster.features = cluster.link("features", bandwidth_bytes_per_s=prompts * GB)
+    cluster.features = [cluster.link(f"features {index}", bandwidth_bytes_per_s=GB) for index in range(prompts)]
     devices = [] if devices is None else devices
     for place in places:
         for _ in range(place.count):

@@ -13,6 +13,7 @@ from simserve.sim.handover import Handover, KvMode, KvSender, Prompt, Stages, Sw
 from simserve.sim.images import FeatureStore, Image
 from simserve.sim.plan import WorkKind
 from simserve.sim.trace import Trace
+from simserve.systems.vllm import Vllm
 from simserve.testing.builders import load
 from simserve.testing.stages import LAYERS, staged
 
@@ -94,7 +95,7 @@ def test_least_loaded_encoder() -> None:
     """Three images on two encoders: the third queues behind the first."""
     trace = staged("2E-P-D", Stages()).play(load([(0, 30, 1)] * 3, images=[(A,), (A._replace(content=7),), (B,)]))
     spans = trace.spans
-    assert [trace.resources[i] for i in spans["resource"].tolist()][:3] == ["encoder 0", "encoder 1", "features"]
+    assert [trace.resources[i] for i in spans["resource"].tolist()][:3] == ["encoder 0", "encoder 1", "features 0"]
     assert times(trace)[2][0] >= 3000
 
 
@@ -203,3 +204,15 @@ def test_an_idle_encoder_becomes_one_that_decodes() -> None:
     assert (trace.transfers.switches, len(cluster.encoders)) == (1, 1)
     assert len(set(trace.requests["instance"].tolist())) == 2
     assert trace.end_ns < 0.6 * alone.end_ns
+
+
+def test_a_chunk_of_one_token_is_preceded_by_the_images_too() -> None:
+    """A budget of two, one of which decodes: the image's prompt begins with one token, and 2,000 of encoding."""
+    cluster = staged("EP-D", Stages())
+    cluster.instances[0].scheduler = Vllm(max_num_batched_tokens=2, max_num_seqs=2)
+    trace = cluster.play(load([(0, 21, 1)], images=[(A,)]))
+    assert times(trace)[0][1] == 2000 + 11 * 100 + 21 * 10
+    cluster = staged("TP1", Stages())
+    cluster.instances[0].scheduler = Vllm(max_num_batched_tokens=2, max_num_seqs=2)
+    trace = cluster.play(load([(0, 1, 40), (150, 21, 1)], images=[(), (A,)]))
+    assert times(trace)[1][1] - times(trace)[1][0] > 2000

@@ -54,7 +54,7 @@ def test_the_last_gpu_of_a_stage_stays() -> None:
 
 
 def test_an_encoder_counts_until_it_is_drained() -> None:
-    """They encode from 500 to 4,500 and to 3,500; nothing waits, so the first is withdrawn, at 1,000; the other stays."""
+    """They encode from 500 to 4,500 and 3,500; nothing waits, so the first is withdrawn, at 1,000; the other stays."""
     rule = once(Stage.ENCODE, Stage.DECODE, [])
     cluster = staged("2E-P-D", Stages(switching=Switching(1000)), rule=rule, blocks=2000)
     trace = cluster.play(load([(0, 10, 5), (500, 10, 200), (500, 10, 200)], images=[(), (FIRST,), (SECOND,)]))

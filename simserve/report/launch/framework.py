@@ -143,7 +143,9 @@ def simulated_remarks(engine: str, run: Outcome, table: Known) -> list[str]:
         )
     elif d.engine_version and d.engine_version != table.version:
         remarks.append(f"simulated as {TITLES[own]} {d.engine_version}; check the flags against it")
-    if d.system is not None and len(d.pools) == 1:
+    if d.stages is not None:
+        remarks.append(f"simulated with {d.system}, stages {d.stages}: engines that encode, prefill and decode each")
+    elif d.system is not None and len(d.pools) == 1:
         remarks.append(f"simulated system {d.system}, for whose shared GPUs there is no flag")
     elif d.system is not None:
         link = "the GPUs' own links, or 400 Gb/s InfiniBand between nodes" if d.kv_link is None else d.kv_link

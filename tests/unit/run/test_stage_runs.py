@@ -11,7 +11,7 @@ import pytest
 from simserve.arch.encoder import encoder_weight_bytes
 from simserve.errors import Infeasible, SimserveError
 from simserve.metrics.energy import encoder_watts, idle_watts, mean_watts
-from simserve.run import RunResult
+from simserve.run import RunResult, simulate
 from simserve.search.evaluate import reduce
 from simserve.search.objective import steady_window_ns
 from simserve.search.runner import play, prepare
@@ -260,3 +260,75 @@ def test_gpus_change_their_stage() -> None:
 def test_switching_needs_stages_apart(stages: str, problem: str) -> None:
     with pytest.raises(Infeasible, match=problem):
         run(stages, system_options={"role_switching": True})
+
+
+@pytest.mark.parametrize(("fields", "problem"), [
+    ({"stages": "P-D", "data_parallel_size": 2}, "tensor parallelism alone, not TP1 DP2"),
+    ({"stages": "P-D", "pools": {"P": {"pipeline_parallel_size": 2}}}, "tensor parallelism alone, not TP1 PP2"),
+    ({"stages": "P-D", "prefill_context_parallel_size": 2}, "tensor parallelism alone, not TP1 PCP2"),
+    ({"stages": "E-P-D", "pools": {"P": {"replicas": 3}}}, "pool P: replicas do not go with stages"),
+    ({"stages": "TP2", "pools": {"EPD": {"tensor_parallel_size": 4}}}, "TP2 says tensor_parallel_size already"),
+    ({"stages": "E-P-D", "num_encoders": 3}, "num_encoders above 1 does not go with stages"),
+])  # fmt: skip
+def test_what_the_layout_says_is_not_said_again(fields: dict[str, Any], problem: str) -> None:
+    """And GPUs that nobody would count are refused."""
+    with pytest.raises(SimserveError, match=re.escape(problem)):
+        parse(DeploymentSpec, {"system": "epd_serve", **fields})
+
+
+def test_a_fetch_is_no_faster_for_more_processes_that_prefill() -> None:
+    """Each has a link of its own."""
+    one, many = run("E-P-D", requests=1), run("E-4P-D", requests=1)
+    assert one.metrics.stages is not None
+    assert many.metrics.stages is not None
+    assert one.metrics.stages.feature_ms == many.metrics.stages.feature_ms
+    assert one.metrics.ttft_ms == many.metrics.ttft_ms
+
+
+def test_kv_does_not_leave_while_images_are_encoded() -> None:
+    """On a slow link as much is exposed behind a process that encodes first as behind one that has features."""
+    options = {"kv_gib_per_s": 1.0, "feature_gb_per_s": 0.0, "feature_latency_ms": 0.0}
+    apart, glued = (run(stages, requests=2, rate=0.1, system_options=options) for stages in ("E-P-D", "EP-D"))
+    assert apart.metrics.stages is not None
+    assert glued.metrics.stages is not None
+    assert glued.metrics.stages.kv_overlap == pytest.approx(apart.metrics.stages.kv_overlap, abs=1e-6)
+    assert apart.metrics.stages.kv_overlap is not None
+    assert apart.metrics.stages.kv_overlap < 0.9
+
+
+def test_the_same_image_twice_is_encoded_and_fetched_once() -> None:
+    """In one request."""
+    twice = {**HD, "per_request": {"kind": "fixed", "value": 2}, "distinct": 1}
+    once, two = run("E-P-D", requests=1), run("E-P-D", requests=1, images=twice)
+    assert once.metrics.stages is not None
+    assert two.metrics.stages is not None
+    assert two.metrics.stages.feature_ms == once.metrics.stages.feature_ms
+    assert two.metrics.stages.encoder_busy == pytest.approx(
+        once.metrics.stages.encoder_busy * once.metrics.duration_s / two.metrics.duration_s  # type: ignore[operator]
+    )
+
+
+def test_host_time_of_encoders_follows_the_profile() -> None:
+    """`simulate(factors)`: also in layouts, in processes of their own and glued ones."""
+    for stages in ("E-P-D", "EP-D"):
+        inputs = prepare(study(stages, requests=1, engine="vllm_ascend"), base_dir=None)
+        plain, fast = (
+            simulate(inputs.model, inputs.study.deployment, inputs.workload, factors=factors)
+            for factors in ({}, {"encode_host_ns": 0.5})
+        )
+        assert plain.metrics.ttft_ms.mean - fast.metrics.ttft_ms.mean == pytest.approx(9, abs=1e-6)
+
+
+def test_modserve_spreads_images_and_pulls_features() -> None:
+    """Its 5 ms beside the pass of the slowest of its encoders; text instances of two GPUs."""
+    many = {**HD, "per_request": {"kind": "fixed", "value": 4}}
+    asked = {"system": "modserve", "pools": {"PD": {"tensor_parallel_size": 2}}, "requests": 1, "images": many}
+    four, one = run("4E-2PD", **asked), run("E-2PD", **asked)
+    assert four.num_gpus == 8
+    assert four.metrics.stages is not None
+    assert one.metrics.stages is not None
+    assert four.metrics.stages.feature_ms == pytest.approx(5, abs=0.001)  # the bytes take next to nothing
+    passes = [1e3 * (result.metrics.stages.encoder_busy or 0) * result.metrics.duration_s  # type: ignore[union-attr]
+              for result in (one, four)]  # fmt: skip
+    assert passes[0] > 3 * passes[1] > 0
+    assert one.metrics.ttft_ms.mean - four.metrics.ttft_ms.mean == pytest.approx(passes[0] - passes[1], abs=1e-3)
