@@ -4,7 +4,8 @@
 
 u = min(1, tokens / ridge) is the share of the peak FLOP/s that a step of so many tokens can use: GEMMs over 16-bit
 weights do one FLOP per byte and token, so that the ridge is peak FLOP/s over bandwidth, in tokens, and the same for
-8-bit weights at twice the peak. [derived]
+8-bit weights at twice the peak. What processes that share a GPU draw above idle adds up, on average to at most its TDP.
+[derived]
 
 FLOOR = 0.31: a decode step of one request draws 300 W on an H100 SXM (ML.ENERGY benchmark 3.0, as quoted by the power
 model of vLLM semantic-router's fleet-sim), 120 W of it idle, of 580 W [derived]. Idle is what the card draws with an
