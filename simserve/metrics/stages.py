@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simserve.sim.handover import TransferUse
-from simserve.sim.staged import StageUse
 from simserve.units import NS_PER_MS
 
 
@@ -30,19 +29,18 @@ class StageMetrics:
     role_switches: int
 
 
-def stage_metrics(use: TransferUse | None, duration_ns: int) -> StageMetrics | None:
+def stage_metrics(use: TransferUse | None) -> StageMetrics | None:
     """Of a run with stages; None for others."""
     if use is None:
         return None
     asked = use.store_hits + use.store_misses
-    encoders_ns = use.encoders_ns if isinstance(use, StageUse) else use.encoders * duration_ns
     return StageMetrics(
         kv_overlap=_hidden(use.kv_exposed_ns, use.kv_ns),
         kv_ms=use.kv_ns / NS_PER_MS,
         feature_ms=use.features_ns / NS_PER_MS,
         feature_overlap=_hidden(use.features_exposed_ns, use.features_ns),
         store_hit_rate=use.store_hits / asked if asked else None,
-        encoder_busy=use.encode_ns / encoders_ns if encoders_ns else None,
+        encoder_busy=use.encode_ns / use.encoders_ns if use.encoders_ns else None,
         role_switches=use.switches,
     )
 

@@ -132,7 +132,7 @@ def compute(
             for i, c in enumerate(classes)
         },
         hybrid=hybrid_metrics(trace.hosts), diffusion=diffusion_metrics(trace.denoising, e2e_ms),
-        stages=stage_metrics(trace.transfers, round(duration_s * NS_PER_S)),
+        stages=stage_metrics(trace.transfers),
     )  # fmt: skip
 
 

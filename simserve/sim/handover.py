@@ -110,7 +110,8 @@ class StagedSystem(Protocol):
 @dataclass(slots=True)
 class TransferUse:
     """What was handed over: kv_ns, features_ns: time of all messages, each alone; *_exposed_ns: of it, not beside the
-    computation or the scheduling of the prompt; encode_ns: of all encoders' jobs; computed_again: prompts whose
+    computation or the scheduling of the prompt; encode_ns: of all encoders' jobs; encoders_ns: of all
+    encoders from first arrival to last finish, while they take jobs or have some; computed_again: prompts whose
     last token the process that decodes computed again; switches: of a GPU's stage."""
 
     kv_ns: int = 0
@@ -121,6 +122,7 @@ class TransferUse:
     store_misses: int = 0
     encode_ns: int = 0
     encoders: int = 0
+    encoders_ns: int = 0
     computed_again: int = 0
     switches: int = 0
 

@@ -11,7 +11,7 @@ one whose blocks are taken asks for it later.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -29,13 +29,6 @@ from simserve.sim.request import Outcome, Request
 from simserve.sim.source import Load
 from simserve.sim.trace import REQUEST_COLUMNS, Note, Trace
 from simserve.spec.stages import Stage
-
-
-@dataclass(slots=True)
-class StageUse(TransferUse):
-    """encoders_ns: of all encoders from first arrival to last finish, while they take jobs or have some."""
-
-    encoders_ns: int = 0
 
 
 class StagedCluster(DisaggregatedCluster):
@@ -58,7 +51,7 @@ class StagedCluster(DisaggregatedCluster):
         self.encoders: list[Encoder] = []
         self._every_encoder: list[Encoder] = []
         self.features: list[Link] = []
-        self.use = StageUse()
+        self.use = TransferUse()
         self._encoding: list[tuple[int, int, int]] = []  # (encoder, since, until) of those that were withdrawn
         self._since_ns: dict[int, int] = {}
         self.starting: Callable[[], None] | None = None

@@ -296,7 +296,8 @@ class DeploymentSpec(Spec):
         """The deployment of one process of `stages`: a prompt's needs the encoder too, for what the store has lost."""
         place, beside = self._places[placed.place], self._processes
         alone = sum(p.place == placed.place and not p.has_model for p in beside)
-        own = bool(placed.process & {Stage.ENCODE, Stage.PREFILL}) and placed.has_model
+        switches = dict(self.system_options).get("role_switching") is True  # who decodes may encode later
+        own = placed.has_model and (switches or bool(placed.process & {Stage.ENCODE, Stage.PREFILL}))
         pool = dict(self.pools).get(placed.name, PoolSpec())
         pool = pool.model_copy(update={
             "gpu": self._gpu(placed), "tensor_parallel_size": self._width(placed, place), "replicas": place.count

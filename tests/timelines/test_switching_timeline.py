@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from simserve.metrics.stages import stage_metrics
 from simserve.sim.handover import Stages, Switching
 from simserve.sim.images import Image
-from simserve.sim.staged import StagedCluster, StageUse
 from simserve.sim.switching import Device, Rule
 from simserve.spec.stages import Stage
 from simserve.testing.builders import load
@@ -16,11 +15,6 @@ from simserve.testing.stages import staged
 FIRST = Image(1, (4,), 8, 0)  # 4,000 ns to encode
 SECOND = Image(2, (3,), 8, 0)
 TEXT = (10, 200)  # tokens of prompt and output: 200 to the first token, then 199 steps of 110
-
-
-def use_of(cluster: StagedCluster) -> StageUse:
-    assert isinstance(cluster.use, StageUse)
-    return cluster.use
 
 
 def once(source: Stage, to: Stage, seen: list[list[int]]) -> Rule:
@@ -42,7 +36,7 @@ def test_a_gpu_that_joins_counts_from_when_it_begins() -> None:
 
     assert seen[:6] == [[2, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 2], [1, 1, 2]]
     assert [device.stage for device in devices].count(Stage.DECODE) == 2
-    assert use_of(cluster).switches == 1
+    assert cluster.use.switches == 1
 
 
 def test_the_last_gpu_of_a_stage_stays() -> None:
@@ -61,9 +55,9 @@ def test_an_encoder_counts_until_it_is_drained() -> None:
     end_ns = int(trace.requests["finish_ns"].max())
     drained_ns = 4500
 
-    assert use_of(cluster).encode_ns == 4000 + 3000
-    assert use_of(cluster).encoders_ns == end_ns + drained_ns
-    found = stage_metrics(trace.transfers, end_ns)
+    assert cluster.use.encode_ns == 4000 + 3000
+    assert cluster.use.encoders_ns == end_ns + drained_ns
+    found = stage_metrics(trace.transfers)
     assert found is not None
     assert found.encoder_busy == 7000 / (end_ns + drained_ns)
 
@@ -74,7 +68,7 @@ def test_an_encoder_that_began_as_another_counts_from_then() -> None:
                      blocks=2000)  # fmt: skip
     trace = cluster.play(load([(0, 10, 3), (300, 10, 200)]))
     assert len(cluster.encoders) == 2
-    assert use_of(cluster).encoders_ns == 2 * int(trace.requests["finish_ns"].max()) - 1700
+    assert cluster.use.encoders_ns == 2 * int(trace.requests["finish_ns"].max()) - 1700
 
 
 def test_encoders_that_stay_count_all_the_time() -> None:
@@ -84,4 +78,4 @@ def test_encoders_that_stay_count_all_the_time() -> None:
     able = staged("2E-2P-D", Stages(switching=Switching(1000)), rule=lambda queues, engines: None)
     for cluster in (still, able):
         trace = cluster.play(load(rows, images=images))
-        assert use_of(cluster).encoders_ns == 2 * (int(trace.requests["finish_ns"].max()) - 700)
+        assert cluster.use.encoders_ns == 2 * (int(trace.requests["finish_ns"].max()) - 700)

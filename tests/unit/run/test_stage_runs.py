@@ -332,3 +332,11 @@ def test_modserve_spreads_images_and_pulls_features() -> None:
               for result in (one, four)]  # fmt: skip
     assert passes[0] > 3 * passes[1] > 0
     assert one.metrics.ttft_ms.mean - four.metrics.ttft_ms.mean == pytest.approx(passes[0] - passes[1], abs=1e-3)
+
+
+def test_whoever_may_encode_later_has_room_for_an_encoder() -> None:
+    """With role switching the GPU that decodes too."""
+    text = {"images": None, "requests": 1}
+    still, moving = run("E-P-D", **text), run("E-P-D", system_options={"role_switching": True}, **text)
+    assert ["encoder" in engine.memory_bytes for engine in still.engines] == [True, False]
+    assert ["encoder" in engine.memory_bytes for engine in moving.engines] == [True, True]
