@@ -26,7 +26,8 @@ class ImageSizeSpec(Spec):
     """A distribution of sizes in pixels.
 
     fixed: height x width; listed: `sizes` by weight; lognormal: mean_pixels and std_pixels of the area itself, clipped
-    to [min_pixels, max_pixels], at one of `aspect_ratios` (width / height), all equally likely; square without any.
+    to [min_pixels, max_pixels], at one of `aspect_ratios` (width / height), all equally likely; square without any;
+    exact_mean: what is drawn is scaled to have that mean, as a dataset whose mean is known has.
     """
 
     kind: Literal["fixed", "listed", "lognormal"]
@@ -37,6 +38,7 @@ class ImageSizeSpec(Spec):
     std_pixels: Pixels | None = None
     min_pixels: Pixels | None = None
     max_pixels: Pixels | None = None
+    exact_mean: bool | None = Field(default=None, exclude_if=lambda value: value is None)
     aspect_ratios: tuple[Annotated[float, Field(ge=0.01, le=100)], ...] | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
@@ -44,7 +46,7 @@ class ImageSizeSpec(Spec):
         kinds = {"fixed": ["height", "width"], "listed": ["sizes"], "lognormal": ["mean_pixels", "std_pixels"]}
         known = [name for names in kinds.values() for name in names]
         if self.kind != "lognormal":
-            known += ["min_pixels", "max_pixels", "aspect_ratios"]
+            known += ["min_pixels", "max_pixels", "aspect_ratios", "exact_mean"]
         exactly(self, self.kind, kinds[self.kind], known)
         if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
             raise ValueError(f"min_pixels {self.min_pixels:g} is larger than max_pixels {self.max_pixels:g}")

@@ -40,6 +40,8 @@ def _sizes(spec: ImageSizeSpec, count: int, rng: np.random.Generator) -> tuple[I
     mean, std = spec.mean_pixels or 1.0, spec.std_pixels or 1.0
     variance = np.log1p((std / mean) ** 2)
     drawn = rng.lognormal(np.log(mean) - variance / 2, np.sqrt(variance), count)
+    if spec.exact_mean and count:
+        drawn *= mean / drawn.mean()
     pixels = np.clip(drawn, spec.min_pixels or 1.0, spec.max_pixels or float(_LARGEST**2))
     ratio = rng.choice(np.array(spec.aspect_ratios or (1.0,)), count)
     sides = (np.clip(np.rint(np.sqrt(pixels * by)), 1, _LARGEST) for by in (1 / ratio, ratio))

@@ -133,8 +133,10 @@ MISSED = {
     "semi_pd_a100": {"order, static shares over vLLM with chunked prefill",
                      "order, vLLM with chunked prefill over DistServe, per GPU",
                      "order, DistServe, per GPU, over vLLM's default"},
-    "epd_serve_layouts": {"TTFT of TP1x2", "effective throughput of EP-D, an NPU",
-                          "effective throughput of (E-D)-P, an NPU"},
+    "epd_serve_layouts": {
+        "TTFT of TP1x2", "attainment of EP-D", "effective throughput of EP-D, an NPU", "attainment of (E-P)-D",
+        "effective throughput of (E-P)-D, an NPU", "attainment of (E-D)-P", "effective throughput of (E-D)-P, an NPU",
+    },
     "vllm_epd_a100": {"requests/s of 1E3PD over DP4, 400 tokens, 4 images",
                       "requests/s of 1E3PD over DP4, 2,000 tokens, 4 images"},
 }  # fmt: skip
