@@ -10,6 +10,7 @@ import pytest
 
 from simserve.arch.encoder import encoder_weight_bytes
 from simserve.errors import Infeasible, SimserveError
+from simserve.perf.host import load_profile
 from simserve.metrics.energy import encoder_watts, idle_watts, mean_watts
 from simserve.run import RunResult, simulate
 from simserve.search.evaluate import reduce
@@ -309,14 +310,16 @@ def test_the_same_image_twice_is_encoded_and_fetched_once() -> None:
 
 
 def test_host_time_of_encoders_follows_the_profile() -> None:
-    """`simulate(factors)`: also in layouts, in processes of their own and glued ones."""
+    """`simulate(factors)`: half of it saves half of it, in layouts too, in processes of their own and glued ones."""
+    half_ms = load_profile("vllm_ascend").encode_host_ns / 2e6
     for stages in ("E-P-D", "EP-D"):
         inputs = prepare(study(stages, requests=1, engine="vllm_ascend"), base_dir=None)
         plain, fast = (
             simulate(inputs.model, inputs.study.deployment, inputs.workload, factors=factors)
             for factors in ({}, {"encode_host_ns": 0.5})
         )
-        assert plain.metrics.ttft_ms.mean - fast.metrics.ttft_ms.mean == pytest.approx(9, abs=1e-6)
+        assert plain.metrics.ttft_ms.mean - fast.metrics.ttft_ms.mean == pytest.approx(half_ms, abs=1e-6)
+    assert half_ms > 1
 
 
 def test_modserve_spreads_images_and_pulls_features() -> None:
