@@ -10,8 +10,8 @@ import pytest
 
 from simserve.arch.encoder import encoder_weight_bytes
 from simserve.errors import Infeasible, SimserveError
-from simserve.perf.host import load_profile
 from simserve.metrics.energy import encoder_watts, idle_watts, mean_watts
+from simserve.perf.host import load_profile
 from simserve.run import RunResult, simulate
 from simserve.search.evaluate import reduce
 from simserve.search.objective import steady_window_ns
