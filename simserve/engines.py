@@ -83,7 +83,7 @@ def add_engine(
     tier = build_tier(model, engine.deployment, load_gpu(engine.deployment.gpu), engine.cost.inner, cost_factor)
     make = None
     if engine.encoder is not None:
-        make = multimodal.instance_of(engine.encoder, engine.cost.inner.profile.encode_host_ns, cost_factor)
+        make = multimodal.instance_of(multimodal.pass_of(engine.encoder, engine.cost.inner.profile, cost_factor))
     return [
         add_replica(cluster, model, engine, index, cost_factor, tier=tier, confidence=confidence, make=make)
         for index in engine.instances[: engine.deployment.replicas]

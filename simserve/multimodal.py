@@ -13,6 +13,7 @@ from simserve.arch.encoder import encoder_weight_bytes
 from simserve.errors import Infeasible
 from simserve.perf.encoders import Encoders
 from simserve.perf.host import EngineProfile
+from simserve.sim.encoder import EncodeNs
 from simserve.sim.images import unseen
 from simserve.sim.instance import Instance
 from simserve.sim.multimodal_instance import MultimodalInstance
@@ -45,12 +46,18 @@ def encoder(model: ModelSpec, gpu: GpuSpec, deployment: DeploymentSpec, profile:
     )  # fmt: skip
 
 
-def instance_of(cost: Encoders, host_ns: int, factor: float = 1.0) -> Callable[..., Instance]:
-    """What makes an instance that encodes the images of its prompts; host_ns: beside a pass; factor: of all prices."""
+def pass_of(cost: Encoders, profile: EngineProfile, factor: float = 1.0) -> EncodeNs:
+    """What a pass of a process's encoders takes, with what its host adds; factor: of all prices."""
+    host_ns = profile.encode_host_ns
+    return lambda images: round((cost.encode_ns(images) + host_ns) * factor)
+
+
+def instance_of(encode_ns: EncodeNs) -> Callable[..., Instance]:
+    """What makes an instance that encodes the images of its prompts."""
 
     def encodes(request: Request) -> int:
         new = unseen(request)
-        return round((cost.encode_ns(new) + host_ns) * factor) if new else 0
+        return encode_ns(new) if new else 0
 
     return partial(MultimodalInstance, encodes=encodes, fetches=lambda request: 0)
 

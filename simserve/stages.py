@@ -17,7 +17,7 @@ from simserve.perf.host import EngineProfile
 from simserve.policies import ROUTERS
 from simserve.policies.switching import switch
 from simserve.pooled import build_system, kv_link
-from simserve.sim.encoder import EncodeNs, Encoder
+from simserve.sim.encoder import Encoder
 from simserve.sim.handover import PARTS, Handover, KvSender, StagedSystem, TransferUse
 from simserve.sim.images import FeatureStore
 from simserve.sim.lanes import SharedGpu
@@ -37,12 +37,6 @@ NO_WAIT = 1 << 50  # bytes/s of a link that nobody waits for
 def encoder_of(model: ModelSpec, own: DeploymentSpec, profile: EngineProfile) -> Encoders | None:
     """What a process's encoders take; None for a model of text alone."""
     return multimodal.encoder(model, load_gpu(own.gpu), own, profile) if model.encoders else None
-
-
-def pass_of(cost: Encoders, profile: EngineProfile, factor: float = 1.0) -> EncodeNs:
-    """What a pass of a process's encoders takes, with what its host adds."""
-    host_ns = profile.encode_host_ns
-    return lambda images: round((cost.encode_ns(images) + host_ns) * factor)
 
 
 def check(model: ModelSpec, deployment: DeploymentSpec) -> None:
@@ -164,7 +158,7 @@ class _Builder:
         """What makes an instance; always: it encodes all images itself."""
         if engine.encoder is None:
             return MultimodalInstance
-        encode_ns = pass_of(engine.encoder, engine.cost.inner.profile, self.factor)
+        encode_ns = multimodal.pass_of(engine.encoder, engine.cost.inner.profile, self.factor)
         encodes = self.cluster.encodes_here(encode_ns, always=always)
         return partial(MultimodalInstance, encodes=encodes, fetches=self.cluster.fetches_here)
 
@@ -187,7 +181,8 @@ class _Builder:
         if cost is None:
             return None
         note = self.cluster.spans.of(f"encoder {index}")
-        encoder = Encoder(index, self.cluster.clock, pass_of(cost, profile, self.factor), gpu=lanes, note=note)
+        encode_ns = multimodal.pass_of(cost, profile, self.factor)
+        encoder = Encoder(index, self.cluster.clock, encode_ns, gpu=lanes, note=note)
         self.cluster.encodes(encoder, idle=idle)
         return encoder
 

@@ -212,7 +212,8 @@ class _Engines:
     def _encoding(self, own: DeploymentSpec) -> tuple[float, float, float]:
         """(mean seconds of a pass over a request's new images, its squared variation, mean over all of a request's)."""
         from simserve.build import engine_profile
-        from simserve.stages import encoder_of, pass_of
+        from simserve.multimodal import pass_of
+        from simserve.stages import encoder_of
 
         profile = engine_profile(own)
         key, shown = _alone(own), self._load.shown

@@ -28,7 +28,7 @@ def nothing(request: Request) -> int:
 
 class MultimodalInstance(Instance):
     """encodes, fetches: ns of a request's images before its prompt; fetches keep no GPU busy. computing_ns: when the
-    layers of a prompt begin, where that is not when its first step does."""
+    layers of a prompt that is handed over begin, where that is not when its first step does."""
 
     def __init__(self, *args: Any, encodes: Before = nothing, fetches: Before = nothing, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -70,7 +70,7 @@ class MultimodalInstance(Instance):
         begin = [r for r in cast("list[Request]", step.plan.admitted) if r.first_scheduled_ns == step.start_ns]
         new = [r for r in begin if r.images]
         encoding, fetching = sum(self._encodes(r) for r in new), sum(self._fetches(r) for r in new)
-        if encoding or fetching:
+        if self.hand_over is not None and (encoding or fetching):
             self.computing_ns.update((r.id, step.start_ns + encoding + fetching) for r in begin)
         return encoding, fetching
 

@@ -10,11 +10,15 @@ from functools import partial
 
 import pytest
 
+from simserve.build import deployment_cost
 from simserve.policies.routers import LeastLoaded, RoundRobin
 from simserve.sim.handover import Stages
 from simserve.sim.images import FeatureStore, Image
 from simserve.sim.multimodal_instance import MultimodalInstance
 from simserve.sim.staged import StagedCluster
+from simserve.spec.deployment import DeploymentSpec
+from simserve.spec.hardware import load_gpu
+from simserve.spec.model import load_model
 from simserve.spec.stages import Stage
 from simserve.systems.vllm import Vllm
 from simserve.testing.builders import load
@@ -36,6 +40,21 @@ def test_two_columns_of_the_table_agree_on_the_capacity(layout: str, capacity: f
 
     assert REQUESTS / makespan_s == pytest.approx(capacity, rel=0.01)
     assert REQUESTS / by_ttft_s == pytest.approx(capacity, rel=0.02)
+
+
+@pytest.mark.parametrize(("tokens", "table_4"), [(1024, 9914), (2048, 9191)])
+def test_the_rate_of_prompts_that_table_4_implies(tokens: int, table_4: int) -> None:
+    """Tokens/s of Qwen3-VL-8B's prompts in steps of 8,192, without the host; transferred tables, nothing fitted."""
+    count = 8192 // tokens
+    rates = {}
+    for gpu in ("ascend_910b1", "ascend_910b3", "ascend_910b4"):
+        deployment = DeploymentSpec(gpu=gpu, engine="vllm_ascend")
+        cost = deployment_cost(load_model("Qwen/Qwen3-VL-8B-Instruct"), deployment, load_gpu(gpu))
+        kernels_ns = cost.step_ns([(tokens, 0)] * count, 0, 0, count) - cost.profile.host_ns_per_step
+        rates[gpu] = 8192 * NS_PER_S / kernels_ns
+
+    assert rates["ascend_910b3"] == pytest.approx(table_4, rel=0.06)
+    assert min(rates, key=lambda gpu: abs(rates[gpu] - table_4)) == "ascend_910b3"
 
 
 @pytest.mark.parametrize("service_ms", [122, 108])
