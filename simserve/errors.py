@@ -56,7 +56,7 @@ class SpecError(SimserveError):
 
 
 class UnknownName(SpecError):
-    """A name is not registered; carries the nearest one that is."""
+    """A name is not registered; carries the nearest one that is, or the several that it may be short for."""
 
     def __init__(
         self,
@@ -67,12 +67,15 @@ class UnknownName(SpecError):
         file: str | None = None,
         line: int | None = None,
         key: str | None = None,
+        choices: Iterable[str] = (),
     ) -> None:
         names = sorted(known)
-        self.kind, self.known = kind, names
-        close = nearest_name(name, names)
+        self.kind, self.known, self.choices = kind, names, sorted(choices)
+        close = None if self.choices else nearest_name(name, names)
         problem = f"unknown {kind} {name!r}"
-        if close is None:
+        if self.choices:
+            problem += f"; it may be {' or '.join(self.choices)}"
+        elif close is None:
             problem += f"; known: {', '.join(names) or 'none'}"
         super().__init__(problem, file=file, line=line, key=key, nearest=close)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
 from simserve.errors import SimserveError, UnknownName
@@ -61,6 +60,8 @@ class Registry(Generic[T]):
             for module in pkgutil.iter_modules(package.__path__):
                 importlib.import_module(f"{home}.{module.name}")
         if self.group is not None:
+            from importlib.metadata import entry_points  # slow to import, and few commands need it
+
             for entry in entry_points(group=self.group):
                 if entry.name not in self._parts:
                     self._parts[entry.name] = entry.load()

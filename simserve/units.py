@@ -18,7 +18,9 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 GB = 1_000_000_000
 
 _DURATION_NS = {"ns": 1, "us": NS_PER_US, "ms": NS_PER_MS, "s": NS_PER_S, "min": 60 * NS_PER_S}
-_QUANTITY = re.compile(r"^\s*([+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\s*([A-Za-z]+)\s*$")
+_NUMBER = r"[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
+_QUANTITY = re.compile(rf"^\s*({_NUMBER})\s*([A-Za-z]+)\s*$")
+DURATION = rf"^\s*{_NUMBER}\s*(?:{'|'.join(_DURATION_NS)})\s*$"  # what parse_duration_ns reads
 
 
 def seconds_to_ns(seconds: float) -> int:

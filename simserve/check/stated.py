@@ -66,4 +66,4 @@ def _look_up(key: str, name: str) -> None:
     try:
         _NAMED[key](name)
     except UnknownName as error:
-        raise UnknownName(error.kind, name, error.known, key=f"expect.winner.{key}") from None
+        raise UnknownName(error.kind, name, error.known, key=f"expect.winner.{key}", choices=error.choices) from None

@@ -48,9 +48,11 @@ def calibrate(
 ) -> None:
     """Fit host times, API times and kernel factors to measured runs; 30 % of the scenarios are kept to judge the fit.
 
-    simserve calibrate --framework vllm --since 0.14 --sample 110 --jobs 2 -o perfdb/engines/vllm.calibrated.yaml
-
-    simserve calibrate --bench c8.json --bench c64.json --study study.yaml -o data/perfdb/engines/mine.yaml
+    Examples:
+      # your own runs
+      simserve calibrate --bench c8.json --bench c64.json --study study.yaml -o data/perfdb/engines/mine.yaml
+      # the profile that ships
+      simserve calibrate --framework vllm --since 0.14 --sample 110 --jobs 2 -o perfdb/engines/vllm.calibrated.yaml
     """
     from simserve.accuracy.fit import CONSTANTS, fit
     from simserve.accuracy.fitted import SLOWEST, chosen

@@ -11,6 +11,7 @@ from simserve.cli import answers
 from simserve.cli import options as opt
 from simserve.cli.console import make_console
 from simserve.cli.names import located
+from simserve.cli.study_file import study_file
 from simserve.errors import Infeasible
 
 if TYPE_CHECKING:
@@ -63,13 +64,15 @@ def capacity(
     The load is the arrival rate (of a trace: its rate), or the concurrency of a closed loop; the study's is where the
     search begins.
 
-    simserve capacity studies/distserve.yaml
-
-    simserve capacity --model meta-llama/Llama-3.1-8B --gpu h100_sxm --rate 4 --isl 1000 --osl 200 --ttft 500 --tpot 30
+    Examples:
+      # how much load the study's deployment bears
+      simserve capacity quickstart
+      # no file
+      simserve capacity --model meta-llama/Llama-3.1-8B --gpu h100_sxm --rate 4 --isl 1000 --osl 200 --ttft 500
     """
     from simserve.cli.simulate import asked_deployment
 
-    study = opt.study_file(study)
+    study = study_file(study)
     given = locals()
     flags = opt.Flags(**{name: given[name] for name in opt.Flags.__dataclass_fields__})
     assumed, moe_dtype = (None, None) if study is not None else opt.weights_formats(model)

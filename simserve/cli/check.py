@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simserve.cli import complete
 from simserve.cli import options as opt
 from simserve.cli.console import make_console
 from simserve.cli.names import check_names, located
+from simserve.cli.study_file import study_file
 from simserve.cli.unexpected import in_words
 from simserve.errors import LawBroken, SimserveError, SpecError
 
@@ -34,7 +36,9 @@ _COLORS = {"passed": "green", "failed": "red", "skipped": "yellow"}
 
 def check(
     paths: Annotated[
-        list[Path] | None, typer.Argument(help="Study files, and folders of them (default: studies/).", metavar="PATHS")
+        list[Path] | None,
+        typer.Argument(help="Study files, and folders of them (default: studies/).", metavar="PATHS",
+                       autocompletion=complete.studies),
     ] = None,
     jobs: Annotated[int, typer.Option(help="Processes of a search; 0 for one per CPU.", min=0)] = 1,
     requests: Annotated[
@@ -56,8 +60,6 @@ def check(
     Exit codes: 0, all expectations hold; 1, one does not; 2, a study or an option is wrong, so that something
     could not be checked (the other studies are).
 
-    simserve check studies/ --junit report.xml
-
     expect:
 
       slo_met: true
@@ -73,6 +75,12 @@ def check(
       baseline: baselines/chat.json               # written by --update-baselines
 
       tolerance: {tokens_per_s_per_gpu: 2%, ttft_ms.p90: 5%}   # so much worse it may be
+
+    Examples:
+      # all studies of a folder, for continuous integration
+      simserve check studies/ --junit report.xml
+      # a quick look at one
+      simserve check quickstart --requests 200
     """
     from simserve.check.report import check_document, exit_code, junit_xml
     from simserve.report.save import check_targets, to_json, write_atomic
@@ -108,7 +116,7 @@ class Options:
 def _files(paths: Sequence[Path] | None) -> tuple[list[Path], list[Path]]:
     from simserve.check.files import study_files
 
-    asked = [opt.study_file(path) or path for path in paths] if paths else [Path("studies")]
+    asked = [study_file(path) or path for path in paths] if paths else [Path("studies")]
     files, without = study_files(asked)
     if not files:
         where = ", ".join(map(str, asked))

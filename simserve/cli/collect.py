@@ -36,9 +36,11 @@ def collect(
 ) -> None:
     """Measure kernels here; a run that was stopped goes on where it was. The grid is refined where it errs most.
 
-    simserve perfdb collect cpu-attention --threads 8 --threads 16 -o my-data/perfdb
-
-    simserve perfdb collect gemm --device cuda --name h200_sxm/measured
+    Examples:
+      # this host's CPUs
+      simserve perfdb collect cpu-attention --threads 8 --threads 16 -o my-data/perfdb
+      # matrix products of this GPU
+      simserve perfdb collect gemm --device cuda --name h200_sxm/measured
     """
     # BLAS reads this once, when NumPy is loaded: threads are the collector's own.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simserve.cli import answers
+from simserve.cli import answers, complete
 from simserve.cli import options as opt
 from simserve.cli.console import make_console
 from simserve.cli.names import check_names, located
+from simserve.cli.study_file import study_file
 from simserve.errors import SpecError, UnknownName
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 
 def compare(
-    studies: Annotated[list[Path], typer.Argument(help="Study files, or one with `deployments`.")],
+    studies: Annotated[
+        list[Path], typer.Argument(help="Study files, or one with `deployments`.", autocompletion=complete.studies)
+    ],
     metric: Annotated[
         list[str] | None, typer.Option(help="What to compare, as in runs.csv or ttft_ms.p99; the first decides.")
     ] = None,
@@ -35,9 +38,11 @@ def compare(
 ) -> None:
     """Play the deployments of some studies, or all named in one, with the same requests, and print the differences.
 
-    simserve compare studies/compare.yaml
-
-    simserve compare a.yaml b.yaml --metric ttft_ms.p99 --metric usd_per_hour --seeds 10
+    Examples:
+      # the `deployments` of a study that comes with simserve
+      simserve compare compare
+      # two studies, by two numbers
+      simserve compare a.yaml b.yaml --metric ttft_ms.p99 --metric usd_per_hour --seeds 10
     """
     from simserve.report.answers import answer
     from simserve.report.questions import print_comparison
@@ -77,7 +82,7 @@ def _read(path: Path, seed: int | None, requests: int | None, seeds: int) -> tup
     from simserve.search.runner import prepare
     from simserve.spec.study import load_study
 
-    found = opt.study_file(path)
+    found = study_file(path)
     assert found is not None
     study: StudySpec = load_study(found)
     if seed is not None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from simserve.cli import answers
+from simserve.cli import answers, complete
 from simserve.cli import options as opt
 from simserve.errors import SpecError, UnknownName
 from simserve.registry import Registry
@@ -17,7 +17,8 @@ from simserve.registry import Registry
 def explain(
     system: Annotated[
         str | None,
-        typer.Argument(help="Scheduler, system, router or eviction order; or a results folder; none: list them."),
+        typer.Argument(help="Scheduler, system, router or eviction order; or a results folder; none: list them.",
+                       autocompletion=complete.explained),
     ] = None,
     simulate: Annotated[
         bool, typer.Option(help="Of a result: play the winner and its neighbours again where the result is silent.")
@@ -27,12 +28,16 @@ def explain(
 ) -> None:
     """Print what a system models and what it simplifies; or why a saved result is what it is.
 
-    simserve explain vllm
-
-    simserve explain simserve-results/quickstart
-
     Of a result: what the winner beat and by what, which constraint binds, what one more replica or a looser SLO would
     buy, and which numbers were measured.
+
+    Examples:
+      # list schedulers, systems, routers and eviction orders
+      simserve explain
+      # what a scheduler models, and its knobs
+      simserve explain vllm
+      # why a search found what it found
+      simserve explain simserve-results/quickstart
     """
     from simserve.policies import EVICTIONS, ROUTERS
     from simserve.systems import SCHEDULERS, SYSTEMS

@@ -6,15 +6,38 @@ from typing import Annotated, Any
 
 import typer
 
+from simserve.cli import complete
+from simserve.cli.app import App
 from simserve.cli.console import make_console
 from simserve.errors import UnknownName
 
-app = typer.Typer(help="Hardware: list it, show one with its sources.")
+HELP = """Hardware: list it, show one with its sources.
+
+Examples:
+  # list GPUs, hosts and links
+  simserve hw
+  # one of them
+  simserve hw show h100_sxm
+"""
+app = App(help=HELP)
+
+
+@app.callback(invoke_without_command=True)
+def _top(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_hardware()
 
 
 @app.command("list")
 def list_hardware() -> None:
-    """GPUs with memory, bandwidth, peak and price; then hosts and links by name."""
+    """GPUs with memory, bandwidth, peak and price; then hosts and links by name.
+
+    Examples:
+      # all of it
+      simserve hw list
+      # some of it
+      simserve hw list | grep rtx
+    """
     from rich.table import Table
 
     from simserve.spec.hardware import gpu_names, host_names, link_names, load_gpu
@@ -32,8 +55,17 @@ def list_hardware() -> None:
 
 
 @app.command("show")
-def show(name: Annotated[str, typer.Argument(help="GPU, host or link.")]) -> None:
-    """Every field of one description, each with its source."""
+def show(
+    name: Annotated[str, typer.Argument(help="GPU, host or link.", autocompletion=complete.hardware)],
+) -> None:
+    """Every field of one description, each with its source.
+
+    Examples:
+      # a GPU
+      simserve hw show h100_sxm
+      # a link
+      simserve hw show nvlink4
+    """
     spec = _load_any(name).model_dump(mode="json")
     sources = spec.pop("sources")
     for field, value in spec.items():

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from simserve.cli import complete
 from simserve.cli import options as opt
 
 
@@ -14,7 +15,8 @@ def launch(
     result: Annotated[Path, typer.Argument(help="result.json of `search` or `simulate`, or its folder.")],
     framework: Annotated[
         list[str] | None,
-        typer.Option(help="vllm, sglang, trtllm, dynamo or llm-d (repeat, or separate by commas; default: all)."),
+        typer.Option(help="vllm, sglang, trtllm, dynamo or llm-d (repeat, or separate by commas; default: all).",
+                     autocompletion=complete.one_of(*complete.FRAMEWORKS)),
     ] = None,
     rank: Annotated[
         int | None, typer.Option(help="Which run, as in the table of the search (default: the recommended).", min=1)
@@ -25,9 +27,13 @@ def launch(
 ) -> None:
     """Write launch files for vLLM, SGLang, TensorRT-LLM, NVIDIA Dynamo and llm-d, and bench.sh.
 
-    simserve launch simserve-results/quickstart --framework vllm --rank 2
-
     What a framework cannot be told is a comment in its file. bench.sh plays the simulated requests against the server.
+
+    Examples:
+      # the recommended deployment, for all frameworks
+      simserve launch simserve-results/quickstart
+      # the second best, for vLLM
+      simserve launch simserve-results/quickstart --framework vllm --rank 2
     """
     from simserve.report.launch import FRAMEWORKS, launch_files
     from simserve.report.launch.saved import run_of

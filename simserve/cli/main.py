@@ -16,28 +16,42 @@ from simserve.cli import (
     capacity,
     check,
     compare,
+    doctor,
     explain,
     hw,
+    init,
     launch,
     models,
     perfdb,
     reproduce,
+    schema,
     search,
     sensitivity,
     simulate,
     validate,
 )
+from simserve.cli.app import App, help_of
 from simserve.cli.unexpected import in_words
 from simserve.errors import LawBroken, SimserveError
 
 USER_ERROR, BUG, INTERRUPTED = 2, 1, 130
+NAME = "simserve"
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Which deployment to run for serving an LLM, found by simulation on measured kernel times.",
-)
+HELP = """Which deployment to run for serving an LLM, found by simulation on measured kernel times.
+
+Examples:
+  # ask a few questions and write a study
+  simserve init
+  # find the best deployment for the study that comes with simserve
+  simserve search quickstart
+  # without one
+  simserve search --model Qwen/Qwen3-32B --gpu h100_sxm --rate 4 --isl 2000 --osl 300 --ttft 500 --tpot 30
+  # is everything there?
+  simserve doctor
+"""
+
+app = App(pretty_exceptions_enable=False, help=HELP)
+app.command("init")(init.init)
 app.command("search")(search.search)
 app.command("simulate")(simulate.simulate)
 app.command("check")(check.check)
@@ -49,6 +63,9 @@ app.command("validate")(validate.validate)
 app.command("calibrate")(calibrate.calibrate)
 app.command("explain")(explain.explain)
 app.command("launch")(launch.launch)
+app.command("schema")(schema.schema)
+app.command("doctor")(doctor.doctor)
+app.command("help", hidden=True)(help_of)
 app.add_typer(models.app, name="models")
 app.add_typer(hw.app, name="hw")
 app.add_typer(perfdb.app, name="perfdb")
@@ -80,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not sys.warnoptions:
             warnings.simplefilter("ignore")
         try:
-            code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+            # The name that completion scripts call, also of `python -m simserve`.
+            code = app(args=None if arguments is None else list(arguments), prog_name=NAME, standalone_mode=False)
         except LawBroken as error:
             return _complain(f"{error} (a bug in simserve; please report it)", BUG)
         except SimserveError as error:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simserve.cli import complete
+from simserve.cli.app import App
 from simserve.cli.console import make_console
 
 if TYPE_CHECKING:
@@ -19,12 +21,33 @@ if TYPE_CHECKING:
 
 SHOWN_SIZES = ((280, 280), (560, 560), (652, 802), (720, 1280), (1080, 1920), (3024, 4032))
 SHOWN_SECONDS = (1, 5, 10, 30, 60)
-app = typer.Typer(help="Model architectures: list them, import one from config.json.", no_args_is_help=False)
+HELP = """Model architectures: list them, show one, import one from config.json.
+
+Examples:
+  # list them
+  simserve models
+  # sizes of one
+  simserve models show Qwen/Qwen3-8B
+"""
+app = App(help=HELP)
+
+
+@app.callback(invoke_without_command=True)
+def _top(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_models()
 
 
 @app.command("list")
 def list_models() -> None:
-    """One line per model: name, parameters, layers, heads."""
+    """One line per model: name, parameters, layers, heads.
+
+    Examples:
+      # all of them
+      simserve models list
+      # some of them
+      simserve models list | grep Qwen3
+    """
     from rich.table import Table
 
     from simserve.arch.memory import parameter_count
@@ -40,8 +63,17 @@ def list_models() -> None:
 
 
 @app.command("show")
-def show_model(name: Annotated[str, typer.Argument(help="Model, as `--model` takes it.")]) -> None:
-    """Sizes of a model; of one that reads images or sounds what becomes of a few sizes of them."""
+def show_model(
+    name: Annotated[str, typer.Argument(help="Model, as `--model` takes it.", autocompletion=complete.models)],
+) -> None:
+    """Sizes of a model; of one that reads images or sounds what becomes of a few sizes of them.
+
+    Examples:
+      # parameters, bytes of weights and of KV a token
+      simserve models show Qwen/Qwen3-8B
+      # also what becomes of images
+      simserve models show Qwen3-VL-8B
+    """
     from simserve.arch.encoder import encoder_parameters
     from simserve.arch.memory import kv_bytes_per_token, parameter_count, weight_bytes
     from simserve.spec.model import load_model
@@ -107,7 +139,14 @@ def import_model(
         Path | None, typer.Option("-o", "--out", help="YAML file, or folder, to write (default: print).")
     ] = None,
 ) -> None:
-    """Turn a Hugging Face config.json into a model file; pass the file to --model or name it in a study."""
+    """Turn a Hugging Face config.json into a model file; pass the file to --model or name it in a study.
+
+    Examples:
+      # print it
+      simserve models import ~/models/my-model/config.json
+      # write it; then `simserve search --model my-model.yaml`
+      simserve models import config.json -o my-model.yaml
+    """
     from simserve.report.save import write_atomic
     from simserve.spec.model import import_hf_config, to_yaml, yaml_file_name
 

@@ -29,7 +29,8 @@ def check_names(study: StudySpec, path: Path | None) -> None:
                 find(name)
         except UnknownName as error:
             file, line = _place(path, key)
-            raise UnknownName(error.kind, name or "", error.known, file=file, line=line, key=key) from None
+            raise UnknownName(error.kind, name or "", error.known, file=file, line=line, key=key,
+                              choices=error.choices) from None  # fmt: skip
 
     look_up("model", study.model, load_model)
     named = {f"deployments.{name}": deployment for name, deployment in (study.deployments or {}).items()}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simserve.cli import complete
 from simserve.errors import SpecError
 
 if TYPE_CHECKING:
@@ -17,15 +18,30 @@ if TYPE_CHECKING:
 
 COMMAND_LINE = "command line"
 DEFAULT_REQUESTS = 1000
+A_LOAD = "--rate 4 --isl 1000 --osl 200"
+AN_SLO = "--ttft 500 --tpot 50"
 _LOAD, _SLO, _DEPLOY, _OUT = "Workload", "SLO", "Deployment", "Output"
 
 Study = Annotated[
     Path | None,
-    typer.Argument(help="Study YAML, or the name of one that comes with simserve; or describe it by options."),
+    typer.Argument(
+        help="Study YAML, or the name of one that comes with simserve; or describe it by options.",
+        autocompletion=complete.studies,
+    ),
 ]
-Model = Annotated[str | None, typer.Option(help="Hugging Face id, or path to a model YAML or config.json.")]
-Trace = Annotated[Path | None, typer.Option(help="Request trace (CSV).", rich_help_panel=_LOAD)]
-TraceFormat = Annotated[str | None, typer.Option(help="Format of the trace.", rich_help_panel=_LOAD)]
+Model = Annotated[
+    str | None,
+    typer.Option(help="Hugging Face id, or path to a model YAML or config.json.", autocompletion=complete.models),
+]
+Trace = Annotated[
+    Path | None,
+    typer.Option(help="Request trace: a CSV with times, prompt and output tokens.", rich_help_panel=_LOAD),
+]
+TraceFormat = Annotated[
+    str | None,
+    typer.Option(help="azure (any CSV; default), mooncake or blocks_jsonl.", rich_help_panel=_LOAD,
+                 autocompletion=complete.one_of(*complete.TRACE_FORMATS)),
+]  # fmt: skip
 RateScale = Annotated[float | None, typer.Option(help="Speed the trace up by this.", rich_help_panel=_LOAD)]
 Rate = Annotated[float | None, typer.Option(help="Requests per second.", rich_help_panel=_LOAD)]
 Cv = Annotated[
@@ -52,17 +68,30 @@ E2e = Annotated[str | None, typer.Option(help="Bound in ms.", rich_help_panel=_S
 Percentile = Annotated[
     float | None, typer.Option(help="Percentile that the bounds hold for (default 90).", rich_help_panel=_SLO)
 ]
-Gpu = Annotated[str | None, typer.Option(help="GPU type.", rich_help_panel=_DEPLOY)]
+Gpu = Annotated[
+    str | None, typer.Option(help="GPU type.", rich_help_panel=_DEPLOY, autocompletion=complete.gpus)
+]
 Tp = Annotated[int | None, typer.Option(help="Tensor-parallel size.", rich_help_panel=_DEPLOY)]
 Replicas = Annotated[int | None, typer.Option(help="Number of replicas.", rich_help_panel=_DEPLOY)]
 Dtype = Annotated[
-    str | None, typer.Option(help="Of the weights: bf16, fp16, fp8, fp8_block, nvfp4.", rich_help_panel=_DEPLOY)
-]
+    str | None,
+    typer.Option(help="Of the weights: bf16, fp16, fp8, fp8_block, nvfp4.", rich_help_panel=_DEPLOY,
+                 autocompletion=complete.one_of(*complete.DTYPES)),
+]  # fmt: skip
 Tokens = Annotated[int | None, typer.Option(help="Tokens per step.", rich_help_panel=_DEPLOY)]
 Seqs = Annotated[int | None, typer.Option(help="Running requests.", rich_help_panel=_DEPLOY)]
-Router = Annotated[str | None, typer.Option(help="Router.", rich_help_panel=_DEPLOY)]
-Scheduler = Annotated[str | None, typer.Option(help="Scheduler; see `simserve explain`.", rich_help_panel=_DEPLOY)]
-KvCacheDtype = Annotated[str | None, typer.Option(help="auto or fp8.", rich_help_panel=_DEPLOY)]
+Router = Annotated[
+    str | None, typer.Option(help="Router.", rich_help_panel=_DEPLOY, autocompletion=complete.routers)
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="Scheduler; see `simserve explain`.", rich_help_panel=_DEPLOY,
+                 autocompletion=complete.schedulers),
+]  # fmt: skip
+KvCacheDtype = Annotated[
+    str | None,
+    typer.Option(help="auto or fp8.", rich_help_panel=_DEPLOY, autocompletion=complete.one_of(*complete.KV_DTYPES)),
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of all random streams (default 0).", min=0)]
 Json = Annotated[
     str | None,
@@ -138,7 +167,8 @@ class Flags:
                      "limit": self.requests}  # fmt: skip
             return {"trace": _present(trace)}
         if self.isl is None or self.osl is None:
-            raise _flag_error("--trace", "give --trace, or --isl and --osl with --rate or --concurrency")
+            problem = "give --trace, or --isl and --osl with --rate or --concurrency"
+            raise _flag_error("--trace", f"{problem}, e.g. {A_LOAD}")
         common = self.prefix or 0
         if common and common >= self.isl:
             raise _flag_error("--prefix", f"must leave tokens of a prompt's own: less than --isl {self.isl}", common)
@@ -154,7 +184,7 @@ class Flags:
     def slo(self) -> dict[str, Any] | None:
         """The `slo` section, or None without any bound."""
         given = {"ttft_ms": self.ttft, "tpot_ms": self.tpot, "e2e_ms": self.e2e}
-        bounds = {name: _number(text) for name, text in given.items() if text is not None}
+        bounds = {name: number(text) for name, text in given.items() if text is not None}
         if not bounds:
             if self.percentile is not None:
                 raise _flag_error("--percentile", "give a bound that it holds for: --ttft, --tpot or --e2e")
@@ -163,7 +193,7 @@ class Flags:
 
     def _arrivals(self) -> dict[str, Any]:
         if (self.rate is None) == (self.concurrency is None):
-            raise _flag_error("--rate", "give either --rate or --concurrency")
+            raise _flag_error("--rate", "give either --rate or --concurrency, e.g. --rate 4")
         if self.concurrency is not None:
             return {"kind": "closed_loop", "concurrency": self.concurrency}
         if self.cv is None or self.cv == 1:
@@ -189,19 +219,6 @@ def read_study(path: Path | None, flags: Flags, sections: Mapping[str, Any], oth
             raise _flag_error(name, f"the study file {path} says this; change it there")
     study = load_study(path)
     return study if flags.seed is None else study.model_copy(update={"seed": flags.seed})
-
-
-def study_file(given: Path | None) -> Path | None:
-    """A bare name ('quickstart') is a study that comes with simserve; everything else is a path."""
-    if given is None or given.exists() or given.suffix or len(given.parts) != 1:
-        return given
-    from simserve.errors import UnknownName
-    from simserve.paths import find_data
-
-    try:
-        return find_data("studies", str(given))
-    except UnknownName as error:
-        raise UnknownName("study", str(given), error.known) from None
 
 
 def base_dir(path: Path | None) -> Path:
@@ -232,8 +249,13 @@ def _from_flags(flags: Flags, sections: Mapping[str, Any]) -> StudySpec:
     from simserve.spec.base import parse
     from simserve.spec.study import StudySpec
 
+    return parse(StudySpec, study_data(flags, sections), file=COMMAND_LINE)
+
+
+def study_data(flags: Flags, sections: Mapping[str, Any]) -> dict[str, Any]:
+    """The study that the options describe, as a file would have it."""
     if flags.model is None:
-        raise _flag_error("--model", "give a study file, or --model and the other options")
+        raise _flag_error("--model", "give a study file, or --model and the other options, e.g. --model Qwen/Qwen3-8B")
     if flags.prefix:  # whose KV is what caching is for
         cached = {**sections.get("deployment", {}), "enable_prefix_caching": True}
         sections = {**sections, "deployment": cached}
@@ -241,15 +263,43 @@ def _from_flags(flags: Flags, sections: Mapping[str, Any]) -> StudySpec:
     if is_diffusion(flags.model):
         workload["kind"] = "diffusion"
         sections = {**sections, "deployment": {"scheduler": "dllm_serve", **sections.get("deployment", {})}}
-    data = {
+    sections = _in_full(sections)
+    return _present({
         "name": re.sub(r"[^a-z0-9._-]+", "-", Path(flags.model).name.lower()) or None,
         "model": flags.model,
         "workload": workload,
         "slo": flags.slo(),
         "seed": flags.seed,
         **sections,
-    }
-    return parse(StudySpec, _present(data), file=COMMAND_LINE)
+    })  # fmt: skip
+
+
+def _in_full(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with GPUs by their names: --gpu h100 is h100_sxm in all that is printed and saved."""
+    full = dict(sections)
+    if gpu := full.get("deployment", {}).get("gpu"):
+        full["deployment"] = {**full["deployment"], "gpu": gpu_name(gpu)}
+    if listed := full.get("search", {}).get("space", {}).get("gpu"):
+        space = {**full["search"]["space"], "gpu": list(dict.fromkeys(gpu_name(gpu) for gpu in listed))}
+        full["search"] = {**full["search"], "space": space}
+    return full
+
+
+def gpu_name(asked: str) -> str:
+    """The name of a GPU for what was typed; a file, and what is none, as it stands, for the check of all names."""
+    from simserve.errors import SimserveError
+    from simserve.spec.hardware import load_gpu
+
+    try:
+        return asked if Path(asked).suffix in (".yaml", ".yml") else load_gpu(asked).name
+    except SimserveError:
+        return asked
+
+
+def whole_command(command: str, model: str | None, gpu: str | None = None) -> str:
+    """A command that can be typed as it stands, for who said too little."""
+    load = f"{A_LOAD} {AN_SLO}" if command in ("search", "capacity") else A_LOAD
+    return f"simserve {command} --model {model or 'meta-llama/Llama-3.1-8B'} --gpu {gpu or 'h100_sxm'} {load}"
 
 
 def _flag_error(name: str, problem: str, value: object = None) -> SpecError:
@@ -264,7 +314,7 @@ def _given(**options: object) -> dict[str, object]:
     return {f"--{name}": value for name, value in options.items() if value is not None}
 
 
-def _number(text: str) -> float | str:
+def number(text: str) -> float | str:
     """A bound as a number of ms where it is one, else as written, for the study's own check of units."""
     try:
         return float(text)

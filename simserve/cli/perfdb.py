@@ -9,17 +9,42 @@ from typing import Annotated, Any
 
 import typer
 
+from simserve.cli import complete
+from simserve.cli.app import App
 from simserve.cli.collect import collect
 from simserve.cli.console import make_console
 from simserve.errors import SpecError
 
-app = typer.Typer(help="Kernel tables: list, show, query, plot, validate, build, collect.")
+HELP = """Kernel tables: list, show, query, plot, validate, build, collect.
+
+Examples:
+  # list them
+  simserve perfdb
+  # one of them
+  simserve perfdb show h100_sxm gemm
+  # the price of one operation
+  simserve perfdb query h100_sxm gemm m=512 n=4096 k=14336
+"""
+app = App(help=HELP)
 app.command("collect")(collect)
+
+
+@app.callback(invoke_without_command=True)
+def _top(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_tables()
 
 
 @app.command("list")
 def list_tables() -> None:
-    """One line per table: device, family, rows, size, origin."""
+    """One line per table: device, family, rows, size, origin.
+
+    Examples:
+      # all of them
+      simserve perfdb list
+      # those of one GPU
+      simserve perfdb list | grep h100_sxm
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -56,7 +81,14 @@ def build(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write to.")] = Path("perfdb"),
     package_dir: Annotated[Path | None, typer.Option(help="An unpacked package, not the installed one.")] = None,
 ) -> None:
-    """Build the tables of a source into the perfdb folder, with their provenance."""
+    """Build the tables of a source into the perfdb folder, with their provenance.
+
+    Examples:
+      # the tables that ship
+      simserve perfdb build --from aiconfigurator
+      # of one GPU, elsewhere
+      simserve perfdb build --from aiconfigurator --device h100_sxm -o my-data/perfdb
+    """
     from simserve.cli.options import words
     from simserve.perf.importers import importer
 
@@ -70,15 +102,24 @@ def build(
         typer.echo(f"wrote {path}")
 
 
-Device = Annotated[str, typer.Argument(help="Device, e.g. h100_sxm; `simserve perfdb list`.")]
-FamilyName = Annotated[str, typer.Argument(help="Table family, e.g. gemm.")]
+Device = Annotated[
+    str, typer.Argument(help="Device, e.g. h100_sxm; `simserve perfdb list`.", autocompletion=complete.devices)
+]
+FamilyName = Annotated[str, typer.Argument(help="Table family, e.g. gemm.", autocompletion=complete.families)]
 Keys = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys of the family.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("show")
 def show(device: Device, family: FamilyName, as_json: AsJson = False) -> None:
-    """Rows, ranges of the keys, source, licence, what was dropped, and the left-out error of one table."""
+    """Rows, ranges of the keys, source, licence, what was dropped, and the left-out error of one table.
+
+    Examples:
+      # matrix products on an H100
+      simserve perfdb show h100_sxm gemm
+      # the same for a program
+      simserve perfdb show h100_sxm gemm --json
+    """
     from simserve.perf.store import show as shown
 
     found = shown(device, family)
@@ -98,7 +139,11 @@ def show(device: Device, family: FamilyName, as_json: AsJson = False) -> None:
 def query(device: Device, family: FamilyName, keys: Keys = None, as_json: AsJson = False) -> None:
     """The price of one operation, with its source and the error of its table.
 
-    simserve perfdb query h100_sxm gemm m=512 n=4096 k=14336 dtype=fp8
+    Examples:
+      # a matrix product in bf16
+      simserve perfdb query h100_sxm gemm m=512 n=4096 k=14336
+      # and in fp8
+      simserve perfdb query h100_sxm gemm m=512 n=4096 k=14336 dtype=fp8
     """
     from simserve.perf.query import query as price_of
 
@@ -119,7 +164,14 @@ def plot(
     keys: Keys = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="FILE.png, .svg or .pdf.")] = Path("kernels.png"),
 ) -> None:
-    """Draw one table: a heat map over its last two keys, grey where nobody measured; KEY=VALUE fixes others."""
+    """Draw one table: a heat map over its last two keys, grey where nobody measured; KEY=VALUE fixes others.
+
+    Examples:
+      # a heat map
+      simserve perfdb plot h100_sxm gemm -o gemm.png
+      # at one value of k
+      simserve perfdb plot h100_sxm gemm k=4096 -o gemm.svg
+    """
     from simserve.report.kernel_plot import kernel_picture
     from simserve.report.save import check_targets, write_atomic
     from simserve.report.timeline import check_timeline
@@ -150,15 +202,23 @@ def _print_json(data: object) -> None:
 
 @app.command("validate")
 def validate(
-    device: Annotated[list[str] | None, typer.Option(help="Devices (default: all with tables).")] = None,
-    family: Annotated[list[str] | None, typer.Option(help="Families (default: all).")] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="Devices (default: all with tables).", autocompletion=complete.devices)
+    ] = None,
+    family: Annotated[
+        list[str] | None, typer.Option(help="Families (default: all).", autocompletion=complete.families)
+    ] = None,
     json_out: Annotated[
         str | None, typer.Option("--json", metavar="OUT", help="Write the rows to OUT; '-' prints them.")
     ] = None,
 ) -> None:
     """Leave rows and blocks of rows out of each table and predict them: how far off interpolation is, in percent.
 
-    simserve perfdb validate --device h100_sxm
+    Examples:
+      # all tables of one GPU
+      simserve perfdb validate --device h100_sxm
+      # one family of all GPUs, saved
+      simserve perfdb validate --family gemm --json errors.json
     """
     from simserve.cli.options import words
     from simserve.perf.leave_out import validate as validated

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simserve.cli import complete
 from simserve.cli import options as opt
 from simserve.cli.console import make_console
 from simserve.cli.names import located
@@ -23,7 +24,9 @@ MISSED = 1
 
 def reproduce(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Paper studies by name or file (default: all).", metavar="NAME")
+        list[str] | None,
+        typer.Argument(help="Paper studies by name or file (default: all).", metavar="NAME",
+                       autocompletion=complete.papers),
     ] = None,
     list_only: Annotated[bool, typer.Option("--list", help="List the paper studies and what they hold.")] = False,
     json_out: Annotated[
@@ -35,11 +38,15 @@ def reproduce(
 ) -> None:
     """Play the runs of paper studies and print published numbers beside ours.
 
-    simserve reproduce flexgen_t4 --html flexgen.html
-
     A paper study (`simserve/spec/paper.py` describes the format) says what the paper measured, what it leaves out and
     what was chosen instead, and how far off ours may be. Exit codes: 0, all quantities are within their range; 1, one
     is not; 2, a study or an option is wrong.
+
+    Examples:
+      # which papers there are
+      simserve reproduce --list
+      # one of them, with plots
+      simserve reproduce flexgen_t4 --html flexgen.html
     """
     from simserve.check.papers import check_metrics, find_papers
     from simserve.report.html import check_html

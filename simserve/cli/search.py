@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simserve.cli import complete
 from simserve.cli import options as opt
 from simserve.cli.console import make_console
-from simserve.cli.diffusion_space import diffusion_sections
 from simserve.cli.names import check_names, located
 from simserve.cli.report_page import page_path, write_page
+from simserve.cli.space import SPACE_OPTIONS, space_sections
+from simserve.cli.study_file import study_file
 from simserve.errors import Infeasible, SpecError, UnknownName
 
 if TYPE_CHECKING:
@@ -26,10 +28,11 @@ if TYPE_CHECKING:
     from simserve.workload.requests import RequestSet
 
 _SPACE, _RUN = "Search space (repeat, or separate by commas)", "Search"
-_DEFAULT_TOKENS, _DEFAULT_SEQS = [2048, 8192, 16384], [128, 256]
-_DEFAULT_ENGINE = ["vllm"]
-_BOTH = ["aggregated", "disaggregated"]
 RESULTS = Path("simserve-results")
+BEGIN = (
+    "`simserve init` asks a few questions and writes a study; `simserve search quickstart` plays the example; "
+    f"without a file: {opt.whole_command('search', None)}"
+)
 
 Words = list[str] | None
 
@@ -37,23 +40,35 @@ Words = list[str] | None
 def search(
     study: opt.Study = None,
     model: opt.Model = None,
-    gpu: Annotated[Words, typer.Option(help="GPU types.", rich_help_panel=_SPACE)] = None,
+    gpu: Annotated[
+        Words, typer.Option(help="GPU types.", rich_help_panel=_SPACE, autocompletion=complete.gpus)
+    ] = None,
     gpus: Annotated[int | None, typer.Option(help="GPUs at most (default 8).", min=1, rich_help_panel=_SPACE)] = None,
     mode: Annotated[
-        Words, typer.Option(help="aggregated, disaggregated, or both (default).", rich_help_panel=_SPACE)
+        Words,
+        typer.Option(help="aggregated, disaggregated, or both (default).", rich_help_panel=_SPACE,
+                     autocompletion=complete.one_of(*complete.MODES)),
     ] = None,
     engine: Annotated[
-        Words, typer.Option(help="vllm (default), sglang, trtllm.", rich_help_panel=_SPACE)
+        Words,
+        typer.Option(help="vllm (default), sglang, trtllm.", rich_help_panel=_SPACE,
+                     autocompletion=complete.one_of(*complete.ENGINES)),
     ] = None,
     tp: Annotated[Words, typer.Option(help="Tensor-parallel sizes.", rich_help_panel=_SPACE)] = None,
     dp: Annotated[
         Words, typer.Option(help="Data-parallel sizes of models with experts.", rich_help_panel=_SPACE)
     ] = None,
     replicas: Annotated[Words, typer.Option(help="Numbers of replicas.", rich_help_panel=_SPACE)] = None,
-    dtype: Annotated[Words, typer.Option(help="bf16, fp16, fp8, fp8_block, nvfp4.", rich_help_panel=_SPACE)] = None,
+    dtype: Annotated[
+        Words,
+        typer.Option(help="bf16, fp16, fp8, fp8_block, nvfp4.", rich_help_panel=_SPACE,
+                     autocompletion=complete.one_of(*complete.DTYPES)),
+    ] = None,
     max_num_batched_tokens: Annotated[Words, typer.Option(help="Tokens per step.", rich_help_panel=_SPACE)] = None,
     max_num_seqs: Annotated[Words, typer.Option(help="Running requests.", rich_help_panel=_SPACE)] = None,
-    router: Annotated[Words, typer.Option(help="Routers.", rich_help_panel=_SPACE)] = None,
+    router: Annotated[
+        Words, typer.Option(help="Routers.", rich_help_panel=_SPACE, autocompletion=complete.routers)
+    ] = None,
     scheduler: opt.Scheduler = None,
     kv_cache_dtype: opt.KvCacheDtype = None,
     trace: opt.Trace = None,
@@ -72,7 +87,9 @@ def search(
     percentile: opt.Percentile = None,
     seed: opt.Seed = None,
     objective: Annotated[
-        str | None, typer.Option(help="throughput per GPU (default), gpus, cost or front.", rich_help_panel=_RUN)
+        str | None,
+        typer.Option(help="throughput per GPU (default), gpus, cost or front.", rich_help_panel=_RUN,
+                     autocompletion=complete.one_of(*complete.OBJECTIVES)),
     ] = None,
     trials: Annotated[
         int | None, typer.Option(help="Configurations to simulate at most.", min=1, rich_help_panel=_RUN)
@@ -109,17 +126,23 @@ def search(
 ) -> None:
     """Find the deployment that meets the SLO at the highest throughput per GPU, with the fewest GPUs, or at least cost.
 
-    simserve search studies/quickstart.yaml --objective cost
-
-    simserve search --model Qwen/Qwen3-32B --gpu h200_sxm --gpus 8 --trace azure-conv.csv --ttft 500 --tpot 30
+    Examples:
+      # the study that comes with simserve
+      simserve search quickstart
+      # your own study (`simserve init`), for the lowest cost
+      simserve search study.yaml --objective cost -o results
+      # no file
+      simserve search --model Qwen/Qwen3-32B --gpu h200_sxm --gpus 8 --rate 4 --isl 2000 --osl 300 --ttft 500 --tpot 30
+      # two GPU types, your own trace
+      simserve search --model Qwen/Qwen3-32B --gpu h100,a100 --trace trace.csv --ttft 0.5s --tpot 30
     """
-    study = opt.study_file(study)
+    study = study_file(study)
     given = locals()
     flags = opt.Flags(**{name: given[name] for name in opt.Flags.__dataclass_fields__})
-    space_flags = {f"--{k.replace('_', '-')}": given[k] for k in (
-        "gpu", "gpus", "mode", "engine", "tp", "dp", "replicas", "dtype", "max_num_batched_tokens", "max_num_seqs",
-        "router", "scheduler", "kv_cache_dtype")}  # fmt: skip
-    sections = _sections(space_flags, trials, flags.model) if study is None else {}
+    space_flags = {option: given[option.removeprefix("--").replace("-", "_")] for option in SPACE_OPTIONS}
+    if study is None and model is None and gpu is None:
+        raise SpecError(f"what to search? {BEGIN}")
+    sections = space_sections(space_flags, trials, flags.model) if study is None else {}
     inputs = _inputs(study, flags, sections, space_flags, {"trials": trials, "objective": objective, "batch": batch})
     folder = out if out is not None else RESULTS / inputs.study.name
     assert inputs.study.search is not None
@@ -217,75 +240,6 @@ def say_where(console: Console, where: str) -> None:
     """What `store` returned, if anything."""
     if where:
         console.print(f"\n{where}", soft_wrap=True, highlight=False, markup=False)
-
-
-def _sections(space_flags: dict[str, Any], trials: int | None, model: str | None) -> dict[str, Any]:
-    """The `deployment` and `search` sections that the options describe; raises SpecError without a GPU."""
-    for name, values in space_flags.items():
-        if isinstance(values, list):
-            opt.words(values, name)
-    gpu = opt.words(space_flags["--gpu"])
-    if not gpu:
-        raise SpecError("give at least one GPU type", file=opt.COMMAND_LINE, key="--gpu")
-    if space_flags["--engine"] and space_flags["--scheduler"]:
-        raise SpecError("--engine has a scheduler of its own; leave one out", file=opt.COMMAND_LINE, key="--scheduler")
-    most = space_flags["--gpus"] if space_flags["--gpus"] is not None else 8
-    if opt.is_diffusion(model):
-        sections = diffusion_sections(space_flags, gpu, most, _replica_counts(most))
-        return sections if trials is None else {**sections, "search": {**sections["search"], "trials": trials}}
-    dtype, moe_dtype = opt.weights_formats(model)
-    space = {
-        "mode": _BOTH if (modes := opt.words(space_flags["--mode"])) in ([], ["both"]) else modes,
-        "engine": opt.words(space_flags["--engine"]) or (None if space_flags["--scheduler"] else _DEFAULT_ENGINE),
-        "gpu": gpu,
-        "dtype": opt.words(space_flags["--dtype"]) or [dtype],
-        **_sizes(space_flags, model, most),
-        "replicas": opt.integers(space_flags["--replicas"], "--replicas") or _replica_counts(most),
-        "router": opt.words(space_flags["--router"]) or ["round_robin", "least_loaded"],
-    }
-    tokens = opt.integers(space_flags["--max-num-batched-tokens"], "--max-num-batched-tokens") or _DEFAULT_TOKENS
-    seqs = opt.integers(space_flags["--max-num-seqs"], "--max-num-seqs") or _DEFAULT_SEQS
-    space |= {"max_num_batched_tokens": tokens, "max_num_seqs": seqs}
-    if "disaggregated" in space["mode"]:
-        space |= _pools(tokens, seqs, opt.words(space_flags["--router"]) or ["least_loaded"])
-    base = {
-        "gpu": gpu[0],
-        "scheduler": space_flags["--scheduler"],
-        "kv_cache_dtype": space_flags["--kv-cache-dtype"],
-        "moe_dtype": moe_dtype,
-    }
-    asked: dict[str, Any] = {"space": _given(space), "max_gpus": most, "prune": True}
-    if trials is not None:
-        asked["trials"] = trials
-    return {"deployment": _given(base), "search": asked}
-
-
-def _pools(tokens: list[int], seqs: list[int], routers: list[str]) -> dict[str, Any]:
-    """Who only prefills has few requests at a time, who only decodes few tokens."""
-    enough = min((n for n in tokens if n >= max(seqs)), default=max(tokens))
-    return {
-        "prefill": {"max_num_seqs": max(seqs), "router": routers},
-        "decode": {"max_num_batched_tokens": enough, "router": routers},
-    }
-
-
-def _sizes(space_flags: dict[str, Any], model: str | None, most: int) -> dict[str, Any]:
-    """Powers of two up to a node of GPUs for each parallelism; experts may be spread over more."""
-    tp = opt.integers(space_flags["--tp"], "--tp") or [size for size in (1, 2, 4, 8) if size <= most]
-    dp = opt.integers(space_flags["--dp"], "--dp")
-    if not opt.has(model, "experts"):
-        return {"tensor_parallel_size": tp, "data_parallel_size": dp or None}
-    groups = [size for size in (1, 2, 4, 8, 16, 32) if size <= most]
-    return {"tensor_parallel_size": tp, "data_parallel_size": dp or groups, "enable_expert_parallel": [False, True]}
-
-
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _replica_counts(most: int) -> list[int]:
-    """Every count up to 8, then in steps that keep the space small."""
-    return [n for n in range(1, most + 1) if n <= 8 or (n <= 32 and n % 4 == 0) or n % 16 == 0]
 
 
 def interrupted(error: BaseException | None) -> bool:

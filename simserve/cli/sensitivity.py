@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simserve.cli import answers
+from simserve.cli import answers, complete
 from simserve.cli import options as opt
 from simserve.cli.console import make_console
 from simserve.cli.names import check_names, located
+from simserve.cli.study_file import study_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 
 
 def sensitivity(
-    study: Annotated[Path, typer.Argument(help="Study YAML, or the name of one that comes with simserve.")],
+    study: Annotated[
+        Path,
+        typer.Argument(help="Study YAML, or the name of one that comes with simserve.",
+                       autocompletion=complete.studies),
+    ],
     metric: Annotated[
         list[str] | None, typer.Option(help="Whose tornado; repeatable (default: tokens/s/GPU, TTFT, TPOT).")
     ] = None,
@@ -37,9 +42,11 @@ def sensitivity(
 ) -> None:
     """Move every number of hardware, workload and deployment down and up, and show what it changes: a tornado.
 
-    simserve sensitivity studies/quickstart.yaml
-
-    simserve sensitivity studies/distserve.yaml --metric ttft_ms.p99 --change 20 -o results
+    Examples:
+      # every number by its own error
+      simserve sensitivity quickstart
+      # by 20 percent each, saved
+      simserve sensitivity distserve --metric ttft_ms.p99 --change 20 -o results
     """
     from simserve.report.answers import answer
     from simserve.report.tornado import tornado_html
@@ -55,7 +62,7 @@ def sensitivity(
         check_value(name, "--metric")
     by = None if change is None else answers.share(change, "--change")
     answers.check_answer_targets(out, json_out)
-    path = opt.study_file(study)
+    path = study_file(study)
     assert path is not None
     asked = load_study(path)
     asked = asked if seed is None else asked.model_copy(update={"seed": seed})

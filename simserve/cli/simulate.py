@@ -11,6 +11,7 @@ from simserve.cli import options as opt
 from simserve.cli.console import make_console
 from simserve.cli.names import check_names, located
 from simserve.cli.report_page import page_path, write_page
+from simserve.cli.study_file import study_file
 from simserve.errors import SpecError
 
 if TYPE_CHECKING:
@@ -70,11 +71,15 @@ def simulate(
 ) -> None:
     """Simulate the one deployment of a study, or of the options, and print its metrics.
 
-    simserve simulate studies/azure_conv.yaml
-
-    simserve simulate --model meta-llama/Llama-3.1-8B --gpu h100_sxm --rate 4 --isl 1000 --osl 200
+    Examples:
+      # the deployment of a study
+      simserve simulate quickstart
+      # no file
+      simserve simulate --model meta-llama/Llama-3.1-8B --gpu h100_sxm --rate 4 --isl 1000 --osl 200
+      # a closed loop, drawn
+      simserve simulate --model Qwen/Qwen3-8B --gpu l40s --concurrency 32 --isl 1000 --osl 200 --timeline run.png
     """
-    study = opt.study_file(study)
+    study = study_file(study)
     given = locals()
     flags = opt.Flags(**{name: given[name] for name in opt.Flags.__dataclass_fields__})
     assumed, moe_dtype = (None, None) if study is not None else opt.weights_formats(model)
@@ -90,7 +95,9 @@ def simulate(
 def asked_deployment(study: Path | None, flags: opt.Flags, deployment: dict[str, Any]) -> StudySpec:
     """The study in the file, or that of the options; deployment: those of its fields that options give."""
     if study is None and deployment["gpu"] is None:
-        raise SpecError("give a study file, or --model, --gpu and the other options", file=opt.COMMAND_LINE)
+        command = opt.whole_command("simulate", flags.model)
+        raise SpecError(f"give a study file, or --model, --gpu and the other options; try: {command}",
+                        file=opt.COMMAND_LINE)  # fmt: skip
     sections = {"deployment": {k: v for k, v in deployment.items() if v is not None}}
     names = {"tensor_parallel_size": "--tp"}
     other = {names.get(k, f"--{k.replace('_', '-')}"): v for k, v in deployment.items()}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simserve.cli import complete
 from simserve.cli.accuracy_page import page
 from simserve.cli.console import make_console
 from simserve.cli.options import refuse
@@ -27,13 +28,16 @@ def validate(
     context: typer.Context,
     records: Annotated[
         Path | None,
-        typer.Option(help="CSV of points, or a records file in YAML (default: aiconfigurator's silicon sample)."),
+        typer.Option(help="CSV of points, or a records file in YAML (default: aiconfigurator's silicon sample).",
+                     autocompletion=complete.records),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of the files that a records file names (default: its own).")
     ] = None,
     gpu: Annotated[
-        str | None, typer.Option(help="Price with this GPU's tables, e.g. rtx_pro_6000/llmservingsim.")
+        str | None,
+        typer.Option(help="Price with this GPU's tables, e.g. rtx_pro_6000/llmservingsim.",
+                     autocompletion=complete.devices),
     ] = None,
     package_dir: Annotated[Path | None, typer.Option(help="An unpacked aiconfigurator_core.")] = None,
     flags: Annotated[
@@ -64,11 +68,13 @@ def validate(
 ) -> None:
     """Play measured points as they were measured and report how far off TTFT, TPOT, E2E and throughput are, by regime.
 
-    simserve validate --sample 200 --jobs 2
-
-    simserve validate --records my_points.csv --csv judged.csv
-
-    simserve validate --records blis_vllm --data DIR
+    Examples:
+      # 200 of the points that come with aiconfigurator
+      simserve validate --sample 200 --jobs 2
+      # your own points
+      simserve validate --records my_points.csv --csv judged.csv
+      # a records file, its measurements in the folder measured
+      simserve validate --records blis_vllm --data measured
     """
     from simserve.accuracy.records import records_file
     from simserve.report.accuracy import check_plotly

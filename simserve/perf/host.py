@@ -112,8 +112,7 @@ def load_profile(name: str, version: str = "", *, calibrated: bool = True) -> En
     UnknownName with the nearest, SpecError if the file is not as described.
     """
     if not has_profile(name):
-        known = {path.stem for path in data_files("perfdb") if path.parent.name == "engines"}
-        raise UnknownName("engine", name, sorted(n for n in known if "." not in n))
+        raise UnknownName("engine", name, profile_names())
     entries: dict[str, Any] = {}
     stated = _gather(name, version, calibrated, entries)
     values: dict[str, Any] = {}
@@ -124,6 +123,12 @@ def load_profile(name: str, version: str = "", *, calibrated: bool = True) -> En
         values[key] = entries[key]["value"]
         sources.append((key, str(entries[key]["source"])))
     return EngineProfile(name=name, version=version or stated, sources=tuple(sources), **values)
+
+
+def profile_names() -> list[str]:
+    """Names of all profiles, the user's own included."""
+    known = {path.stem for path in data_files("perfdb") if path.parent.name == "engines"}
+    return sorted(name for name in known if "." not in name)
 
 
 @lru_cache(maxsize=64)

@@ -1,9 +1,14 @@
-"""A folder of YAML descriptions, found by name: case, '-' and '_' do not matter, a miss names the nearest."""
+"""A folder of YAML descriptions, found by name: case, '-' and '_' do not matter, a miss names the nearest.
+
+A short name stands for the one description that it can be read as ('llama-8b', 'rtx4090'); if there are several, the
+message lists them.
+"""
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -27,6 +32,11 @@ S = TypeVar("S", bound=NamedSpec)
 def fold(name: str) -> str:
     """The form in which names are compared: 'H100-SXM' and 'h100_sxm' agree."""
     return name.strip().lower().replace("/", "--").replace("-", "_").replace(" ", "_")
+
+
+def words_of(name: str) -> list[str]:
+    """The parts of a name after its organisation: 'Qwen/Qwen2.5-VL-7B' -> qwen2.5, vl, 7b."""
+    return [word for word in re.split(r"[-_\s]+", name.rpartition("/")[2].strip().lower()) if word]
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,8 @@ class Catalogue(Generic[S]):
         return sorted(self._listing().paths)
 
     def get(self, name: str) -> S:
-        """The description called `name`: by name, by the part after '/', or by an alias, in this order.
+        """The description called `name`: by name, by the part after '/', by an alias, or as the one that a short
+        name can be read as, in this order.
 
         Raises UnknownName with the nearest name, and SpecError when the file is wrong.
         """
@@ -87,10 +98,33 @@ class Catalogue(Generic[S]):
             if any(wanted in (fold(alias), fold(alias.rpartition("/")[2])) for alias in entry.aliases):
                 return entry
             known.update(entry.aliases)
+        if readings := self._readings(name, paths):
+            if len(readings) == 1 and re.search(r"\d", name):  # a family's name alone says too little
+                return readings[0]
+            raise UnknownName(self.kind, name, known, choices=[entry.name for entry in readings])
         if nearest_name(name, known) is None:
             # The list then follows in the message: names alone, or it would drown the reader.
             known = set(paths)
         raise UnknownName(self.kind, name, known)
+
+    def _readings(self, name: str, paths: dict[str, Path]) -> list[S]:
+        """The descriptions that a short name may mean: equal but for separators, else those whose name begins with
+        its words, else those that have them all and begin with the first.
+        """
+        wanted = words_of(name)
+        names = [(words_of(known), path) for path in paths.values() for known in self._load(path).aliases]
+        names += [(words_of(known), path) for known, path in paths.items()]
+        if not wanted:
+            return []
+        rules: tuple[Callable[[list[str]], bool], ...] = (
+            lambda words: "".join(words) == "".join(wanted),
+            lambda words: words[: len(wanted)] == wanted,
+            lambda words: words[:1] == wanted[:1] and set(wanted) <= set(words),
+        )
+        for rule in rules:
+            if found := {path for words, path in names if rule(words)}:
+                return [self._load(path) for path in sorted(found)]
+        return []
 
     def _listing(self) -> _Listing:
         """All files by name; the user's file hides a shipped one of the same name."""

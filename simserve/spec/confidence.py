@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from simserve.spec.base import Spec
+from simserve.spec.shapes import AsMapping
 
 Threshold = Annotated[float, Field(gt=0, le=1)]
 Mean = Annotated[float, Field(ge=1, le=1 << 20)]
@@ -52,7 +53,8 @@ class ConfidenceSpec(Spec):
     """
 
     tokens_per_step: Annotated[
-        tuple[tuple[Threshold, Mean], ...], Field(min_length=1), BeforeValidator(_pairs), AfterValidator(_falling)
+        tuple[tuple[Threshold, Mean], ...], Field(min_length=1), BeforeValidator(_pairs), AfterValidator(_falling),
+        AsMapping(),
     ] = FAST_DLLM
     block_length: int = Field(default=32, ge=2, le=1 << 20)
     cv: float = Field(default=0.5, ge=0, le=1)

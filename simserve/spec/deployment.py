@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from simserve.spec.base import Spec
 from simserve.spec.hybrid import HybridSpec
+from simserve.spec.shapes import AsMapping
 from simserve.spec.stages import Place, Placed, Stage, parse_stages, processes_of
 from simserve.spec.tiers import TiersSpec, tiers_mismatch
 
@@ -31,9 +32,10 @@ def _by_name(pairs: tuple[tuple[str, T], ...]) -> tuple[tuple[str, T], ...]:
     return tuple(sorted(pairs))
 
 
-Pools = Annotated[tuple[tuple[str, "PoolSpec"], ...], BeforeValidator(_pairs)]
+Pools = Annotated[tuple[tuple[str, "PoolSpec"], ...], BeforeValidator(_pairs), AsMapping()]
 Options = Annotated[
-    tuple[tuple[str, bool | int | float | str], ...], BeforeValidator(_pairs), AfterValidator(_by_name)
+    tuple[tuple[str, bool | int | float | str], ...], BeforeValidator(_pairs), AfterValidator(_by_name),
+    AsMapping(),
 ]
 Tp = Annotated[int, Field(ge=1, le=64)]
 Replicas = Annotated[int, Field(ge=1, le=4096)]
@@ -85,6 +87,11 @@ class PoolSpec(Spec):
 class DeploymentSpec(Spec):
     """`replicas` engines of `gpus_per_replica` GPUs each, behind one router; or the pools of a system.
 
+    gpu: name (`simserve hw list`), or path to a description; tensor_parallel_size: GPUs that share each layer;
+    replicas: copies of the engine; scheduler, router: by name (`simserve explain`); max_num_batched_tokens: of a step;
+    max_num_seqs: running requests; dtype: of the weights; block_size: tokens of a KV block; enable_prefix_caching: KV
+    of equal beginnings is computed once; offload: KV of prefixes in host memory and on an SSD; acceptance_rate: of
+    drafted tokens.
     data_parallel_size: groups of `tensor_parallel_size` ranks whose attention serves requests of its own and that share
     the experts; max_num_batched_tokens, max_num_seqs and num_gpu_blocks are then those of one such group.
     pipeline_parallel_size: stages of layers; prefill_context_parallel_size: ranks that share the tokens of a prompt;
@@ -95,24 +102,23 @@ class DeploymentSpec(Spec):
 
     gpu_memory_utilization: what the engine calls its share of memory (mem_fraction_static under SGLang,
     free_gpu_memory_fraction under TensorRT-LLM), None for its default; num_gpu_blocks: KV blocks, None for what the
-    memory leaves; max_model_len: tokens a request
-    may reach, None for what model and KV cache allow; scheduler_options, router_options: other knobs by name
-    (`simserve explain NAME` lists them); moe_dtype: format of the experts, None for dtype; enable_expert_parallel:
-    whole experts on each rank instead of a part of every one; kv_cache_dtype "auto": 16 bit, as vLLM; swap_space_gib:
-    host memory per GPU for preempted requests, for schedulers that swap; snapshot_interval_ms: how old the router's
-    view of the instances may be; system, pools: a system with pools such as `distserve`, and what each pool has
-    different; stages: where encode, prefill and decode run, for a system of stages such as `epd_serve`, in its notation
-    (`simserve.spec.stages`), whose processes then are the pools; system_options: knobs of the system by name;
-    num_encoders: copies of a model's encoders on the GPUs of a replica, 0 for an engine that is shown text only;
-    kv_link: the link per GPU over which pools hand KV over, None for the GPUs' own within a node, else 400
-    Gb/s InfiniBand; engine, engine_version: whose profile (`perfdb/engines`) prices what is not kernels, None for the
-    one called like the scheduler, else vllm's; calibrated: with what was fitted to measured runs;
-    kernel_efficiency: what kernels reach on this testbed of the rates that the tables have;
-    async_scheduling: a step is planned while the one before it runs (the default of vLLM from 0.14, overlap of others);
-    tiers: host memory and disks of an offline system (scheduler flexgen or instinfer);
-    num_speculative_tokens: drafted by the model's own next-token layer in every decode step (MTP, EAGLE), each accepted
-    with acceptance_rate if all before it were; hybrid: a host that keeps and attends KV of running requests, for the
-    schedulers that use one (apex, fastdecode, neo); others leave it idle.
+    memory leaves; max_model_len: tokens a request may reach, None for what model and KV cache allow; scheduler_options,
+    router_options: other knobs by name (`simserve explain NAME` lists them); moe_dtype: format of the experts, None for
+    dtype; enable_expert_parallel: whole experts on each rank instead of a part of every one; kv_cache_dtype: "auto" is
+    16 bit, as vLLM; swap_space_gib: host memory per GPU for preempted requests, for schedulers that swap;
+    snapshot_interval_ms: how old the router's view of the instances may be; system, pools: a system with pools such as
+    `distserve`, and what each pool has different; stages: where encode, prefill and decode run, for a system of stages
+    such as `epd_serve`, in its notation (`simserve.spec.stages`), whose processes then are the pools; system_options:
+    knobs of the system by name; num_encoders: copies of a model's encoders on the GPUs of a replica, 0 for an engine
+    that is shown text only; kv_link: the link per GPU over which pools hand KV over, None for the GPUs' own within a
+    node, else 400 Gb/s InfiniBand; engine, engine_version: whose profile (`perfdb/engines`) prices what is not kernels,
+    None for the one called like the scheduler, else vllm's; calibrated: with what was fitted to measured runs;
+    kernel_efficiency: what kernels reach on this testbed of the rates that the tables have; async_scheduling: a step is
+    planned while the one before it runs (the default of vLLM from 0.14, overlap of others); tiers: host memory and
+    disks of an offline system (scheduler flexgen or instinfer); num_speculative_tokens: drafted by the model's own
+    next-token layer in every decode step (MTP, EAGLE), each accepted with acceptance_rate if all before it were;
+    hybrid: a host that keeps and attends KV of running requests, for the schedulers that use one (apex, fastdecode,
+    neo); others leave it idle.
     """
 
     gpu: str = "h100_sxm"

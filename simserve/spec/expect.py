@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from simserve.spec.base import Spec
 from simserve.spec.deployment import DeploymentSpec
+from simserve.spec.shapes import OnlyText
 
 _PERCENTAGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 
@@ -23,7 +24,7 @@ def _share(value: Any) -> Any:
     return float(found[1]) / 100
 
 
-Share = Annotated[float, BeforeValidator(_share)]
+Share = Annotated[float, BeforeValidator(_share), OnlyText(rf"^{_PERCENTAGE.pattern}$")]
 
 
 class BoundSpec(Spec):

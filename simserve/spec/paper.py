@@ -40,6 +40,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from simserve.errors import SpecError, UnknownName
 from simserve.spec.base import Located, Path_, Spec, dotted, parse, read_yaml
 from simserve.spec.expect import BoundSpec
+from simserve.spec.shapes import OrNull
 from simserve.spec.study import Choices, Name, StudySpec
 
 Text = Annotated[str, Field(min_length=1)]
@@ -67,7 +68,7 @@ class PartSpec(Spec):
     seed: int | None = Field(default=None, ge=0)
 
 
-Part = Annotated[PartSpec, BeforeValidator(lambda value: {} if value is None else value)]
+Part = Annotated[PartSpec, BeforeValidator(lambda value: {} if value is None else value), OrNull()]
 
 
 class TermSpec(Spec):

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from simserve.spec.base import Spec
-from simserve.units import NS_PER_MS, parse_duration_ns
+from simserve.spec.shapes import OrText
+from simserve.units import DURATION, NS_PER_MS, parse_duration_ns
 
 
 def _milliseconds(value: Any) -> Any:
@@ -15,7 +16,7 @@ def _milliseconds(value: Any) -> Any:
     return parse_duration_ns(value) / NS_PER_MS if isinstance(value, str) else value
 
 
-Milliseconds = Annotated[float, BeforeValidator(_milliseconds), Field(gt=0)]
+Milliseconds = Annotated[float, BeforeValidator(_milliseconds), Field(gt=0), OrText(DURATION)]
 
 
 class SloSpec(Spec):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -19,6 +18,7 @@ from pydantic import (
 from simserve.spec.base import Located, Spec, parse, read_yaml
 from simserve.spec.deployment import DeploymentSpec, Dtype, KvCacheDtype, MoeDtype, Utilization
 from simserve.spec.expect import ExpectSpec
+from simserve.spec.shapes import AsMapping, OneOrMore, OrNull
 from simserve.spec.slo import SloSpec
 from simserve.spec.stages import parse_stages
 from simserve.spec.workload import WorkloadSpec
@@ -45,7 +45,7 @@ def _layout(text: str) -> str:
 
 ALL_LAYOUTS = "all"
 Layout = Annotated[str, AfterValidator(_layout)]
-Choices = Annotated[tuple[T, ...], BeforeValidator(_listed), Field(min_length=1)]
+Choices = Annotated[tuple[T, ...], BeforeValidator(_listed), Field(min_length=1), OneOrMore()]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
 Objective = Literal["throughput", "gpus", "cost", "front"]
 Count = Annotated[int, Field(ge=1)]
@@ -55,8 +55,8 @@ BATCH = 8  # trials that are chosen together
 Mode = Literal["aggregated", "disaggregated"]
 EngineName = Literal["vllm", "sglang", "trtllm"]
 Knob = bool | int | float | str
-KnobChoices = Annotated[tuple[tuple[str, Choices[Knob]], ...], BeforeValidator(_pairs)]
-OptionChoices = Annotated[tuple[tuple[str, KnobChoices], ...], BeforeValidator(_pairs)]
+KnobChoices = Annotated[tuple[tuple[str, Choices[Knob]], ...], BeforeValidator(_pairs), AsMapping()]
+OptionChoices = Annotated[tuple[tuple[str, KnobChoices], ...], BeforeValidator(_pairs), AsMapping()]
 
 
 class PoolSpaceSpec(Spec):
@@ -117,6 +117,7 @@ class SpaceSpec(PoolSpaceSpec):
 class SearchSpec(Spec):
     """The search: its space, the most GPUs a deployment may use, and how much to simulate.
 
+    space: lists of values to choose from, by key of the deployment; max_gpus: of a deployment, all pools together.
     objective: the highest throughput per GPU, the fewest GPUs, the lowest cost per hour, or the front of throughput
     per GPU, tokens/s per user, cost and energy, each under the SLO; trials: simulated configurations at most; batch:
     how many of them are chosen together, by what the ones before found, and simulated at once: as many workers can be
@@ -141,6 +142,9 @@ class SearchSpec(Spec):
 class StudySpec(Spec):
     """One question. `deployment` alone is a simulation, with `search` its space is explored.
 
+    name: of the study and its results, that of the file without one; model: Hugging Face id (`simserve models list`),
+    or path to a config.json; workload: what arrives; slo: the promise to keep; deployment: what a simulation plays, and
+    what a search leaves as it is; search: what may be chosen, and how; seed: of all random streams.
     expect: for `simserve check`; decides nothing, so that results and journals are the same without it.
     deployments: name -> what it has different from `deployment` (null: the default), for `simserve compare`.
     """
@@ -150,7 +154,7 @@ class StudySpec(Spec):
     workload: WorkloadSpec
     slo: SloSpec | None = None
     deployment: DeploymentSpec = DeploymentSpec()
-    deployments: dict[Name, DeploymentSpec] | None = Field(default=None, min_length=1)
+    deployments: dict[Name, Annotated[DeploymentSpec, OrNull()]] | None = Field(default=None, min_length=1)
     search: SearchSpec | None = None
     seed: int = Field(default=0, ge=0)
     expect: ExpectSpec | None = Field(default=None, exclude=True)
@@ -189,8 +193,3 @@ def load_study(path: Path | str) -> StudySpec:
     if isinstance(located.data, dict) and "name" not in located.data:
         located = Located({"name": Path(path).stem, **located.data}, located.lines, located.file)
     return parse(StudySpec, located)
-
-
-def study_json_schema() -> str:
-    """JSON Schema of study files, for editors."""
-    return json.dumps(StudySpec.model_json_schema(), indent=2)

@@ -18,9 +18,11 @@ MOST_REQUESTS = 20_000_000  # of a drawn workload; the columns alone take a giga
 
 
 class TraceSpec(Spec):
-    """A recorded trace. rate_scale 2 halves all gaps between arrivals; limit: the first so many requests.
+    """A recorded trace.
 
-    format: azure (CSV), mooncake or blocks_jsonl (JSON lines with block ids, see `workload/blocks.py`).
+    path: relative to the study, or to the current folder; rate_scale: 2 halves all gaps between arrivals; limit: the
+    first so many requests; format: azure (any CSV, see `workload/columns.py`), mooncake or blocks_jsonl (JSON lines
+    with block ids, see `workload/blocks.py`).
     """
 
     path: str
@@ -30,7 +32,12 @@ class TraceSpec(Spec):
 
 
 class ArrivalSpec(Spec):
-    """How requests arrive: `rate_rps` per second, `cv` (gamma) of the gaps, or a closed loop."""
+    """How requests arrive.
+
+    kind: at random (poisson, gamma), evenly (constant), or each when one ends (closed_loop); rate_rps: requests per
+    second; cv: coefficient of variation of the gaps of gamma, 1 as poisson, more in bursts; concurrency: requests in
+    flight of a closed loop.
+    """
 
     kind: Literal["poisson", "gamma", "constant", "closed_loop"]
     rate_rps: float | None = Field(default=None, gt=0, le=1e9)
@@ -78,6 +85,9 @@ class ClassSpec(Spec):
 class WorkloadSpec(Spec):
     """Either `trace`, or `arrivals`, `prompt_tokens`, `output_tokens` and the number of `requests`.
 
+    trace: recorded requests; arrivals: when they come; prompt_tokens, output_tokens: how long they are; requests: how
+    many; prefixes: what prompts have in common; sessions: conversations of several turns; images, audio: what comes
+    with the text; classes: shares of the requests with a priority and an SLO of their own.
     Drawn workloads may have common `prefixes`, `sessions` of several turns, `images` and `audio`; all may have
     `classes`.
     kind diffusion: output tokens are the canvas of masks that a diffusion language model fills in, of a trace too;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ from numpy.typing import NDArray
 
 from simserve.errors import MissingData, SpecError, nearest_name
 from simserve.spec.lengths import LONGEST
+from simserve.units import NS_PER_MS, NS_PER_S, NS_PER_US
+
+_UNITS = {"s": NS_PER_S, "ms": NS_PER_MS, "us": NS_PER_US, "ns": 1}
+_MOST_SECONDS = 1e10  # since 1970 until the year 2286; larger numbers are not seconds
 
 
 def resolve(path: str, base_dir: Path | None) -> Path:
@@ -29,15 +34,10 @@ def resolve(path: str, base_dir: Path | None) -> Path:
 
 
 def read_columns(path: Path, wanted: Mapping[str, str]) -> dict[str, NDArray[np.int64]]:
-    """Columns of a CSV as int64: kind "int" as it stands, kind "time" as ns since the first row."""
-    import pandas as pd
-
-    try:
-        frame = pd.read_csv(path, dtype=str, skip_blank_lines=True)
-    except pd.errors.EmptyDataError:
-        raise SpecError("the file has no rows", file=str(path)) from None
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError, EOFError) as error:
-        raise SpecError(f"not a CSV file ({' '.join(str(error).split())})", file=str(path)) from None
+    """Columns of a CSV as int64: kind "int" as it stands, kind "time" as ns since the first row, which is written as a
+    date and time, or as a number of seconds; kinds "s", "ms", "us" and "ns" are numbers of these.
+    """
+    frame = _read(path)
     for name in wanted:
         if name not in frame.columns:
             known = [str(c) for c in frame.columns]
@@ -46,6 +46,23 @@ def read_columns(path: Path, wanted: Mapping[str, str]) -> dict[str, NDArray[np.
     if frame.empty:
         raise SpecError("the file has no rows", file=str(path))
     return {name: _convert(frame[name], kind, path) for name, kind in wanted.items()}
+
+
+def header(path: Path) -> list[str]:
+    """The names of a CSV's columns."""
+    return [str(name) for name in _read(path, rows=0).columns]
+
+
+def _read(path: Path, rows: int | None = None) -> Any:
+    """A CSV as text."""
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path, dtype=str, skip_blank_lines=True, nrows=rows)
+    except pd.errors.EmptyDataError:
+        raise SpecError("the file has no rows", file=str(path)) from None
+    except (pd.errors.ParserError, UnicodeDecodeError, OSError, EOFError) as error:
+        raise SpecError(f"not a CSV file ({' '.join(str(error).split())})", file=str(path)) from None
 
 
 def read_json_lengths(path: Path, key: str | None) -> NDArray[np.int64]:
@@ -84,6 +101,8 @@ def _convert(column: Any, kind: str, path: Path) -> NDArray[np.int64]:
     """A pandas column of text as int64; SpecError names the first row that is neither time nor number."""
     import pandas as pd
 
+    if kind in _UNITS or (kind == "time" and _is_number(column.iloc[0])):
+        return _clock(column, kind, path)
     if kind == "time":
         try:
             parsed: Any = pd.to_datetime(column, errors="coerce", format="ISO8601")
@@ -106,3 +125,27 @@ def _convert(column: Any, kind: str, path: Path) -> NDArray[np.int64]:
     if kind == "time":
         parsed = (parsed - parsed.iloc[0]).to_numpy().astype("timedelta64[ns]")
     return np.asarray(parsed, dtype=np.int64)
+
+
+def _is_number(text: object) -> bool:
+    """Whether a time is a number; four digits are a year."""
+    try:
+        float(str(text))
+    except ValueError:
+        return False
+    return not re.fullmatch(r"\d{4}", str(text))
+
+
+def _clock(column: Any, kind: str, path: Path) -> NDArray[np.int64]:
+    """Times that are numbers, as ns since the first row."""
+    import pandas as pd
+
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
+    bad = np.flatnonzero(~np.isfinite(numbers))
+    if len(bad):
+        row = int(bad[0])
+        raise SpecError("not a number", file=f"{path}, row {row + 2}", key=str(column.name), value=column.iloc[row])
+    if kind == "time" and numbers[0] > _MOST_SECONDS:
+        raise SpecError(f"too large for seconds; say the unit in the column's name: {column.name}_ms, _us or _ns",
+                        file=str(path), key=str(column.name), value=column.iloc[0])  # fmt: skip
+    return np.asarray(np.rint((numbers - numbers[0]) * _UNITS.get(kind, NS_PER_S)), dtype=np.int64)
