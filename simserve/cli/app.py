@@ -39,7 +39,7 @@ def split(text: str | None) -> tuple[str, list[tuple[str, str]]]:
     """(what a help text says, its examples as (command, what it does))."""
     said, _, listed = inspect.cleandoc(text or "").partition(f"\n{HEADING}\n")
     lines = [line.strip() for line in listed.splitlines() if line.strip()]
-    return said.strip(), [(command, what.removeprefix("# ")) for what, command in pairwise(lines) if what[0] == "#"]
+    return said.strip(), [(command, what.lstrip("# ")) for what, command in pairwise(lines) if what[0] == "#"]
 
 
 class _Examples:

@@ -82,7 +82,7 @@ def capacity(
         "scheduler": scheduler, "kv_cache_dtype": kv_cache_dtype,
     }  # fmt: skip
     relative = answers.share(tolerance, "--tolerance")
-    asked = asked_deployment(study, flags, deployment)
+    asked = asked_deployment(study, flags, deployment, "capacity")
     answers.check_answer_targets(out, json_out)
     limit = flags.requests if study is not None else None
     with located(study):

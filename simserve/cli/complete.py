@@ -26,18 +26,19 @@ FRAMEWORKS = ("vllm", "sglang", "trtllm", "dynamo", "llm-d")
 
 
 def models(incomplete: str) -> list[str]:
-    """Models by their Hugging Face id."""
-    return _matching((path.stem.replace("--", "/") for path in data_files("models")), incomplete)
+    """Models by their Hugging Face id, or by its last part alone if that is how the word begins."""
+    names = [path.stem.replace("--", "/") for path in data_files("models")]
+    return _folded(names, incomplete) or _folded((name.rpartition("/")[2] for name in names), incomplete)
 
 
 def gpus(incomplete: str) -> list[str]:
     """GPUs."""
-    return _matching(_hardware("gpus"), incomplete)
+    return _folded(_hardware("gpus"), incomplete)
 
 
 def hardware(incomplete: str) -> list[str]:
     """GPUs, hosts and links."""
-    return _matching(_hardware("gpus", "hosts", "links"), incomplete)
+    return _folded(_hardware("gpus", "hosts", "links"), incomplete)
 
 
 def schedulers(incomplete: str) -> list[str]:
@@ -90,12 +91,16 @@ def one_of(*names: str) -> Completer:
 
 
 def _matching(names: Iterable[str], incomplete: str) -> list[str]:
-    """Names that begin with what was typed, upper and lower case alike; a model also without its organisation."""
+    """Names that begin with what was typed."""
     before, comma, word = incomplete.rpartition(",")
-    found = sorted(set(names))
-    begun = [name for name in found if name.lower().startswith(word.lower())]
-    begun = begun or [name for name in found if word and name.rpartition("/")[2].lower().startswith(word.lower())]
-    return [f"{before}{comma}{name}" for name in begun]
+    return [f"{before}{comma}{name}" for name in sorted(set(names)) if name.startswith(word)]
+
+
+def _folded(names: Iterable[str], incomplete: str) -> list[str]:
+    """The same for names whose case does not matter: they begin as typed, for shells drop what does not."""
+    before, comma, word = incomplete.rpartition(",")
+    begun = [name for name in sorted(set(names)) if name.lower().startswith(word.lower())]
+    return [f"{before}{comma}{word}{name[len(word) :]}" for name in begun]
 
 
 def _hardware(*folders: str) -> Iterator[str]:

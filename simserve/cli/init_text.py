@@ -14,8 +14,8 @@ NOTES: dict[str, str] = {
     "model": "Hugging Face id (`simserve models list`), or a path to a config.json.",
     "workload": "What arrives: a recorded trace, or arrivals and lengths that are drawn.",
     "workload.kind": "A diffusion language model: output tokens are the masks that it fills in.",
-    "workload.trace": "A CSV with times, prompt and output tokens. `rate_scale: 2` plays it twice as fast, `limit: 1000` "
-    "the first 1,000 requests.",
+    "workload.trace": "A CSV with times, prompt and output tokens. `rate_scale: 2` plays it twice as fast, `limit: "
+    "1000` the first 1,000 requests.",
     "workload.arrivals": "At random. Or in bursts {kind: gamma, rate_rps: 4, cv: 2}, evenly {kind: constant, rate_rps: "
     "4}, or so many requests in flight all the time {kind: closed_loop, concurrency: 32}.",
     "workload.prompt_tokens": "All alike. Real ones vary: {kind: lognormal, mean: 1000, std: 900, max: 8000}, {kind: "

@@ -209,6 +209,9 @@ def _search(
     if json_out != "-":
         print_search(console, result, top=top)
         say_where(console, where)
+        if inputs.study.slo is None and not any(c.slo for c in inputs.study.workload.classes or ()):
+            console.print(f"no SLO was given, so that throughput alone decided; e.g. {opt.AN_SLO} bounds latencies",
+                          highlight=False)  # fmt: skip
     if page is not None:
         write_page(console, result, drawn, page, quiet=json_out == "-")
     if result.recommended is None:

@@ -92,11 +92,13 @@ def simulate(
     _simulate(study, flags, deployment, json_out, out, trace_out, timeline, page, interval=interval)
 
 
-def asked_deployment(study: Path | None, flags: opt.Flags, deployment: dict[str, Any]) -> StudySpec:
+def asked_deployment(
+    study: Path | None, flags: opt.Flags, deployment: dict[str, Any], command: str = "simulate"
+) -> StudySpec:
     """The study in the file, or that of the options; deployment: those of its fields that options give."""
     if study is None and deployment["gpu"] is None:
-        command = opt.whole_command("simulate", flags.model)
-        raise SpecError(f"give a study file, or --model, --gpu and the other options; try: {command}",
+        whole = opt.whole_command(command, flags.model)
+        raise SpecError(f"give a study file, or --model, --gpu and the other options; try: {whole}",
                         file=opt.COMMAND_LINE)  # fmt: skip
     sections = {"deployment": {k: v for k, v in deployment.items() if v is not None}}
     names = {"tensor_parallel_size": "--tp"}

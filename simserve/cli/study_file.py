@@ -11,6 +11,7 @@ from simserve.errors import SimserveError, SpecError, UnknownName
 from simserve.paths import data_files
 
 PAPERS, _ = STUDY_FOLDERS
+UNITS = ("s", "ms")  # of a bound such as --ttft 0.5 s, whose unit comes here as the study
 SUFFIXES = (".yaml", ".yml")
 
 
@@ -24,6 +25,8 @@ def study_file(given: Path | None) -> Path | None:
     shipped = {path.stem: path for path in reversed(list(data_files("studies")))}
     studies = {name: path for name, path in shipped.items() if path.parent.name not in STUDY_FOLDERS}
     name = str(given)
+    if name in UNITS:
+        raise SpecError(f"no study: write a duration as one word, e.g. --ttft 0.5{name}", value=name)
     if given.suffix not in SUFFIXES:
         _refuse_model(name)
     if given.suffix or len(given.parts) != 1:

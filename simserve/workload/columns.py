@@ -26,6 +26,11 @@ NAMES = {
                         "responsetokens", "outputlength", "outputlen", "responselength", "numoutputtokens",
                         "numcompletiontokens", "outputtoks", "osl", "completion", "output", "response"),
 }  # fmt: skip
+SHOWN = {
+    "TIMESTAMP": "timestamp, time, arrival, arrived_at, arrival_ms",
+    "ContextTokens": "prompt_tokens, input_tokens, num_prefill_tokens",
+    "GeneratedTokens": "output_tokens, completion_tokens, num_decode_tokens",
+}  # in messages
 _UNIT = re.compile(r"[\s_(\[-](s|sec|seconds|ms|us|ns)[)\]]?$", re.IGNORECASE)
 
 
@@ -61,8 +66,7 @@ def _one(wanted: str, found: list[str], path: Path) -> str:
     if fitting:
         raise SpecError(f"the columns {' and '.join(fitting)} may both be it; call one of them {wanted}",
                         file=str(path), key=wanted)  # fmt: skip
-    problem = (f"the column is missing; the file has {', '.join(found)}; it may also be called "
-               f"{', '.join(NAMES[wanted][1:4])}, ...")  # fmt: skip
+    problem = f"the column is missing; the file has {', '.join(found)}; it may also be called {SHOWN[wanted]}"
     raise SpecError(problem, file=str(path), key=wanted, nearest=nearest_name(wanted, found))
 
 

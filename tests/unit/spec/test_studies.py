@@ -1,13 +1,12 @@
 """Study files: what is read, and one line for whatever is wrong."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from simserve.errors import SpecError
 from simserve.spec.base import parse, parse_yaml
-from simserve.spec.study import StudySpec, load_study, study_json_schema
+from simserve.spec.study import StudySpec, load_study
 
 GOOD = """\
 model: meta-llama/Llama-3.1-8B
@@ -96,15 +95,6 @@ def test_what_is_no_study(text: str, message: str) -> None:
         read(text)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
-
-
-def test_the_schema_knows_every_section() -> None:
-    """JSON Schema for editors."""
-    schema = json.loads(study_json_schema())
-
-    sections = {"model", "workload", "slo", "deployment", "deployments", "search", "name", "seed", "expect"}
-    assert sections == set(schema["properties"])
-    assert schema["additionalProperties"] is False
 
 
 @pytest.mark.parametrize(
