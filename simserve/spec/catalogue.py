@@ -38,7 +38,7 @@ def words_of(name: str) -> list[str]:
     """The parts of a name after its organisation: 'Qwen/Qwen2.5-VL-7B' -> qwen2.5, vl, 7b; 'L40-S' -> l40s."""
     words: list[str] = []
     for word in re.split(r"[-_\s]+", name.rpartition("/")[2].strip().lower()):
-        if len(word) == 1 and words:  # no part of its own: an L40 is no L40S
+        if len(word) == 1 and word.isalpha() and words:  # no part of its own: an L40 is no L40S
             words[-1] += word
         elif word:
             words.append(word)
