@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from simserve.check.judge import Verdict
     from simserve.check.report import StudyCheck
-    from simserve.search.objective import Outcome
-    from simserve.search.result import SearchResult
-    from simserve.search.runner import Inputs
+    from simserve.explore.objective import Outcome
+    from simserve.explore.result import SearchResult
+    from simserve.explore.runner import Inputs
     from simserve.spec.expect import ExpectSpec
     from simserve.spec.study import StudySpec
 
@@ -155,7 +155,7 @@ def _checked(path: Path, options: Options, progress: Progress) -> StudyCheck:
     from simserve.check.judge import compare, judge, skipped, winner
     from simserve.check.report import StudyCheck
     from simserve.check.stated import check_expect
-    from simserve.search.result import describe
+    from simserve.explore.result import describe
     from simserve.spec.study import load_study
 
     study = load_study(path)
@@ -181,7 +181,7 @@ def _checked(path: Path, options: Options, progress: Progress) -> StudyCheck:
 
 def _inputs(study: StudySpec, folder: Path, requests: int | None) -> tuple[Inputs, str]:
     """The study with as many requests as it asks for, or fewer and a note that says so."""
-    from simserve.search.runner import prepare
+    from simserve.explore.runner import prepare
 
     own = prepare(study, base_dir=folder, requests=study.search.requests if study.search is not None else None)
     if requests is None or requests >= len(own.workload):
@@ -193,7 +193,7 @@ def _inputs(study: StudySpec, folder: Path, requests: int | None) -> tuple[Input
 def _run(inputs: Inputs, jobs: int, progress: Progress) -> SearchResult:
     """The search or the simulation, as those commands make it."""
     from simserve.cli.search import cpus
-    from simserve.search.runner import play, run_search, simulated
+    from simserve.explore.runner import play, run_search, simulated
 
     if inputs.study.search is None:
         return simulated(inputs, play(inputs))
@@ -213,7 +213,7 @@ def _update(
     from simserve.check.baseline import write_baseline
     from simserve.check.judge import Verdict, winner
     from simserve.check.metrics import PREFIX, numbers
-    from simserve.search.result import nothing_meets
+    from simserve.explore.result import nothing_meets
 
     run = winner(result)
     if run is None:

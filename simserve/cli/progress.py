@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from simserve.cli.console import make_console
 
 if TYPE_CHECKING:
-    from simserve.search.objective import Outcome
+    from simserve.explore.objective import Outcome
 
 
 @contextmanager
@@ -17,8 +17,8 @@ def progress_bar(label: str = "simulating") -> Iterator[Callable[[int, int, Outc
     """Yields report(done, total, latest outcome); the bar names the best configuration so far, at first `label`."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from simserve.search.objective import ranked
-    from simserve.search.result import describe
+    from simserve.explore.objective import ranked
+    from simserve.explore.result import describe
 
     console = make_console(stderr=True)
     best: list[Outcome] = []

@@ -20,9 +20,9 @@ from simserve.errors import Infeasible, SpecError, UnknownName
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from simserve.explore.result import SearchResult
+    from simserve.explore.runner import Inputs
     from simserve.report.series import Series
-    from simserve.search.result import SearchResult
-    from simserve.search.runner import Inputs
     from simserve.workload.requests import RequestSet
 
 _SPACE, _RUN = "Search space (repeat, or separate by commas)", "Search"
@@ -135,8 +135,8 @@ def _inputs(
     space_flags: dict[str, Any],
     override: dict[str, Any],
 ) -> Inputs:
-    from simserve.search.objective import OBJECTIVES
-    from simserve.search.runner import prepare
+    from simserve.explore.objective import OBJECTIVES
+    from simserve.explore.runner import prepare
 
     asked = opt.read_study(study, flags, sections, space_flags)
     if asked.search is None:
@@ -158,11 +158,11 @@ def _search(
 ) -> None:  # fmt: skip
 
     from simserve.cli.progress import progress_bar
+    from simserve.explore.result import nothing_meets
+    from simserve.explore.runner import executor_for, run_search
     from simserve.report.save import check_targets
     from simserve.report.series import top_series
     from simserve.report.terminal import print_search
-    from simserve.search.result import nothing_meets
-    from simserve.search.runner import executor_for, run_search
 
     check_targets(folder, json_out, page)
     drawn: list[Series] = []
@@ -297,7 +297,7 @@ def interrupted(error: BaseException | None) -> bool:
 
 def _again() -> str:
     """The command that was typed, with --resume; a password in it as ***."""
-    from simserve.search.storage import masked
+    from simserve.explore.storage import masked
 
     words = ["simserve", *(masked(word) for word in sys.argv[1:] if word != "--resume"), "--resume"]
     return shlex.join(words)

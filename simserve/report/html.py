@@ -15,6 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from simserve.errors import SpecError
+from simserve.explore.hosting import hosting
+from simserve.explore.limits import limits
+from simserve.explore.objective import NEVER_MS, Outcome
+from simserve.explore.quality import quality_note
+from simserve.explore.result import SearchResult, describe, nothing_meets
 from simserve.report import figures
 from simserve.report.launch import launch_lines, served_model
 from simserve.report.page import figure, fill, table, tiles
@@ -32,11 +37,6 @@ from simserve.report.words import (
     together,
     verdict,
 )
-from simserve.search.hosting import hosting
-from simserve.search.limits import limits
-from simserve.search.objective import NEVER_MS, Outcome
-from simserve.search.quality import quality_note
-from simserve.search.result import SearchResult, describe, nothing_meets
 
 _ALL_ROWS = 2000
 _HEADS = ("#", "configuration", "GPUs", "tokens/s per GPU", "TTFT, ms", "TPOT, ms", "USD per M tokens", "SLO")
