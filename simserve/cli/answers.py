@@ -65,6 +65,6 @@ def share(percent: float, option: str, most: float = 100.0) -> float:
 
 def processes(jobs: int) -> int:
     """0 is one per CPU."""
-    from simserve.cli.search import cpus
+    from simserve.explore.executors import cpus
 
     return jobs or cpus()

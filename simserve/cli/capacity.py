@@ -9,9 +9,9 @@ import typer
 
 from simserve.cli import answers
 from simserve.cli import options as opt
-from simserve.cli.console import make_console
 from simserve.cli.names import located
 from simserve.errors import Infeasible
+from simserve.report.console import make_console
 
 if TYPE_CHECKING:
     from simserve.explore.capacity import Capacity

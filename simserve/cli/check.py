@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simserve.cli import options as opt
-from simserve.cli.console import make_console
 from simserve.cli.names import check_names, located
 from simserve.cli.unexpected import in_words
 from simserve.errors import LawBroken, SimserveError, SpecError
+from simserve.report.console import make_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -119,7 +119,7 @@ def _files(paths: Sequence[Path] | None) -> tuple[list[Path], list[Path]]:
 def _one(path: Path, label: str, options: Options, shown: Console | None) -> StudyCheck:
     """One study, whatever is wrong with it, printed when done."""
     from simserve.check.report import StudyCheck
-    from simserve.cli.progress import progress_bar
+    from simserve.report.progress import progress_bar
 
     start = time.monotonic()
     try:
@@ -192,7 +192,7 @@ def _inputs(study: StudySpec, folder: Path, requests: int | None) -> tuple[Input
 
 def _run(inputs: Inputs, jobs: int, progress: Progress) -> SearchResult:
     """The search or the simulation, as those commands make it."""
-    from simserve.cli.search import cpus
+    from simserve.explore.executors import cpus
     from simserve.explore.runner import play, run_search, simulated
 
     if inputs.study.search is None:

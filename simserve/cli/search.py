@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simserve.cli import options as opt
-from simserve.cli.console import make_console
 from simserve.cli.diffusion_space import diffusion_sections
 from simserve.cli.names import check_names, located
 from simserve.cli.report_page import page_path, write_page
 from simserve.errors import Infeasible, SpecError, UnknownName
+from simserve.report.console import make_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -157,9 +156,9 @@ def _search(
     page: Path | None,
 ) -> None:  # fmt: skip
 
-    from simserve.cli.progress import progress_bar
     from simserve.explore.result import nothing_meets
     from simserve.explore.runner import executor_for, run_search
+    from simserve.report.progress import progress_bar
     from simserve.report.save import check_targets
     from simserve.report.series import top_series
     from simserve.report.terminal import print_search
@@ -305,14 +304,8 @@ def _again() -> str:
 
 def _jobs(jobs: int | None, ray: str | None, batch: int) -> int:
     """Without --jobs one process for each CPU, as many as a batch can use, or all of a cluster (0)."""
+    from simserve.explore.executors import cpus
+
     if ray is not None:
         return jobs or 0
     return min(cpus(), batch) if jobs is None else jobs or cpus()
-
-
-def cpus() -> int:
-    """CPUs that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1

@@ -9,8 +9,8 @@ import typer
 
 from simserve.cli import answers
 from simserve.cli import options as opt
-from simserve.cli.console import make_console
 from simserve.cli.names import check_names, located
+from simserve.report.console import make_console
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simserve.cli import options as opt
-from simserve.cli.console import make_console
 from simserve.cli.names import check_names, located
 from simserve.cli.report_page import page_path, write_page
 from simserve.errors import SpecError
+from simserve.report.console import make_console
 
 if TYPE_CHECKING:
     from simserve.explore.result import SearchResult

@@ -8,9 +8,9 @@ import socket
 from pathlib import Path
 from typing import Any, Self
 
-from simserve import __version__
 from simserve.errors import MissingData, SpecError
 from simserve.explore.executors import Mortal, Work, WorkerDied
+from simserve.version import __version__
 
 _FLAG = "--ray"
 _HERE = ("auto", "local")

@@ -54,6 +54,14 @@ def make(work: Work, shared: Any, *, jobs: int = 1, ray: str | None = None) -> E
     return Processes(work, shared, jobs) if jobs > 1 else InProcess(work, shared)
 
 
+def cpus() -> int:
+    """CPUs that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
 class InProcess:
     """One task after another, here."""
 

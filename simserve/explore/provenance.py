@@ -8,7 +8,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from simserve import __version__
+from simserve.version import __version__
 
 if TYPE_CHECKING:
     from simserve.spec.model import ModelSpec

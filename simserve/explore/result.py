@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from simserve.diffusion import denoises
@@ -124,7 +125,8 @@ def layout(d: DeploymentSpec) -> str:
 
 
 def _layout(d: DeploymentSpec) -> str:
-    text = f"{d.replicas} x {d.gpu} {d.split} {d.dtype}"
+    gpu = Path(d.gpu).stem if d.gpu.endswith((".yaml", ".yml")) else d.gpu  # a file of the user's
+    text = f"{d.replicas} x {gpu} {d.split} {d.dtype}"
     if denoises(d.scheduler):
         return f"{text}, {d.scheduler}"
     if d.hybrid is None or not uses_host(d.scheduler):

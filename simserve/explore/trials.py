@@ -10,6 +10,7 @@ the next of the screen's order: no configuration is simulated twice.
 
 from __future__ import annotations
 
+import warnings
 from bisect import insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -72,7 +73,11 @@ class Trials:
         self._screened = self.budget
         if len(self.order) > self.budget:
             self._screened = max(1, int(self.budget * _SCREENED_SHARE))
-        self.study.set_metric_names([_METRICS.get(self.objective, "tokens_per_s_per_gpu"), "tpot_ms"])
+        from optuna.exceptions import ExperimentalWarning
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            self.study.set_metric_names([_METRICS.get(self.objective, "tokens_per_s_per_gpu"), "tpot_ms"])
         self._restore()
         self._reorder()
         if self.pending and len(self.pending) == self._slots % self.batch:  # killed while it asked for a batch

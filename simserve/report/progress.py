@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from simserve.cli.console import make_console
+from simserve.report.console import make_console
 
 if TYPE_CHECKING:
     from simserve.explore.objective import Outcome
