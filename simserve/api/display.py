@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from simserve.errors import MissingData
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from simserve.explore.runner import Inputs
     from simserve.report.series import Series
 
+T = TypeVar("T")
 WIDTH = 120  # columns of what `print` shows
 _TOP = 5
 # colours of the notebook's own theme, light or dark: text as it is, lines and boxes half transparent
@@ -43,7 +44,7 @@ def answer(result: SearchResult) -> str:
     return f"{_STYLE}<div class='simserve'>{answer_html(result)}{few}</div>"
 
 
-def printed(show: Callable[[Console, SearchResult], None], result: SearchResult) -> str:
+def printed(show: Callable[[Console, T], None], result: T) -> str:
     """What a command prints of a result, without colours."""
     from rich.console import Console
 

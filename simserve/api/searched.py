@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,38 @@ if TYPE_CHECKING:
     import pandas as pd
     from plotly.graph_objects import Figure
 
+    from simserve.explore.explained import Explanation as _Found
     from simserve.explore.objective import Outcome
     from simserve.explore.result import SearchResult
     from simserve.explore.runner import Inputs, Progress
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a result is what it is: what the winner beat, what binds, what more would buy, how sure the numbers are.
+
+    found: the same as data.
+    """
+
+    found: _Found
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per thing that could be bought, with what it would bring."""
+        import pandas as pd
+
+        return pd.DataFrame(self.found.rows())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe."""
+        return self.found.to_dict()
+
+    def __str__(self) -> str:
+        from simserve.report.explained import print_explanation
+
+        return display.printed(print_explanation, self.found)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
 
 @dataclass(frozen=True)
@@ -101,6 +131,21 @@ class Search:
             update={"deployment": outcome.deployment, "search": None}
         ))  # fmt: skip
         return Simulation(self.study.change(own), outcome, inputs, replay(self.inputs, outcome))
+
+    def explain(self) -> Explanation:
+        """What `simserve explain` says of the result: plays the winner and its neighbours again.
+
+        >>> import simserve
+        >>> found = simserve.search("quickstart", requests=100, progress=False)
+        >>> "What binds" in str(found.explain())
+        True
+        """
+        from simserve.explore.explained import explain
+        from simserve.explore.saved import FILE, Saved
+
+        document = self.to_dict()
+        chosen = document["recommended"] or 0
+        return Explanation(explain(Saved(self.study.folder / FILE, document, list(self.runs), chosen)))
 
     def launch(self, *frameworks: str, rank: int = 1) -> dict[str, str]:
         """Launch files of a run, name -> text: of vllm, sglang, trtllm, dynamo and llm-d, or of those named.

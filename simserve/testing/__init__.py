@@ -1,1 +1,1 @@
-"""For tests of simserve and of parts written elsewhere: a toy cost model, builders, and `conformance.check_scheduler`."""
+"""For tests of simserve and of parts written elsewhere: a toy cost model, builders, `check_scheduler`."""

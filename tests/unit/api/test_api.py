@@ -36,7 +36,7 @@ def found() -> simserve.Search:
 def test_public_names() -> None:
     """What users import; a name that goes breaks their scripts."""
     assert {
-        "load_study", "search", "simulate", "vary_gpu", "Study", "Search", "Simulation", "SimserveError",
+        "load_study", "search", "simulate", "vary_gpu", "Study", "Search", "Simulation", "Explanation", "SimserveError",
     } == set(simserve.__all__)  # fmt: skip
     assert all(name in dir(simserve) and getattr(simserve, name).__doc__ for name in simserve.__all__)
     with pytest.raises(AttributeError, match="no attribute 'serach'"):
@@ -122,6 +122,17 @@ def test_a_run_of_a_search_is_played_again(found: simserve.Search) -> None:
         found.simulate(5)
     with pytest.raises(SpecError, match="there are 4 runs"):
         found.launch(rank=0)
+
+
+def test_a_search_is_explained(found: simserve.Search, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the command explains it from its files."""
+    folder = found.save(tmp_path / "out")
+    assert 0 == main(["explain", str(folder), "--json", "-"])
+    theirs = json.loads(capsys.readouterr().out)
+    ours = json.loads(json.dumps(found.explain().to_dict()))
+
+    assert {key: theirs[key] for key in ours} == ours
+    assert len(ours["buys"]) == len(found.explain().to_pandas())
 
 
 def test_a_run_as_pictures(found: simserve.Search) -> None:
