@@ -9,6 +9,7 @@ from pathlib import Path
 from simserve.errors import UnknownName
 
 _PACKAGE = Path(__file__).resolve().parent
+STUDY_FOLDERS = ("papers", "records")  # of studies/, which hold other things
 DATA_KINDS = ("perfdb", "hw_specs", "models", "studies")
 
 

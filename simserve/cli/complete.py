@@ -9,10 +9,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from simserve.paths import data_dirs, data_files
+from simserve.paths import STUDY_FOLDERS, data_dirs, data_files
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-STUDY_FOLDERS = ("papers", "records")  # of studies/, which hold other things
 Completer = Callable[[str], list[str]]
 
 # As `simserve.spec` has them, whose import would take longer than the shell should wait.

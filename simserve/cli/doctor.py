@@ -15,11 +15,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from simserve import __version__
-from simserve.cli.console import make_console
 from simserve.cli.unexpected import DEBUG
 from simserve.errors import SimserveError, SpecError
 from simserve.paths import DATA_KINDS, data_dirs
+from simserve.report.console import make_console
+from simserve.version import __version__
 
 PROBLEM = 1
 LEAST_PYTHON = (3, 11)
@@ -155,7 +155,8 @@ def _extras() -> Iterator[Finding]:
 def _machine() -> Iterator[Finding]:
     import tempfile  # slow to import for who asks for help
 
-    from simserve.cli.search import RESULTS, cpus
+    from simserve.cli.search import RESULTS
+    from simserve.explore.executors import cpus
 
     folder = RESULTS if RESULTS.is_dir() else Path()
     try:
@@ -211,7 +212,7 @@ def _environment() -> Iterator[Finding]:
 
 
 def _simulation() -> Iterator[Finding]:
-    from simserve.search.runner import play, prepare
+    from simserve.explore.runner import play, prepare
     from simserve.spec.base import parse
     from simserve.spec.study import StudySpec
 

@@ -8,8 +8,8 @@ import typer
 
 from simserve.cli import complete
 from simserve.cli.app import App
-from simserve.cli.console import make_console
 from simserve.errors import UnknownName
+from simserve.report.console import make_console
 
 HELP = """Hardware: list it, show one with its sources.
 

@@ -35,10 +35,10 @@ def launch(
       # the second best, for vLLM
       simserve launch simserve-results/quickstart --framework vllm --rank 2
     """
+    from simserve.explore.saved import read_saved, workload_of
     from simserve.report.launch import FRAMEWORKS, launch_files
     from simserve.report.launch.saved import run_of
     from simserve.report.save import make_folder, write_atomic
-    from simserve.search.saved import read_saved, workload_of
 
     saved = read_saved(result)
     beside = result if result.is_dir() else result.parent

@@ -10,7 +10,7 @@ import typer
 
 from simserve.cli import complete
 from simserve.cli.app import App
-from simserve.cli.console import make_console
+from simserve.report.console import make_console
 
 if TYPE_CHECKING:
     from rich.table import Table

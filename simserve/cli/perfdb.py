@@ -12,8 +12,8 @@ import typer
 from simserve.cli import complete
 from simserve.cli.app import App
 from simserve.cli.collect import collect
-from simserve.cli.console import make_console
 from simserve.errors import SpecError
+from simserve.report.console import make_console
 
 HELP = """Kernel tables: list, show, query, plot, validate, build, collect.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -15,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from simserve.errors import SpecError, UnknownName
+from simserve.paths import STUDY_FOLDERS, data_files
 from simserve.spec.base import Located, Spec, parse, read_yaml
 from simserve.spec.deployment import DeploymentSpec, Dtype, KvCacheDtype, MoeDtype, Utilization
 from simserve.spec.expect import ExpectSpec
@@ -24,6 +27,7 @@ from simserve.spec.stages import parse_stages
 from simserve.spec.workload import WorkloadSpec
 
 T = TypeVar("T")
+YAML_SUFFIXES = (".yaml", ".yml")
 
 
 def _listed(value: Any) -> Any:
@@ -187,9 +191,43 @@ def _over(base: Any, own: Any) -> Any:
     return {key: value for key, value in {**base, **own}.items() if key not in own or own[key] is not None}
 
 
+def find_study(given: Path) -> Path:
+    """A bare name ('quickstart') is a study that comes with simserve; everything else is a path.
+
+    SpecError for a file that is not there, UnknownName for a name; both say what was probably meant.
+    """
+    if given.exists():
+        return given
+    shipped = {path.stem: path for path in reversed(list(data_files("studies")))}
+    studies = {name: path for name, path in shipped.items() if path.parent.name not in STUDY_FOLDERS}
+    name = str(given)
+    if given.suffix or len(given.parts) != 1:
+        raise SpecError("no such file", file=name, nearest=_nearest_file(given, studies))
+    if name in studies:
+        return studies[name]
+    if name in shipped:
+        command = "reproduce" if shipped[name].parent.name == STUDY_FOLDERS[0] else "validate --records"
+        raise SpecError(f"{name!r} is no study of this kind; `simserve {command} {name}` plays it")
+    raise UnknownName("study", name, studies)
+
+
+def _nearest_file(given: Path, shipped: Iterable[str]) -> str | None:
+    """A YAML file beside the one that is missing, else a study that comes with simserve."""
+    folder = given.parent
+    here = [path.name for path in folder.iterdir() if path.suffix in YAML_SUFFIXES] if folder.is_dir() else []
+    if close := difflib.get_close_matches(given.name, here, n=1, cutoff=0.7):
+        return str(folder / close[0])
+    close = difflib.get_close_matches(given.stem, list(shipped), n=1, cutoff=0.7)
+    return close[0] if close else None
+
+
 def load_study(path: Path | str) -> StudySpec:
     """Read a study file; without a `name` it is called like the file."""
-    located = read_yaml(path)
-    if isinstance(located.data, dict) and "name" not in located.data:
-        located = Located({"name": Path(path).stem, **located.data}, located.lines, located.file)
+    return parse_study(read_yaml(path))
+
+
+def parse_study(located: Located) -> StudySpec:
+    """A study that was read; without a `name` it is called like its file."""
+    if isinstance(located.data, dict) and "name" not in located.data and located.file:
+        located = Located({"name": Path(located.file).stem, **located.data}, located.lines, located.file)
     return parse(StudySpec, located)

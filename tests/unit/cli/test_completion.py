@@ -11,10 +11,10 @@ import pytest
 
 from simserve.check.papers import paper_files
 from simserve.cli import complete
+from simserve.explore.objective import OBJECTIVES
 from simserve.perf.store import FAMILIES, devices
 from simserve.policies import EVICTIONS, ROUTERS
 from simserve.report.launch import FRAMEWORKS
-from simserve.search.objective import OBJECTIVES
 from simserve.spec.deployment import Dtype, KvCacheDtype
 from simserve.spec.hardware import gpu_names, host_names, link_names
 from simserve.spec.model import model_names
@@ -151,8 +151,8 @@ def test_bash_installs_it(shell: dict[str, str], tmp_path: Path) -> None:
 
 def test_completing_imports_nothing_heavy() -> None:
     """All of the functions, in a process of their own."""
-    heavy = ["numpy", "pandas", "scipy", "optuna", "pydantic", "pyarrow", "simpy", "yaml", "joblib", "simserve.systems"]
-    names = "models gpus hardware schedulers routers explained studies papers records devices families".split()
+    heavy = ["numpy", "pandas", "scipy", "optuna", "pydantic", "pyarrow", "simpy", "yaml", "simserve.systems"]
+    names = ["models", "gpus", "hardware", "schedulers", "routers", "explained", "studies", "papers", "records", "devices", "families"]
     code = (f"import sys, simserve.cli.main; from simserve.cli import complete\n"
             f"for name in {names!r}: assert getattr(complete, name)('') != [], name\n"
             f"print([m for m in {heavy!r} if m in sys.modules])")  # fmt: skip

@@ -123,7 +123,7 @@ def test_a_simulation_that_fails_is_a_problem(
     def broken(*arguments: object) -> None:
         raise KeyError("x")
 
-    monkeypatch.setattr("simserve.search.runner.play", broken)
+    monkeypatch.setattr("simserve.explore.runner.play", broken)
     assert findings(capsys, code=1)["simulation"]["found"] == "KeyError: 'x'"
 
 
@@ -137,7 +137,7 @@ def test_errors_of_a_check_are_findings() -> None:
     assert [(f.status, f.found) for f in doctor._tried("a", spec)] == [("problem", "no")]
 
 
-@pytest.mark.parametrize(("shell", "script"), [("bash", ".bash_completions/simserve.sh"), ("fish", None), ("tcsh", None)])
+@pytest.mark.parametrize(("shell", "script"), [("bash", ".bash_completions/simserve.sh"), ("fish", None), ("sh", None)])
 def test_completion(shell: str, script: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Installed, not installed, and a shell without."""
     monkeypatch.setenv("SHELL", f"/bin/{shell}")

@@ -11,6 +11,7 @@ from simserve.spec.hardware import load_gpu
 from simserve.spec.model import load_model
 
 LOAD = ["--rate", "4", "--isl", "300", "--osl", "20", "--requests", "15"]
+MODEL = "--model meta-llama/Llama-3.1-8B"
 WHOLE = "--gpu h100_sxm --rate 4 --isl 1000 --osl 200 --ttft 500 --tpot 50"
 
 
@@ -19,16 +20,16 @@ WHOLE = "--gpu h100_sxm --rate 4 --isl 1000 --osl 200 --ttft 500 --tpot 50"
     [
         ("search", f"`simserve init` asks a few questions and writes a study; `simserve search quickstart` plays the "
                    f"example; without a file: simserve search --model meta-llama/Llama-3.1-8B {WHOLE}"),
-        ("search llama-3.1-8b", f"is a model, not a study; try: simserve search --model meta-llama/Llama-3.1-8B {WHOLE}"),
+        ("search llama-3.1-8b", f"is a model, not a study; try: simserve search {MODEL} {WHOLE}"),
         ("search Qwen/Qwen3-32B", "is a model, not a study; try: simserve search --model Qwen/Qwen3-32B --gpu"),
         ("search llama", "'llama' is a model, not a study; try: simserve search --model meta-llama/Llama-2-7b-hf"),
         ("search --model llama-3.1-8b", f"--gpu: give at least one GPU type; try: simserve search --model llama-3.1-8b "
                                         f"{WHOLE}"),
-        ("search --model Qwen3-32B --gpu h100", "--isl and --osl with --rate or --concurrency, e.g. --rate 4 --isl 1000"),
+        ("search --model Qwen3-32B --gpu h100", "--isl and --osl with --rate or --concurrency, e.g. --rate 4 --isl"),
         ("search --gpu h100", "--model: give a study file, or --model"),
-        ("search --model llama --gpu h100 --rate 4 --isl 9 --osl 9", "unknown model 'llama'; it may be meta-llama/Llama-2-"),
+        ("search --model llama --gpu h100 --rate 4 --isl 9 --osl 9", "unknown model 'llama'; it may be meta-llama/Llama"),
         ("search --model m --gpu h100 --ttft 0.5 s", "write a duration as one word, e.g. --ttft 0.5s"),
-        ("simulate", "try: simserve simulate --model meta-llama/Llama-3.1-8B --gpu h100_sxm --rate 4 --isl 1000 --osl 200"),
+        ("simulate", f"try: simserve simulate {MODEL} --gpu h100_sxm --rate 4 --isl 1000 --osl 200"),
         ("capacity", f"try: simserve capacity --model meta-llama/Llama-3.1-8B {WHOLE}"),
         ("run", "`simserve simulate STUDY` plays one deployment"),
         ("list", "`simserve models list`, `simserve hw list` (GPUs)"),
@@ -77,7 +78,8 @@ def test_short_names_of_gpus(typed: str, gpu: str) -> None:
 
 @pytest.mark.parametrize(
     ("typed", "model"),
-    [("Qwen3-32B", "Qwen/Qwen3-32B"), ("llama-8b", "meta-llama/Llama-3.1-8B"), ("llama3.1-8b", "meta-llama/Llama-3.1-8B"),
+    [("Qwen3-32B", "Qwen/Qwen3-32B"), ("llama-8b", "meta-llama/Llama-3.1-8B"),
+     ("Llama3.1-8B", "meta-llama/Llama-3.1-8B"),
      ("qwen2.5-7b", "Qwen/Qwen2.5-7B"), ("mixtral-8x7b", "mistralai/Mixtral-8x7B-v0.1"),
      ("qwen3-vl-8b", "Qwen/Qwen3-VL-8B-Instruct"), ("kimi-k2", "moonshotai/Kimi-K2-Instruct"),
      ("gpt-oss-20b", "openai/gpt-oss-20b")],

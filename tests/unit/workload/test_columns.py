@@ -66,8 +66,8 @@ def test_units_of_time(column: str, first: str, second: str, expected: int, tmp_
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("when,isl,osl\n1,1,1\n", "TIMESTAMP: the column is missing; the file has when, isl, osl; it may also be called"),
-        ("time,isl,input_tokens,osl\n1,1,1,1\n", "columns isl and input_tokens may both be it; call one of them Context"),
+        ("when,isl,osl\n1,1,1\n", "TIMESTAMP: the column is missing; the file has when, isl, osl; it may also be"),
+        ("time,isl,input_tokens,osl\n1,1,1,1\n", "columns isl and input_tokens may both be it; call one of them"),
         ("time,isl,osl\n1700000000000,1,1\n", "too large for seconds; say the unit in the column's name: time_ms"),
         ("time,isl,osl\n1,1,1\nnoon,1,1\n", r"row 3: time: not a number \(got 'noon'\)"),
         ("time,isl,osl\n2,1,1\n1,1,1\n", "row 3: time: times go backwards"),
