@@ -180,7 +180,8 @@ def test_a_prefix_is_part_of_the_prompt_and_cached(command: str, capsys: pytest.
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [
-        (["search"], "--gpu: give at least one GPU type"),
+        (["search"], "what to search? `simserve init`"),
+        (["search", "--model", "x"], "--gpu: give at least one GPU type"),
         (["search", "--gpu", "l4"], "--model: give a study file"),
         (["search", "--gpu", "l4", "--model", "x"], "--trace: give --trace, or --isl and --osl"),
         (["search", "--gpu", "l4", "--tp", "two"], "--tp: expected whole numbers"),

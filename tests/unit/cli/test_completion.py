@@ -152,7 +152,8 @@ def test_bash_installs_it(shell: dict[str, str], tmp_path: Path) -> None:
 def test_completing_imports_nothing_heavy() -> None:
     """All of the functions, in a process of their own."""
     heavy = ["numpy", "pandas", "scipy", "optuna", "pydantic", "pyarrow", "simpy", "yaml", "simserve.systems"]
-    names = ["models", "gpus", "hardware", "schedulers", "routers", "explained", "studies", "papers", "records", "devices", "families"]
+    names = ["models", "gpus", "hardware", "schedulers", "routers", "explained", "studies", "papers", "records",
+             "devices", "families"]  # fmt: skip
     code = (f"import sys, simserve.cli.main; from simserve.cli import complete\n"
             f"for name in {names!r}: assert getattr(complete, name)('') != [], name\n"
             f"print([m for m in {heavy!r} if m in sys.modules])")  # fmt: skip

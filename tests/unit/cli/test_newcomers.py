@@ -27,7 +27,7 @@ WHOLE = "--gpu h100_sxm --rate 4 --isl 1000 --osl 200 --ttft 500 --tpot 50"
                                         f"{WHOLE}"),
         ("search --model Qwen3-32B --gpu h100", "--isl and --osl with --rate or --concurrency, e.g. --rate 4 --isl"),
         ("search --gpu h100", "--model: give a study file, or --model"),
-        ("search --model llama --gpu h100 --rate 4 --isl 9 --osl 9", "unknown model 'llama'; it may be meta-llama/Llama"),
+        ("search --model llama --gpu h100 --rate 4 --isl 9 --osl 1", "unknown model 'llama'; it may be meta"),
         ("search --model m --gpu h100 --ttft 0.5 s", "write a duration as one word, e.g. --ttft 0.5s"),
         ("simulate", f"try: simserve simulate {MODEL} --gpu h100_sxm --rate 4 --isl 1000 --osl 200"),
         ("capacity", f"try: simserve capacity --model meta-llama/Llama-3.1-8B {WHOLE}"),
