@@ -269,7 +269,7 @@ def test_the_tables(studies: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "line"),
     [
         ([], "studies: no such file or folder"),
-        (["nowhere.yaml"], "nowhere.yaml: no such file or folder"),
+        (["nowhere.yaml"], "nowhere.yaml: no such file"),
         (["."], "no study with an 'expect' section, so nothing was checked"),
         ([".", "--jobs", "-1"], "--jobs"),
         ([".", "--junit", "nowhere/out.xml"], "nowhere/out.xml: cannot write"),
