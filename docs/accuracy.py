@@ -1,4 +1,4 @@
-"""The figures of the accuracy page: plays all measured points and writes docs/accuracy.json; the points stay where they are.
+"""The figures of the accuracy page: plays all measured points and writes docs/accuracy.json, without the points.
 
     python docs/accuracy.py --runs RUNS --data DATA [--package-dir DIR] [--jobs 2]
 
@@ -90,7 +90,10 @@ def condensed(content: dict[str, Any]) -> dict[str, Any]:
     keys = ("points", "predicted", "left_out", "not_predicted", "seed", "interval_coverage", "records")
     found = {key: content[key] for key in keys if key in content}
     kept = ("regime", "value", "metric", "points", "median", "mape", "signed_median", "spearman")
-    found["scores"] = [{key: row[key] for key in kept} for row in content["scores"] if row["regime"] != "model"]
+    shown = [
+        r for r in content["scores"] if r["regime"] == "all" or (r["regime"] != "model" and r["metric"] != "throughput")
+    ]
+    found["scores"] = [{key: row[key] for key in kept} for row in shown]
     if "predicted_ttft_ms" in rows and "framework" in rows:
         found["spread"] = {
             metric: np.histogram(np.clip(np.log2(ratio), EDGES[0], EDGES[-1]), EDGES)[0].tolist()
@@ -109,7 +112,7 @@ def beside(runs: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     number = {point.id: row for row, point in rows}
     ours = pd.DataFrame([*runs["calibration"]["verdicts"], *runs["held_out"]["verdicts"]])
     ours = ours[ours.id.isin(number)].drop_duplicates("id")
-    found: dict[str, Any] = {"clean": len(rows), "predicted_by_simserve": int((ours.problem == "").sum())}
+    found: dict[str, Any] = {"clean": len(rows), "played": len(ours)}
     for mode, prefix in (("SILICON", "pred"), ("HYBRID", "hybrid_pred")):
         theirs = stored.loc[[number[i] for i in ours.id]].reset_index(drop=True)
         other = ours.reset_index(drop=True).assign(
@@ -144,7 +147,8 @@ def main() -> None:
     plain = argparse.Namespace(package_dir=None, data=Path("DATA"), jobs=options.jobs)
     content = {
         "provenance": {
-            "simserve": simserve.__version__, "measured": "aiconfigurator-core 0.12.0 and the records of studies/records",
+            "simserve": simserve.__version__,
+            "measured": "aiconfigurator-core 0.12.0 and the records of studies/records",
             "date": datetime.now(UTC).date().isoformat(), "seed": 0, "numpy": version("numpy"),
             "python": sys.version.split()[0], "commands": {n: " ".join(w) for n, w in commands(plain).items()},
         },

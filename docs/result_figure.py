@@ -1,6 +1,7 @@
 """The picture of the first page: `python docs/result_figure.py results/quickstart` writes docs/quickstart.json.
 
-RESULT: the folder of `simserve search studies/quickstart.yaml -o results/quickstart`. Kept are four numbers of each run.
+The folder is that of `simserve search studies/quickstart.yaml -o results/quickstart`; a few numbers of each run are
+kept.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def main(result: Path) -> None:
         for index, run in enumerate(document["runs"])
     ]  # fmt: skip
     about = {"command": "simserve search studies/quickstart.yaml -o results/quickstart",
-             "simserve": document["provenance"].get("simserve"), "seed": document["provenance"].get("seed"), "runs": runs}  # fmt: skip
+             "simserve": document["provenance"]["simserve"], "seed": document["provenance"]["seed"],
+             "runs": runs}  # fmt: skip
     (ROOT / "docs" / "quickstart.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,7 +1,7 @@
 r"""A router of one's own: long prompts to the last instance, all others in turn.
 
-    python docs/examples/router.py simulate --model meta-llama/Llama-3.1-8B --gpu h100_sxm --replicas 3 --rate 20 --isl 1000 \
-        --osl 100 --requests 300 --router long_apart
+    python docs/examples/router.py simulate --model meta-llama/Llama-3.1-8B --gpu h100_sxm --replicas 3 --rate 20 \
+        --isl 1000 --osl 100 --requests 300 --router long_apart
 """
 
 import sys

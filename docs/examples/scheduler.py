@@ -1,7 +1,7 @@
 r"""A scheduler of one's own: decodes first, then the shortest prompts, whole.
 
-    python docs/examples/scheduler.py simulate --model meta-llama/Llama-3.1-8B --gpu h100_sxm --rate 20 --isl 1000 --osl 100 \
-        --requests 300 --scheduler shortest_first
+    python docs/examples/scheduler.py simulate --model meta-llama/Llama-3.1-8B --gpu h100_sxm --rate 20 \
+        --isl 1000 --osl 100 --requests 300 --scheduler shortest_first
 
 Claim: with prompts of very different length, short ones do not wait behind long ones.
 Modelled: whole prompts within the budget, shortest first; on a shortage of blocks the last request is recomputed.

@@ -11,6 +11,7 @@ from typing import Any
 from docsgen.markdown import ROOT, cell, code, table
 from docsgen.pictures import bars, histogram
 
+FEW = 12  # named rows that are shown
 NAMES = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E", "throughput": "output tokens/s/GPU"}
 
 
@@ -39,6 +40,10 @@ def _three(score: dict[str, Any]) -> str:
     return f"{_percent(score['median'])}, {_percent(score['mape'])}, {_percent(bias, True)} %"
 
 
+def _two(score: dict[str, Any]) -> str:
+    return f"{_percent(score['median'])} ({_percent(score['signed_median'], True)})"
+
+
 def _scores(run: str, regime: str = "all") -> dict[tuple[str, str], dict[str, Any]]:
     """(value, metric) -> score of one regime."""
     rows = figures()["runs"][run]["scores"]
@@ -58,7 +63,9 @@ def headline() -> str:
         rate = f"{_percent(own['throughput']['median'])} %" if "throughput" in own else ""
         rows.append((title, own["ttft"]["points"], _three(own["ttft"]), _three(own["tpot"]), rate, ranks))
     new = figures()["runs"]["held_out"]["vllm_from_0.14"]
-    rows.insert(3, ("of these vLLM from 0.14 on", new["ttft"]["points"], _three(new["ttft"]), _three(new["tpot"]), "", ""))
+    rows.insert(
+        3, ("of these vLLM from 0.14 on", new["ttft"]["points"], _three(new["ttft"]), _three(new["tpot"]), "", "")
+    )
     head = ("", "points", "TTFT median, MAPE, bias", "TPOT median, MAPE, bias", "throughput median", "rank correlation")
     return table(head, rows, (1,))
 
@@ -108,22 +115,32 @@ def spread(run: str) -> str:
     edges = [-1.5 + 0.1 * i for i in range(31)]
     labels = {-1.0: "half", 0.0: "as measured", 1.0: "twice"}
     return "\n".join(
-        histogram(f"{NAMES[metric]}: predicted over measured", own[metric], edges, labels) for metric in ("ttft", "tpot")
+        histogram(f"{NAMES[metric]}: predicted over measured", own[metric], edges, labels)
+        for metric in ("ttft", "tpot")
     )
 
 
 def records(run: str) -> str:
-    """Scores and named rows of a records file."""
+    """Scores of a records file, a column per metric, and its named rows if they are few."""
     own = figures()["runs"][run]
-    rows = [(cell(f"{s['regime']} {s['value']}".strip()), cell(s["metric"]), s["points"], _three(s)) for s in own["scores"]]
-    lines = [table(("rows", "metric", "number", "median, MAPE, bias"), rows, (2,))]
-    if own.get("records"):
-        named = [
-            (cell(r["record"]), cell(r["metric"]), f"{r['measured']:,.1f}", f"{r['predicted']:,.1f}", f"{_percent(r['error'], True)} %")
-            for r in own["records"]
-        ]  # fmt: skip
-        shown = table(("", "metric", "measured ms", "predicted ms", "error"), named, (2, 3, 4))
-        lines += ["", shown] if len(named) <= 40 else []
+    metrics = list(dict.fromkeys(score["metric"] for score in own["scores"]))
+    groups: dict[str, dict[str, Any]] = {}
+    for score in own["scores"]:
+        groups.setdefault(f"{score['regime']} {score['value']}".strip(), {})[score["metric"]] = score
+    rows = [
+        (cell(name), max(score["points"] for score in scores.values()),
+         *(_two(scores[m]) if m in scores else "" for m in metrics))
+        for name, scores in groups.items()
+    ]  # fmt: skip
+    head = ("median error in %, and bias", "rows", *(cell(NAMES.get(metric, metric)) for metric in metrics))
+    lines = [table(head, rows, range(1, 2 + len(metrics)))]
+    named = own.get("records") or []
+    if 0 < len(named) <= FEW:
+        shown = [
+            (cell(r["metric"]), f"{r['measured']:,.1f}", f"{r['predicted']:,.1f}", f"{_percent(r['error'], True)} %")
+            for r in named
+        ]
+        lines += ["", table(("the whole run", "measured ms", "predicted ms", "error"), shown, (1, 2, 3))]
     return "\n".join(lines)
 
 
@@ -138,9 +155,9 @@ def argonne() -> str:
     errors = sorted(abs(r["error_%"]) for r in rows)
     signed = sorted(r["error_%"] for r in rows)
     inside = sum(r["inside"] for r in rows)
-    line = (f"Over all {len(rows)} rows: median absolute error {_median(errors):.1f} %, bias {_median(signed):+.1f} %, worst "
-            f"{max((r['error_%'] for r in rows), key=abs):+.1f} %; {100 * inside / len(rows):.0f} % of the measurements lie "
-            "within the 90 % interval.")  # fmt: skip
+    line = (f"Over all {len(rows)} rows: median absolute error {_median(errors):.1f} %, bias {_median(signed):+.1f} %, "
+            f"worst {max(signed, key=abs):+.1f} %; {100 * inside / len(rows):.0f} % of the measurements lie within the "
+            "90 % interval.")  # fmt: skip
     head = ("model", "in = out", "batch", "measured s", "predicted s", "error", "within the interval")
     return "\n".join([line, "", table(head, shown, range(1, 6))])
 
@@ -157,8 +174,8 @@ def beside() -> str:
         for side, own in found[mode].items():
             rows.append((mode, side, own["ttft"]["points"], _three(own["ttft"]), _three(own["tpot"])))
     head = ("its mode", "", "points", "TTFT median, MAPE, bias", "TPOT median, MAPE, bias")
-    line = (f"Of {found['clean']:,} points that the stored verdicts call clean simserve predicts "
-            f"{found['predicted_by_simserve']:,}.")  # fmt: skip
+    line = (f"Of {found['clean']:,} points that the stored verdicts call clean {found['played']:,} were played; the "
+            "others are repeats, of which another one was.")  # fmt: skip
     return "\n".join([table(head, rows, (2,)), "", line])
 
 

@@ -8,7 +8,7 @@ import simserve
 
 
 def reference() -> str:
-    """A directive of mkdocstrings for each public name, and for the class that it is an instance of if it is neither."""
+    """A directive of mkdocstrings for each public name."""
     lines: list[str] = []
     for name in getattr(simserve, "__all__", []):
         found = getattr(simserve, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 import typer
+
 from docsgen.markdown import cell, code, prose, table
 from simserve.cli.main import app
 

@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import Any
 
 import yaml
+
 from docsgen.markdown import ROOT, cell, code, details, table
 from simserve.perf.store import KEYS, list_tables
 

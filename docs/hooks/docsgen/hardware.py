@@ -17,10 +17,13 @@ def gpus() -> str:
     rows = []
     for name in gpu_names():
         gpu = load_gpu(name)
-        peaks = [f"{gpu.peak_flops[kind] / 1e12:,.0f}" if kind in gpu.peak_flops else "" for kind in ("bf16", "fp8", "fp4")]
+        peaks = [
+            f"{gpu.peak_flops[kind] / 1e12:,.0f}" if kind in gpu.peak_flops else "" for kind in ("bf16", "fp8", "fp4")
+        ]
         rows.append((
-            code(name), cell(gpu.title), f"{gpu.memory_bytes / GIB:.1f}", f"{gpu.memory_bandwidth_bytes_per_s / 1e9:,.0f}",
-            *peaks, code(gpu.interconnect), gpu.tdp_watts, f"{gpu.price_usd_per_hour:.2f}",
+            code(name), cell(gpu.title), f"{gpu.memory_bytes / GIB:.1f}",
+            f"{gpu.memory_bandwidth_bytes_per_s / 1e9:,.0f}", *peaks, code(gpu.interconnect), gpu.tdp_watts,
+            f"{gpu.price_usd_per_hour:.2f}",
         ))  # fmt: skip
     head = ("name", "GPU", "GiB", "GB/s", "bf16 TFLOP/s", "fp8", "fp4", "link", "W", "USD/h")
     own = [details(f"{name}: all numbers, with sources", sourced(load_gpu(name))) for name in gpu_names()]
@@ -54,6 +57,7 @@ def models() -> str:
         heads = f"{model.num_attention_heads} / {model.num_key_value_heads}"
         kinds = [*model.encoders, *(["diffusion"] if model.diffusion else [])]
         rows.append((code(model.name), f"{parameter_count(model) / 1e9:.2f}", model.num_hidden_layers, heads,
-                     f"{model.max_position_embeddings:,}", ", ".join(kinds), ", ".join(code(a) for a in model.aliases)))  # fmt: skip
+                     f"{model.max_position_embeddings:,}", ", ".join(kinds),
+                     ", ".join(code(alias) for alias in model.aliases)))  # fmt: skip
     head = ("model", "parameters, 10^9", "layers", "heads / KV heads", "context", "beside text", "aliases")
     return table(head, rows, (1, 2, 3, 4))

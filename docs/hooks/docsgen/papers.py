@@ -15,7 +15,9 @@ def papers() -> str:
         if spec.unknown:
             rows = [(cell(u.what), cell(u.chosen), cell(u.why)) for u in spec.unknown]
             lines += [table(("not published", "chosen", "why"), rows), ""]
-        quantities = [(cell(q.name), _published(q), _range(q.expect), cell(q.unit), cell(q.source)) for q in spec.quantities]
+        quantities = [
+            (cell(q.name), _published(q), _range(q.expect), cell(q.unit), cell(q.source)) for q in spec.quantities
+        ]
         lines += [table(("quantity", "published", "range for ours", "unit", "source"), quantities), ""]
         lines += ["```console", f"$ simserve reproduce {spec.name}", "```", ""]
     return "\n".join(lines)
@@ -28,5 +30,3 @@ def _published(quantity: QuantitySpec) -> str:
 
 def _range(ends: tuple[float, float]) -> str:
     return f"{ends[0]:g} to {ends[1]:g}"
-
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-ROW, LABEL, WIDTH = 30, 190, 720
+ROW, LABEL, WIDTH, SMALL = 30, 190, 720, 460
 COLOURS = ("var(--series-1)", "var(--series-2)")
 
 
@@ -41,14 +41,36 @@ def histogram(title: str, counts: Sequence[int], edges: Sequence[float], labels:
                      f'height="{tall:.1f}" fill="{COLOURS[0]}"/>')  # fmt: skip
     for value, label in labels.items():
         x = left + (value - edges[0]) / (edges[-1] - edges[0]) * (WIDTH - 2 * left)
-        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="28" y2="{base + 6}" stroke="currentColor" stroke-dasharray="3 3" '
-                     'opacity="0.5"/>')  # fmt: skip
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="28" y2="{base + 6}" stroke="currentColor" '
+                     'stroke-dasharray="3 3" opacity="0.5"/>')  # fmt: skip
         parts.append(_text(x, base + 22, label, "middle"))
     return _close(parts)
 
 
-def _open(title: str, height: int) -> str:
-    return (f'<figure class="picture"><svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}" '
+def scatter(title: str, points: Sequence[tuple[float, float, str, str]], axes: tuple[str, str]) -> str:
+    """Points (x, y, class of CSS, name shown on hovering) from zero on; the later ones lie above."""
+    height, left, base = 300, 52, 250
+    widest, tallest = (1.05 * max(point[i] for point in points) for i in (0, 1))
+    across, up = (SMALL - left - 20) / widest, (base - 30) / tallest
+    parts = [_open(title, height, SMALL), _text(left, 18, axes[1]), _text(SMALL - 20, base + 40, axes[0], "end")]
+    for share in (0, 0.25, 0.5, 0.75, 1.0):
+        x, y = left + share * widest * across, base - share * tallest * up
+        parts.append(
+            f'<line x1="{left}" x2="{SMALL - 20}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" opacity="0.15"/>'
+        )
+        parts.append(_text(left - 6, y + 4, f"{share * tallest:,.0f}", "end"))
+        parts.append(_text(x, base + 20, f"{share * widest:,.0f}", "middle"))
+    for x, y, kind, name in points:
+        parts.append(f'<circle class="{kind}" cx="{left + x * across:.1f}" cy="{base - y * up:.1f}" r="5">'
+                     f"<title>{escape(name)}</title></circle>")  # fmt: skip
+        if kind == "best":
+            parts.append(_text(left + x * across - 9, base - y * up + 22, name, "end"))
+    return _close(parts)
+
+
+def _open(title: str, height: int, width: int = WIDTH) -> str:
+    kind = "picture wide" if width == WIDTH else "picture"
+    return (f'<figure class="{kind}"><svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}" '
             f'xmlns="http://www.w3.org/2000/svg">')  # fmt: skip
 
 
@@ -58,23 +80,5 @@ def _close(parts: list[str]) -> str:
 
 def _text(x: float, y: float, text: str, anchor: str = "start", *, small: bool = False) -> str:
     size = 10 if small else 13
-    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="currentColor">{escape(text)}</text>'
-
-
-def scatter(title: str, points: Sequence[tuple[float, float, str, str]], axes: tuple[str, str]) -> str:
-    """Points (x, y, class of CSS, name shown on hovering) from zero on; the later ones lie above."""
-    height, left, base = 330, 64, 280
-    widest, tallest = (1.05 * max(point[i] for point in points) for i in (0, 1))
-    across, up = (WIDTH - left - 20) / widest, (base - 30) / tallest
-    parts = [_open(title, height), _text(left, 18, axes[1]), _text(WIDTH - 20, base + 40, axes[0], "end")]
-    for share in (0, 0.25, 0.5, 0.75, 1.0):
-        x, y = left + share * widest * across, base - share * tallest * up
-        parts.append(f'<line x1="{left}" x2="{WIDTH - 20}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" opacity="0.15"/>')
-        parts.append(_text(left - 6, y + 4, f"{share * tallest:,.0f}", "end"))
-        parts.append(_text(x, base + 20, f"{share * widest:,.0f}", "middle"))
-    for x, y, kind, name in points:
-        parts.append(f'<circle class="{kind}" cx="{left + x * across:.1f}" cy="{base - y * up:.1f}" r="5">'
-                     f"<title>{escape(name)}</title></circle>")  # fmt: skip
-        if kind == "best":
-            parts.append(_text(left + x * across - 9, base - y * up + 22, name, "end"))
-    return _close(parts)
+    place = f'x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}"'
+    return f'<text {place} fill="currentColor">{escape(text)}</text>'

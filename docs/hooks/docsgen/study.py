@@ -8,8 +8,6 @@ from typing import Any
 from docsgen.markdown import cell, code, prose, table
 from simserve.spec.study import StudySpec
 
-PLACES = {"": "StudySpec"}
-
 
 def keys() -> str:
     """A section for each part of a study, in the order in which they are met."""
@@ -90,4 +88,4 @@ def _list(field: dict[str, Any], titles: dict[str, str]) -> str:
 def _bounds(field: dict[str, Any]) -> str:
     signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
     found = [f"{sign} {field[key]:g}" for key, sign in signs.items() if key in field]
-    return cell(f" {', '.join(found)}" if found else "").replace(">", "&gt;").replace("\\<", "&lt;").join((" ", "")) if found else ""
+    return f" {cell(', '.join(found))}" if found else ""

@@ -1,4 +1,4 @@
-"""One page per file of `simserve/systems`, from its header and the knobs of its parts, as `simserve explain` prints them."""
+"""One page per file of `simserve/systems`: its header and its knobs, as `simserve explain` prints them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def paragraphs(text: str) -> list[str]:
     for line in text.strip().splitlines():
         head = _HEAD.match(line)
         if head:
-            found.append(f"**{head[1]}**{prose(head[2])}: {prose(line[head.end():].strip())}")
+            found.append(f"**{head[1]}**{prose(head[2])}: {prose(line[head.end() :].strip())}")
         elif not line.strip():
             found.append("")
         elif found and found[-1]:
@@ -111,4 +111,6 @@ def index_page() -> str:
 
 
 def _knobs(cls: type) -> str:
-    return "; ".join(f"{code(name)} = {code(knob['default'])}: {cell(knob['doc'])}" for name, knob in knobs(cls).items())
+    return "; ".join(
+        f"{code(name)} = {code(knob['default'])}: {cell(knob['doc'])}" for name, knob in knobs(cls).items()
+    )
