@@ -124,9 +124,9 @@ def ours(task: Task) -> Row:
 
 def screen() -> Row:
     """Configurations per second of feasibility and screen."""
-    from simserve.search.candidates import candidates
-    from simserve.search.runner import prepare
-    from simserve.search.space import from_study
+    from simserve.explore.candidates import candidates
+    from simserve.explore.runner import prepare
+    from simserve.explore.space import from_study
     from simserve.spec.base import parse
     from simserve.spec.study import StudySpec
 
@@ -146,8 +146,8 @@ def screen() -> Row:
 
 def simulated() -> Row:
     """Simulations per second of CPU, evaluated as a search does, cost tables compiled before."""
-    from simserve.search.evaluate import evaluate
-    from simserve.search.runner import prepare
+    from simserve.explore.evaluate import evaluate
+    from simserve.explore.runner import prepare
     from simserve.spec.deployment import DeploymentSpec
     from simserve.spec.study import load_study
 

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from simserve.check.metrics import numbers
 from simserve.errors import SpecError
+from simserve.explore.provenance import versions
 from simserve.report.save import make_folder, to_json, write_atomic
-from simserve.search.provenance import versions
 from simserve.workload.files import resolve
 
 if TYPE_CHECKING:
-    from simserve.search.objective import Outcome
-    from simserve.search.runner import Inputs
+    from simserve.explore.objective import Outcome
+    from simserve.explore.runner import Inputs
     from simserve.spec.study import StudySpec
 
 SCHEMA = "simserve.baseline/1"

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from simserve.check.metrics import PREFIX, numbers, worse
 from simserve.errors import SpecError, nearest_name
-from simserve.search.objective import NEVER_MS
-from simserve.search.result import describe, missed, nothing_meets
+from simserve.explore.objective import NEVER_MS
+from simserve.explore.result import describe, missed, nothing_meets
 
 if TYPE_CHECKING:
     from simserve.check.baseline import Baseline
-    from simserve.search.objective import Outcome
-    from simserve.search.result import SearchResult
+    from simserve.explore.objective import Outcome
+    from simserve.explore.result import SearchResult
     from simserve.spec.deployment import DeploymentSpec
     from simserve.spec.expect import BoundSpec, ExpectSpec
 

@@ -12,13 +12,13 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from simserve.errors import SpecError, nearest_name
+from simserve.explore.objective import Outcome
 from simserve.metrics import Metrics, Stats
 from simserve.metrics.diffusion import DiffusionMetrics
 from simserve.metrics.hybrid import HybridMetrics
 from simserve.metrics.stages import StageMetrics
 from simserve.metrics.summary import ClassMetrics
 from simserve.perf.priced import SOURCES
-from simserve.search.objective import Outcome
 
 if TYPE_CHECKING:
     from simserve.spec.study import StudySpec

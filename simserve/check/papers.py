@@ -11,10 +11,10 @@ from typing import Any
 from simserve.check.judge import Verdict, within
 from simserve.check.metrics import check_metric, numbers
 from simserve.errors import Infeasible, UnknownName
+from simserve.explore.provenance import versions
+from simserve.explore.runner import play, prepare, simulated
 from simserve.metrics import compute
 from simserve.paths import data_files
-from simserve.search.provenance import versions
-from simserve.search.runner import play, prepare, simulated
 from simserve.spec.paper import BEST, LARGEST, Paper, PaperRun, QuantitySpec, TermSpec, Value
 
 FOLDER = "papers"  # of studies/

@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 from xml.etree import ElementTree
 
-from simserve import __version__
 from simserve.check.judge import Verdict
 from simserve.report.document import json_safe
+from simserve.version import __version__
 
 SCHEMA = "simserve.check/1"
 PASSED, FAILED, ERROR = 0, 1, 2

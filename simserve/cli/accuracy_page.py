@@ -25,7 +25,7 @@ def page(
 
 def about(context: typer.Context) -> dict[str, str]:
     """Provenance by name, as text."""
-    from simserve.search.provenance import versions
+    from simserve.explore.provenance import versions
 
     given, known = context.params, versions()
     packages = ", ".join(f"{name} {number}" for name, number in known["packages"].items() if number)

@@ -13,9 +13,9 @@ from simserve.errors import SpecError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from simserve.explore.repeats import Repeat
+    from simserve.explore.runner import Inputs
     from simserve.report.answers import Answer
-    from simserve.search.repeats import Repeat
-    from simserve.search.runner import Inputs
 
 _RUN = "Runs"
 Seeds = Annotated[int, typer.Option(help="Repeats, each with a seed of its own.", min=1, rich_help_panel=_RUN)]
@@ -50,7 +50,7 @@ def store_answer(console: Console, found: Answer, out: Path | None, json_out: st
 
 def provenance_of(inputs: Inputs, repeats: Sequence[Repeat]) -> dict[str, Any]:
     """Versions, study, model, and the requests of every seed."""
-    from simserve.search.provenance import columns_digest, provenance
+    from simserve.explore.provenance import columns_digest, provenance
 
     record = provenance(inputs.study, inputs.model, repeats[0].workload)
     return {**record, "workloads_sha256": {str(r.seed): columns_digest(r.workload) for r in repeats}}
@@ -65,6 +65,6 @@ def share(percent: float, option: str, most: float = 100.0) -> float:
 
 def processes(jobs: int) -> int:
     """0 is one per CPU."""
-    from simserve.cli.search import cpus
+    from simserve.explore.executors import cpus
 
     return jobs or cpus()

@@ -218,7 +218,7 @@ def _print(content: dict[str, Any], out: Path) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from simserve.cli.console import make_console
+    from simserve.report.console import make_console
 
     console = make_console()
     shown = Table("constant", "before", "after", "standard error", box=SIMPLE_HEAD)

@@ -9,15 +9,15 @@ import typer
 
 from simserve.cli import answers
 from simserve.cli import options as opt
-from simserve.cli.console import make_console
 from simserve.cli.names import located
 from simserve.errors import Infeasible
+from simserve.report.console import make_console
 
 if TYPE_CHECKING:
+    from simserve.explore.capacity import Capacity
+    from simserve.explore.repeats import Repeat
+    from simserve.explore.runner import Inputs
     from simserve.report.answers import Answer
-    from simserve.search.capacity import Capacity
-    from simserve.search.repeats import Repeat
-    from simserve.search.runner import Inputs
     from simserve.spec.study import StudySpec
 
 
@@ -90,11 +90,11 @@ def capacity(
 def _find(
     asked: StudySpec, study: Path | None, limit: int | None, seeds: int, tolerance: float, confidence: float, jobs: int
 ) -> tuple[Inputs, list[Repeat], Capacity]:
-    from simserve.search.capacity import Deployed
-    from simserve.search.capacity import capacity as find
-    from simserve.search.feasible import split
-    from simserve.search.repeats import repeats
-    from simserve.search.runner import prepare
+    from simserve.explore.capacity import Deployed
+    from simserve.explore.capacity import capacity as find
+    from simserve.explore.feasible import split
+    from simserve.explore.repeats import repeats
+    from simserve.explore.runner import prepare
 
     inputs = prepare(asked, base_dir=opt.base_dir(study), requests=limit)
     split(inputs.model, [inputs.study.deployment], longest_tokens=inputs.load.shortest_tokens)

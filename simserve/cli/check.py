@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simserve.cli import options as opt
-from simserve.cli.console import make_console
 from simserve.cli.names import check_names, located
 from simserve.cli.unexpected import in_words
 from simserve.errors import LawBroken, SimserveError, SpecError
+from simserve.report.console import make_console
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from simserve.check.judge import Verdict
     from simserve.check.report import StudyCheck
-    from simserve.search.objective import Outcome
-    from simserve.search.result import SearchResult
-    from simserve.search.runner import Inputs
+    from simserve.explore.objective import Outcome
+    from simserve.explore.result import SearchResult
+    from simserve.explore.runner import Inputs
     from simserve.spec.expect import ExpectSpec
     from simserve.spec.study import StudySpec
 
@@ -119,7 +119,7 @@ def _files(paths: Sequence[Path] | None) -> tuple[list[Path], list[Path]]:
 def _one(path: Path, label: str, options: Options, shown: Console | None) -> StudyCheck:
     """One study, whatever is wrong with it, printed when done."""
     from simserve.check.report import StudyCheck
-    from simserve.cli.progress import progress_bar
+    from simserve.report.progress import progress_bar
 
     start = time.monotonic()
     try:
@@ -155,7 +155,7 @@ def _checked(path: Path, options: Options, progress: Progress) -> StudyCheck:
     from simserve.check.judge import compare, judge, skipped, winner
     from simserve.check.report import StudyCheck
     from simserve.check.stated import check_expect
-    from simserve.search.result import describe
+    from simserve.explore.result import describe
     from simserve.spec.study import load_study
 
     study = load_study(path)
@@ -181,7 +181,7 @@ def _checked(path: Path, options: Options, progress: Progress) -> StudyCheck:
 
 def _inputs(study: StudySpec, folder: Path, requests: int | None) -> tuple[Inputs, str]:
     """The study with as many requests as it asks for, or fewer and a note that says so."""
-    from simserve.search.runner import prepare
+    from simserve.explore.runner import prepare
 
     own = prepare(study, base_dir=folder, requests=study.search.requests if study.search is not None else None)
     if requests is None or requests >= len(own.workload):
@@ -192,8 +192,8 @@ def _inputs(study: StudySpec, folder: Path, requests: int | None) -> tuple[Input
 
 def _run(inputs: Inputs, jobs: int, progress: Progress) -> SearchResult:
     """The search or the simulation, as those commands make it."""
-    from simserve.cli.search import cpus
-    from simserve.search.runner import play, run_search, simulated
+    from simserve.explore.executors import cpus
+    from simserve.explore.runner import play, run_search, simulated
 
     if inputs.study.search is None:
         return simulated(inputs, play(inputs))
@@ -213,7 +213,7 @@ def _update(
     from simserve.check.baseline import write_baseline
     from simserve.check.judge import Verdict, winner
     from simserve.check.metrics import PREFIX, numbers
-    from simserve.search.result import nothing_meets
+    from simserve.explore.result import nothing_meets
 
     run = winner(result)
     if run is None:

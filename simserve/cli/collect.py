@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simserve.cli.console import make_console
 from simserve.errors import SpecError
+from simserve.report.console import make_console
 
 if TYPE_CHECKING:
     from simserve.perf.collect.machine import Machine

@@ -9,13 +9,13 @@ import typer
 
 from simserve.cli import answers
 from simserve.cli import options as opt
-from simserve.cli.console import make_console
 from simserve.cli.names import check_names, located
 from simserve.errors import SpecError, UnknownName
+from simserve.report.console import make_console
 
 if TYPE_CHECKING:
-    from simserve.search.compare import Candidate
-    from simserve.search.runner import Inputs
+    from simserve.explore.compare import Candidate
+    from simserve.explore.runner import Inputs
     from simserve.spec.study import StudySpec
 
 
@@ -39,11 +39,11 @@ def compare(
 
     simserve compare a.yaml b.yaml --metric ttft_ms.p99 --metric usd_per_hour --seeds 10
     """
+    from simserve.explore.compare import METRICS
+    from simserve.explore.compare import compare as play
+    from simserve.explore.values import check_value
     from simserve.report.answers import answer
     from simserve.report.questions import print_comparison
-    from simserve.search.compare import METRICS
-    from simserve.search.compare import compare as play
-    from simserve.search.values import check_value
 
     metrics = opt.words(metric, "--metric") or list(METRICS)
     for name in metrics:
@@ -71,10 +71,10 @@ def compare(
 
 def _read(path: Path, seed: int | None, requests: int | None, seeds: int) -> tuple[Inputs, list[Candidate]]:
     """The candidates of one study: all named ones, or its one deployment under the study's name."""
+    from simserve.explore.compare import Candidate
+    from simserve.explore.repeats import repeats
+    from simserve.explore.runner import prepare
     from simserve.pooled import resolve_pools
-    from simserve.search.compare import Candidate
-    from simserve.search.repeats import repeats
-    from simserve.search.runner import prepare
     from simserve.spec.study import load_study
 
     found = opt.study_file(path)

@@ -63,11 +63,11 @@ def _is_path(text: str) -> bool:
 
 
 def _explain_result(path: Path, simulate: bool, out: Path | None, json_out: str | None) -> None:
-    from simserve.cli.console import make_console
+    from simserve.explore.explained import explain as find
+    from simserve.explore.saved import read_saved
     from simserve.report.answers import answer
+    from simserve.report.console import make_console
     from simserve.report.explained import print_explanation
-    from simserve.search.explained import explain as find
-    from simserve.search.saved import read_saved
 
     saved = read_saved(path)
     answers.check_answer_targets(out, json_out)

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from simserve.cli.console import make_console
 from simserve.errors import UnknownName
+from simserve.report.console import make_console
 
 app = typer.Typer(help="Hardware: list it, show one with its sources.")
 

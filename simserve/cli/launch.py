@@ -29,10 +29,10 @@ def launch(
 
     What a framework cannot be told is a comment in its file. bench.sh plays the simulated requests against the server.
     """
+    from simserve.explore.saved import read_saved, workload_of
     from simserve.report.launch import FRAMEWORKS, launch_files
     from simserve.report.launch.saved import run_of
     from simserve.report.save import make_folder, write_atomic
-    from simserve.search.saved import read_saved, workload_of
 
     saved = read_saved(result)
     beside = result if result.is_dir() else result.parent

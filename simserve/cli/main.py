@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from simserve import __version__
 from simserve.cli import (
     calibrate,
     capacity,
@@ -29,6 +28,7 @@ from simserve.cli import (
 )
 from simserve.cli.unexpected import in_words
 from simserve.errors import LawBroken, SimserveError
+from simserve.version import __version__
 
 USER_ERROR, BUG, INTERRUPTED = 2, 1, 130
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simserve.cli.console import make_console
+from simserve.report.console import make_console
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -192,16 +192,10 @@ def read_study(path: Path | None, flags: Flags, sections: Mapping[str, Any], oth
 
 
 def study_file(given: Path | None) -> Path | None:
-    """A bare name ('quickstart') is a study that comes with simserve; everything else is a path."""
-    if given is None or given.exists() or given.suffix or len(given.parts) != 1:
-        return given
-    from simserve.errors import UnknownName
-    from simserve.paths import find_data
+    """The study file of an argument, if there is one."""
+    from simserve.spec.study import find_study
 
-    try:
-        return find_data("studies", str(given))
-    except UnknownName as error:
-        raise UnknownName("study", str(given), error.known) from None
+    return None if given is None else find_study(given)
 
 
 def base_dir(path: Path | None) -> Path:

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from simserve.cli.collect import collect
-from simserve.cli.console import make_console
 from simserve.errors import SpecError
+from simserve.report.console import make_console
 
 app = typer.Typer(help="Kernel tables: list, show, query, plot, validate, build, collect.")
 app.command("collect")(collect)

@@ -11,8 +11,8 @@ from simserve.errors import SpecError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from simserve.explore.result import SearchResult
     from simserve.report.series import Series
-    from simserve.search.result import SearchResult
 
 NAME = "report.html"
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simserve.cli import options as opt
-from simserve.cli.console import make_console
 from simserve.cli.names import located
+from simserve.report.console import make_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,7 +72,7 @@ def _play(papers: list[Paper], shown: Console | None) -> list[Reproduced]:
     """All papers, each printed when done; progress is by run."""
     from simserve.check.paper_page import print_reproduced
     from simserve.check.papers import reproduce as play
-    from simserve.cli.progress import progress_bar
+    from simserve.report.progress import progress_bar
 
     found, total, done = [], sum(len(paper.runs) for paper in papers), 0
     for paper in papers:

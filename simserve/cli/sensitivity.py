@@ -9,13 +9,13 @@ import typer
 
 from simserve.cli import answers
 from simserve.cli import options as opt
-from simserve.cli.console import make_console
 from simserve.cli.names import check_names, located
+from simserve.report.console import make_console
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from simserve.search.sensitivity import Sensitivity
+    from simserve.explore.sensitivity import Sensitivity
 
 
 def sensitivity(
@@ -41,13 +41,13 @@ def sensitivity(
 
     simserve sensitivity studies/distserve.yaml --metric ttft_ms.p99 --change 20 -o results
     """
+    from simserve.explore.repeats import repeats
+    from simserve.explore.runner import prepare
+    from simserve.explore.sensitivity import METRICS
+    from simserve.explore.sensitivity import sensitivity as find
+    from simserve.explore.values import check_value
     from simserve.report.answers import answer
     from simserve.report.tornado import tornado_html
-    from simserve.search.repeats import repeats
-    from simserve.search.runner import prepare
-    from simserve.search.sensitivity import METRICS
-    from simserve.search.sensitivity import sensitivity as find
-    from simserve.search.values import check_value
     from simserve.spec.study import load_study
 
     metrics = opt.words(metric, "--metric") or list(METRICS)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simserve.cli import options as opt
-from simserve.cli.console import make_console
 from simserve.cli.names import check_names, located
 from simserve.cli.report_page import page_path, write_page
 from simserve.errors import SpecError
+from simserve.report.console import make_console
 
 if TYPE_CHECKING:
-    from simserve.search.result import SearchResult
+    from simserve.explore.result import SearchResult
     from simserve.sim.trace import Trace
     from simserve.spec.study import StudySpec
 
@@ -105,11 +105,11 @@ def _simulate(
 ) -> None:  # fmt: skip
 
     from simserve.cli.search import say_where, store
+    from simserve.explore.runner import play, prepare, simulated, with_interval
     from simserve.report.save import check_targets
     from simserve.report.series import series
     from simserve.report.terminal import print_simulation
     from simserve.report.timeline import check_timeline
-    from simserve.search.runner import play, prepare, simulated, with_interval
 
     asked = asked_deployment(study, flags, deployment)
     limit = flags.requests if study is not None else None
@@ -131,10 +131,10 @@ def _simulate(
 
 def _draw(trace: Trace, result: SearchResult, trace_out: Path | None, timeline: Path | None) -> None:
     """Write the trace for a viewer and the picture, if they were asked for."""
+    from simserve.explore.result import describe
     from simserve.report.perfetto import trace_bytes
     from simserve.report.save import write_atomic
     from simserve.report.timeline import timeline_bytes
-    from simserve.search.result import describe
 
     if trace_out is not None:
         write_atomic(trace_out, trace_bytes(trace, trace_out))

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simserve.cli.accuracy_page import page
-from simserve.cli.console import make_console
 from simserve.cli.options import refuse
 from simserve.errors import SpecError, UnknownName
+from simserve.report.console import make_console
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -113,7 +113,7 @@ class Tables:
             return gpu, gpu
         if has_rows(self.gpu.name, family, key, value):
             return self.gpu, self.gpu
-        name = source_for(self.gpu.name, family, key, value)
+        name = source_for(self.gpu, family, key, value, self.formats.kernel_tables)
         if name is None:
             return None
         source = load_gpu(name)

@@ -16,7 +16,7 @@ from simserve.paths import find_data
 from simserve.perf import roofline, store
 from simserve.perf.gemm import GemmTable
 from simserve.perf.scattered import ScatteredGemms, is_scattered
-from simserve.spec.hardware import GpuSpec
+from simserve.spec.hardware import GpuSpec, load_gpu
 
 _LARGE_M, _LARGE_SHAPE = 4096, 4096
 # Share of the bandwidth that streaming decode attention reaches in the tables of A100 to B200.
@@ -58,11 +58,19 @@ def _relative(entry: dict[str, Any]) -> Relative:
     return Relative(**fields)
 
 
-def source_for(device: str, family: str, key: str = "", value: str = "") -> str | None:
-    """The relative whose table of `family` answers for `device`, with rows where key = value; None for none."""
-    base = device.partition("/")[0]
+def source_for(gpu: GpuSpec, family: str, key: str = "", value: str = "", own: str = "") -> str | None:
+    """The relative whose table of `family` answers for `gpu`, with rows where key = value; None for none.
+
+    own: of an engine with tables of its own their name, which go first.
+    """
+    base = gpu.name.partition("/")[0]
+    names: tuple[str, ...] = (base,) if base != gpu.name else ()
+    if gpu.like is not None:
+        like = load_gpu(gpu.like).name
+        names += ((f"{like}/{own}",) if own else ()) + (like,)
+        base = like
     relative = relatives().get(base)
-    names = (*((base,) if base != device else ()), *(relative.sources(family) if relative is not None else ()))
+    names += relative.sources(family) if relative is not None else ()
     return next((name for name in names if has_rows(name, family, key, value)), None)
 
 
@@ -80,7 +88,7 @@ def _values(device: str, family: str, key: str) -> frozenset[str]:
 @lru_cache(maxsize=32)
 def rated(gpu: GpuSpec, source: GpuSpec) -> GpuSpec:
     """`gpu` with its peaks scaled so that the utilisation of `source` gives what publications say of `gpu`."""
-    base = gpu.name.partition("/")[0]
+    base = gpu.name.partition("/")[0] if gpu.like is None else load_gpu(gpu.like).name
     relative = relatives().get(base)
     if relative is None or source.name.partition("/")[0] == base:
         return gpu

@@ -13,7 +13,7 @@ Each document has `schema` ("simserve.<kind>/1"), `kind`, `name` of the study, `
     sensitivity  deployment; metrics; base {metric: {value, low, high}}; factors [{name, group, basis, note, ends
                  [{change, what, differences {metric: {value, low, high}}}]}]; order {metric: names of the factors,
                  the widest swing first}
-    explanation  see `simserve.search.explained`
+    explanation  see `simserve.explore.explained`
     reproduce    studies [{what a paper study says (`simserve.spec.paper`), rows [{study, quantity, published, ours,
                  low, high, ok, unit, source, note}], played [{run, at, numbers, infeasible}]}]
 """

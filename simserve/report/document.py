@@ -36,7 +36,7 @@
       usd_per_hour           of all GPUs, from the prices in hw_specs
       usd_per_million_tokens prompt + output tokens
       usage            by pool how busy the GPUs were, what requests waited for, where the time went; the keys are
-                       described in `simserve.search.usage`
+                       described in `simserve.explore.usage`
       energy           modelled board power: watts_per_gpu, joules_per_token (prompt + output), error (relative
                        half-width of both); null if there was no token
       sources          share of the simulated busy time by source: measured, interpolated, transferred, modelled
@@ -53,9 +53,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from simserve.explore.objective import Outcome
+from simserve.explore.result import SearchResult, describe_deployment
 from simserve.report.launch import Served, launch_lines, served_model
-from simserve.search.objective import Outcome
-from simserve.search.result import SearchResult, describe_deployment
 
 SCHEMA = "simserve.result/1"
 

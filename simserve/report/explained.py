@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from simserve.explore.explained import AS_IS, NEAR, Explanation, Purchase
+from simserve.explore.objective import KERNELS
+from simserve.explore.pressure import RESOURCE, SLO, Gauge
+from simserve.explore.result import describe
+from simserve.explore.rivals import lines
+from simserve.explore.values import value
 from simserve.report.words import number, rests_on
-from simserve.search.explained import AS_IS, NEAR, Explanation, Purchase
-from simserve.search.objective import KERNELS
-from simserve.search.pressure import RESOURCE, SLO, Gauge
-from simserve.search.result import describe
-from simserve.search.rivals import lines
-from simserve.search.values import value
 
 _SOURCES = ("measured", "interpolated", "transferred", "modelled")
 _SURE = {"gemm": "GEMMs", "elementwise": "elementwise passes", "host": "host"}

@@ -11,11 +11,11 @@ from html import escape
 from math import ceil, floor, log10
 from typing import Any
 
+from simserve.explore.objective import NEVER_MS, Outcome
+from simserve.explore.result import SearchResult, describe
 from simserve.perf.breakdown import KINDS
 from simserve.report.series import PoolSeries, Series
 from simserve.report.words import Terms, terms, together, verdict
-from simserve.search.objective import NEVER_MS, Outcome
-from simserve.search.result import SearchResult, describe
 
 Figure = dict[str, Any]
 

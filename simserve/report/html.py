@@ -15,6 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from simserve.errors import SpecError
+from simserve.explore.hosting import hosting
+from simserve.explore.limits import limits
+from simserve.explore.objective import NEVER_MS, Outcome
+from simserve.explore.quality import quality_note
+from simserve.explore.result import SearchResult, describe, nothing_meets
 from simserve.report import figures
 from simserve.report.launch import launch_lines, served_model
 from simserve.report.page import figure, fill, table, tiles
@@ -32,11 +37,6 @@ from simserve.report.words import (
     together,
     verdict,
 )
-from simserve.search.hosting import hosting
-from simserve.search.limits import limits
-from simserve.search.objective import NEVER_MS, Outcome
-from simserve.search.quality import quality_note
-from simserve.search.result import SearchResult, describe, nothing_meets
 
 _ALL_ROWS = 2000
 _HEADS = ("#", "configuration", "GPUs", "tokens/s per GPU", "TTFT, ms", "TPOT, ms", "USD per M tokens", "SLO")
@@ -65,7 +65,7 @@ def report_html(result: SearchResult, shown: Sequence[Series]) -> str:
         "report.html",
         title=escape(f"{result.name}: {'search' if result.kind == 'search' else 'simulation'}"),
         subtitle=_subtitle(result),
-        answer=_answer(result, shown),
+        answer=answer_html(result),
         pareto=_pareto(result),
         shown=_shown(result, shown),
         limits=_hosting(result) + _limits(shown),
@@ -98,7 +98,7 @@ def _subtitle(result: SearchResult) -> str:
     return escape("; ".join(fact for fact in facts if fact))
 
 
-def _answer(result: SearchResult, shown: Sequence[Series]) -> str:
+def answer_html(result: SearchResult) -> str:
     """What to run and what it does; for a simulation what it does."""
     best = result.recommended if result.kind == "search" else result.runs[0]
     if best is None:
@@ -213,11 +213,17 @@ def _keys(shown: Sequence[Series]) -> str:
     return f"<ul class='keys'>{''.join(lines)}</ul>"
 
 
+def runs_html(result: SearchResult, most: int, *, sortable: bool = True) -> str:
+    """A table of the best runs."""
+    rows = [(_cells(i, run), _sort_keys(i, run)) for i, run in enumerate(result.runs[:most], 1)]
+    return table(_HEADS, [cells for cells, _ in rows], [keys for _, keys in rows], name="runs" if sortable else "",
+                 sortable=sortable)  # fmt: skip
+
+
 def _all(result: SearchResult) -> str:
     if len(result.runs) < 2:
         return ""
-    rows = [(_cells(i, run), _sort_keys(i, run)) for i, run in enumerate(result.runs[:_ALL_ROWS], 1)]
-    body = table(_HEADS, [cells for cells, _ in rows], [keys for _, keys in rows], name="runs")
+    body = runs_html(result, _ALL_ROWS)
     more = len(result.runs) - _ALL_ROWS
     rest = f"<p>{more:,} more are in runs.csv.</p>" if more > 0 else ""
     return (f"<h2>All simulated configurations</h2>\n<details><summary>{len(result.runs):,} runs, the best first; "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from simserve.search.objective import NEVER_MS
-from simserve.search.result import SearchResult
+from simserve.explore.objective import NEVER_MS
+from simserve.explore.result import SearchResult
 
 FRONT, MEETS, MISSES = "●", "○", "·"
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from simserve.explore.result import SearchResult
 from simserve.report.page import table
 from simserve.report.series import Series
-from simserve.search.result import SearchResult
 
 
 def provenance_html(result: SearchResult, shown: Sequence[Series]) -> str:

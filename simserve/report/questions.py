@@ -7,11 +7,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from simserve.explore.capacity import Capacity
+from simserve.explore.compare import Comparison, Difference, Played
+from simserve.explore.intervals import Mean
+from simserve.explore.result import describe_deployment
 from simserve.report.words import number
-from simserve.search.capacity import Capacity
-from simserve.search.compare import Comparison, Difference, Played
-from simserve.search.intervals import Mean
-from simserve.search.result import describe_deployment
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.slo import SloSpec
 

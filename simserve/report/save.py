@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simserve.errors import SpecError
+from simserve.explore.result import SearchResult
 from simserve.report.document import document
 from simserve.report.launch import launch_files, launch_script, nothing_to_launch, served_model
 from simserve.report.tables import csv_text, parquet_bytes
-from simserve.search.result import SearchResult
 
 if TYPE_CHECKING:
-    from simserve.search.objective import Outcome
+    from simserve.explore.objective import Outcome
     from simserve.workload.requests import RequestSet
 
 LAUNCH = "launch"  # the folder of launch files beside a result

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simserve.explore.executors import InProcess
+from simserve.explore.objective import Outcome, latencies_ms
+from simserve.explore.result import SearchResult, best_of_layouts
 from simserve.metrics import token_gaps_ms
-from simserve.search.executors import InProcess
-from simserve.search.objective import Outcome, latencies_ms
-from simserve.search.result import SearchResult, best_of_layouts
 from simserve.sim.request import Outcome as Ending
 from simserve.units import NS_PER_S
 
 if TYPE_CHECKING:
     from simserve.engines import Engine
+    from simserve.explore.executors import Executor
+    from simserve.explore.runner import Inputs
     from simserve.run import RunResult
-    from simserve.search.executors import Executor
-    from simserve.search.runner import Inputs
     from simserve.sim.trace import Trace
 
 SHOWN = 4  # configurations whose runs a page draws: more lines cannot be told apart
@@ -77,7 +77,7 @@ def top_series(inputs: Inputs, result: SearchResult, executor: Executor | None =
 
 def _drawn(inputs: Inputs, task: tuple[Outcome, bool]) -> Series:
     """A run played once more, with its interval if asked for."""
-    from simserve.search.runner import replay, with_interval
+    from simserve.explore.runner import replay, with_interval
 
     outcome, asked = task
     run = replay(inputs, outcome)

@@ -11,9 +11,9 @@ import json
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from simserve.explore.objective import NEVER_MS, Outcome
+from simserve.explore.result import SearchResult, describe
 from simserve.metrics.diffusion import DiffusionMetrics
-from simserve.search.objective import NEVER_MS, Outcome
-from simserve.search.result import SearchResult, describe
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,6 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from simserve.explore.objective import KERNELS, Outcome
+from simserve.explore.quality import quality_note
+from simserve.explore.result import SearchResult, best_of_layouts, describe, layout
 from simserve.report.launch import launch_lines, served_model
 from simserve.report.plot import scatter
 from simserve.report.words import (
@@ -21,9 +24,6 @@ from simserve.report.words import (
     terms,
     ties_line,
 )
-from simserve.search.objective import KERNELS, Outcome
-from simserve.search.quality import quality_note
-from simserve.search.result import SearchResult, best_of_layouts, describe, layout
 
 _LATENCIES = (("TTFT", "ttft_ms"), ("TPOT", "tpot_ms"), ("ITL", "itl_ms"), ("E2E", "e2e_ms"),
               ("queueing", "queueing_ms"))  # fmt: skip

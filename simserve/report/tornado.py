@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
+from simserve.explore.sensitivity import Bar, Moved, Sensitivity
 from simserve.report.words import number
-from simserve.search.sensitivity import Bar, Moved, Sensitivity
 
 LABELS = {"tokens_per_s_per_gpu": "tokens/s/GPU", "ttft_ms": "TTFT at the percentile, ms",
           "tpot_ms": "TPOT at the percentile, ms"}  # fmt: skip

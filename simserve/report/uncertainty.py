@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from simserve.explore.objective import KERNELS, Interval, Outcome
+from simserve.explore.result import SearchResult, describe
 from simserve.perf.priced import SOURCES
 from simserve.report.page import table
 from simserve.report.series import Series
 from simserve.report.words import number, rests_on, ties_line
-from simserve.search.objective import KERNELS, Interval, Outcome
-from simserve.search.result import SearchResult, describe
 
 _RANGED = (
     ("TTFT mean, ms", "ttft_ms", "mean"), ("TTFT P50, ms", "ttft_ms", "p50"), ("TTFT P90, ms", "ttft_ms", "p90"),

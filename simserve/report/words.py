@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from simserve.arch.diffusion import BATCH
-from simserve.search.limits import positions
-from simserve.search.objective import KERNELS, NEVER_MS, Outcome
-from simserve.search.result import SearchResult
+from simserve.explore.limits import positions
+from simserve.explore.objective import KERNELS, NEVER_MS, Outcome
+from simserve.explore.result import SearchResult
 from simserve.units import format_bytes
 
 _TIES = {

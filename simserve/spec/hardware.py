@@ -53,7 +53,8 @@ class GpuSpec(Sourced):
     of the node; inter_node_link: link of each GPU to other nodes; gpus_per_domain: GPUs that the interconnect spans,
     None for those of a node (72 in an NVL72 rack, whose nodes have 4); host_link: link to the CPU. idle_watts: with an
     engine loaded that has nothing to do, None where nothing was found;
-    price_usd_per_hour: an assumption to edit.
+    price_usd_per_hour: an assumption to edit; like: a GPU whose kernel tables answer, scaled to the peaks here, as for
+    a what-if; None for what `perfdb/relatives.yaml` says.
     """
 
     vendor: str
@@ -69,6 +70,7 @@ class GpuSpec(Sourced):
     tdp_watts: PositiveInt
     idle_watts: PositiveInt | None = None
     price_usd_per_hour: NonNegativeFloat
+    like: str | None = None
 
     __hash__ = Sourced.__hash__
 

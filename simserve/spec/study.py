@@ -16,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from simserve.errors import UnknownName
+from simserve.paths import find_data
 from simserve.spec.base import Located, Spec, parse, read_yaml
 from simserve.spec.deployment import DeploymentSpec, Dtype, KvCacheDtype, MoeDtype, Utilization
 from simserve.spec.expect import ExpectSpec
@@ -183,11 +185,25 @@ def _over(base: Any, own: Any) -> Any:
     return {key: value for key, value in {**base, **own}.items() if key not in own or own[key] is not None}
 
 
+def find_study(given: Path) -> Path:
+    """A bare name ('quickstart') is a study that comes with simserve, UnknownName if none is; all else is a path."""
+    if given.exists() or given.suffix or len(given.parts) != 1:
+        return given
+    try:
+        return find_data("studies", str(given))
+    except UnknownName as error:
+        raise UnknownName("study", str(given), error.known) from None
+
+
 def load_study(path: Path | str) -> StudySpec:
     """Read a study file; without a `name` it is called like the file."""
-    located = read_yaml(path)
-    if isinstance(located.data, dict) and "name" not in located.data:
-        located = Located({"name": Path(path).stem, **located.data}, located.lines, located.file)
+    return parse_study(read_yaml(path))
+
+
+def parse_study(located: Located) -> StudySpec:
+    """A study that was read; without a `name` it is called like its file."""
+    if isinstance(located.data, dict) and "name" not in located.data and located.file:
+        located = Located({"name": Path(located.file).stem, **located.data}, located.lines, located.file)
     return parse(StudySpec, located)
 
 

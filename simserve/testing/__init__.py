@@ -1,1 +1,1 @@
-"""For tests of simserve and of parts written elsewhere: a toy cost model, builders, laws, the oracle."""
+"""For tests of simserve and of parts written elsewhere: a toy cost model, builders, `check_scheduler`."""

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from simserve.policies.routers import RoundRobin
 from simserve.sim import laws
-from simserve.sim.trace import Trace
 from simserve.systems import SCHEDULERS
 from simserve.testing.builders import load, play
+from simserve.testing.conformance import same
 from simserve.testing.toy import ToyCost
 from simserve.workload.requests import RequestSet
 
@@ -44,16 +44,6 @@ def loads(draw: st.DrawFn) -> RequestSet:
         rows.append((now, prompt, output))
         content.append(((draw(st.integers(0, 3)), prompt // 2), (100 + index, prompt - prompt // 2)))
     return load(rows, concurrency=draw(st.sampled_from([None, None, 1, 5])), content=content)
-
-
-def same(first: Trace, second: Trace) -> bool:
-    """Equal requests, equal steps when expanded, equal gaps."""
-    steps = [laws.expanded(t.steps) for t in (first, second)]
-    return (
-        all((first.requests[k] == second.requests[k]).all() for k in first.requests)
-        and all(len(steps[0][k]) == len(steps[1][k]) and (steps[0][k] == steps[1][k]).all() for k in steps[0])
-        and sorted(first.itl_gaps_ns.tolist()) == sorted(second.itl_gaps_ns.tolist())
-    )
 
 
 @pytest.mark.parametrize("caching", [False, True])

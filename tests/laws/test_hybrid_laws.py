@@ -17,6 +17,7 @@ from simserve.sim.plan import Plan, View
 from simserve.sim.trace import Trace
 from simserve.systems import SCHEDULERS
 from simserve.testing.builders import load, play
+from simserve.testing.conformance import same
 from simserve.testing.toy import ToyLayers
 from simserve.workload.requests import RequestSet
 
@@ -45,16 +46,6 @@ def loads(draw: st.DrawFn) -> RequestSet:
         now += gap
         rows.append((now, prompt, output))
     return load(rows, concurrency=draw(st.sampled_from([None, None, 1, 5])))
-
-
-def same(first: Trace, second: Trace) -> bool:
-    """Equal requests, equal steps when expanded, equal gaps."""
-    steps = [laws.expanded(t.steps) for t in (first, second)]
-    return (
-        all((first.requests[k] == second.requests[k]).all() for k in first.requests)
-        and all(len(steps[0][k]) == len(steps[1][k]) and (steps[0][k] == steps[1][k]).all() for k in steps[0])
-        and sorted(first.itl_gaps_ns.tolist()) == sorted(second.itl_gaps_ns.tolist())
-    )
 
 
 @pytest.mark.parametrize("name", OWN_KNOBS)

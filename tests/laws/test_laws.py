@@ -20,6 +20,7 @@ from simserve.sim.trace import Trace
 from simserve.systems import SCHEDULERS
 from simserve.systems.vllm import Vllm
 from simserve.testing.builders import load, play
+from simserve.testing.conformance import same
 from simserve.testing.toy import ToyCost, ToyLayers
 from simserve.workload.requests import RequestSet
 
@@ -65,16 +66,6 @@ def run(
     )  # fmt: skip
     assert [i.ledger.used for i in cluster.instances] == [0, 0]
     return trace
-
-
-def same(first: Trace, second: Trace) -> bool:
-    """Equal requests, equal steps when expanded, equal gaps."""
-    steps = [laws.expanded(t.steps) for t in (first, second)]
-    return (
-        all(np.array_equal(first.requests[k], second.requests[k]) for k in first.requests)
-        and all(np.array_equal(steps[0][k], steps[1][k]) for k in steps[0])
-        and sorted(first.itl_gaps_ns.tolist()) == sorted(second.itl_gaps_ns.tolist())
-    )
 
 
 @pytest.mark.parametrize("router", ROUTERS.names())

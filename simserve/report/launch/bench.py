@@ -19,7 +19,7 @@ from simserve.report.launch.served import Served
 from simserve.spec.lengths import LengthSpec
 
 if TYPE_CHECKING:
-    from simserve.search.objective import Outcome
+    from simserve.explore.objective import Outcome
 
 FILE = "requests.jsonl"
 TOOLS = ("vllm", "aiperf", "sglang")

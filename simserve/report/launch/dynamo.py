@@ -18,7 +18,7 @@ from simserve.report.launch.placement import gpus_per_node, pools
 from simserve.report.launch.served import Served
 
 if TYPE_CHECKING:
-    from simserve.search.objective import Outcome
+    from simserve.explore.objective import Outcome
     from simserve.spec.deployment import DeploymentSpec
 
 ENGINES = {"vllm": ("vllm", "0.31.0"), "sglang": ("sglang", "0.5.21"), "trtllm": ("tensorrt_llm", "1.3.0rc27")}

@@ -14,7 +14,7 @@ from simserve.report.launch.requests_file import requests_of
 from simserve.report.launch.served import Served, served_model
 
 if TYPE_CHECKING:
-    from simserve.search.objective import Outcome
+    from simserve.explore.objective import Outcome
     from simserve.workload.requests import RequestSet
 
 FRAMEWORKS = ("vllm", "sglang", "trtllm", "dynamo", "llm-d")

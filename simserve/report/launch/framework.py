@@ -6,11 +6,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from simserve.diffusion import denoises
+from simserve.explore.space import uses_host
 from simserve.report.launch.names import Known, known
-from simserve.search.space import uses_host
 
 if TYPE_CHECKING:
-    from simserve.search.objective import Outcome
+    from simserve.explore.objective import Outcome
     from simserve.spec.deployment import DeploymentSpec
 
 ENGINES = ("vllm", "sglang", "trtllm")

@@ -23,7 +23,7 @@ from simserve.report.launch.placement import gpus_per_node, pools
 from simserve.report.launch.served import Served
 
 if TYPE_CHECKING:
-    from simserve.search.objective import Outcome
+    from simserve.explore.objective import Outcome
 
 SERVICE_PORT, SIDECAR_PORT = 8000, 8200
 OF_THE_CHART = ("--tensor-parallel-size", "--data-parallel-size")  # set by `parallelism`

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from simserve.search.objective import Outcome
+    from simserve.explore.objective import Outcome
 
 FIRST_PORT, ROUTER_PORT = 8000, 9000
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from simserve.errors import SpecError
 
 if TYPE_CHECKING:
-    from simserve.search.objective import Outcome
-    from simserve.search.saved import Saved
+    from simserve.explore.objective import Outcome
+    from simserve.explore.saved import Saved
 
 
 def run_of(saved: Saved, rank: int | None) -> Outcome:

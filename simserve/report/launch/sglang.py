@@ -30,7 +30,7 @@ from simserve.report.launch.served import Served
 from simserve.units import GIB
 
 if TYPE_CHECKING:
-    from simserve.search.objective import Outcome
+    from simserve.explore.objective import Outcome
     from simserve.spec.deployment import DeploymentSpec
 
 BOOTSTRAP_PORT, RENDEZVOUS_PORT = 8998, 20000

@@ -30,7 +30,7 @@ from simserve.report.launch.served import Served
 from simserve.units import GIB
 
 if TYPE_CHECKING:
-    from simserve.search.objective import Outcome
+    from simserve.explore.objective import Outcome
     from simserve.spec.deployment import DeploymentSpec
 
 EXPRESSED = frozenset({

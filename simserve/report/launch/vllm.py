@@ -25,7 +25,7 @@ from simserve.report.launch.placement import FIRST_PORT, gpus_per_node, node_cou
 from simserve.report.launch.served import Served
 
 if TYPE_CHECKING:
-    from simserve.search.objective import Outcome
+    from simserve.explore.objective import Outcome
     from simserve.spec.deployment import DeploymentSpec
 
 SIDE_PORT = 5600

@@ -10,8 +10,8 @@ import pytest
 from simserve.check.baseline import SCHEMA, check_question, fingerprint, read_baseline, write_baseline
 from simserve.check.metrics import numbers
 from simserve.errors import SpecError
-from simserve.search.objective import Outcome
-from simserve.search.runner import Inputs, prepare
+from simserve.explore.objective import Outcome
+from simserve.explore.runner import Inputs, prepare
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.study import load_study
 

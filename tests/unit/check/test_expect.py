@@ -7,8 +7,8 @@ import pytest
 from simserve.check.stated import check_expect
 from simserve.cli.names import check_names, located
 from simserve.errors import SpecError
-from simserve.search.provenance import fingerprint, provenance
-from simserve.search.runner import prepare
+from simserve.explore.provenance import fingerprint, provenance
+from simserve.explore.runner import prepare
 from simserve.spec.base import parse, parse_yaml
 from simserve.spec.study import StudySpec, load_study
 

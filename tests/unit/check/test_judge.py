@@ -10,8 +10,8 @@ from simserve.check.baseline import Baseline
 from simserve.check.judge import Verdict, compare, judge, skipped
 from simserve.check.metrics import numbers, worse
 from simserve.errors import SpecError
-from simserve.search.objective import NEVER_MS, Outcome, SloValue
-from simserve.search.result import SearchResult
+from simserve.explore.objective import NEVER_MS, Outcome, SloValue
+from simserve.explore.result import SearchResult
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.expect import ExpectSpec
 

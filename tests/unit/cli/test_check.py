@@ -14,7 +14,7 @@ import yaml
 
 from simserve.cli import main as command
 from simserve.cli.main import main
-from simserve.search import runner
+from simserve.explore import runner
 
 ROOT = Path(__file__).resolve().parents[3]
 LOAD = """\

@@ -288,11 +288,11 @@ def test_ctrl_c_inside_a_library_is_still_ctrl_c(
         except KeyboardInterrupt:
             raise RuntimeError("no lock to release")  # noqa: B904
 
-    monkeypatch.setattr("simserve.search.runner._simulate_all", broken)
+    monkeypatch.setattr("simserve.explore.runner._simulate_all", broken)
     assert 130 == main(["search", str(study), "-o", str(tmp_path / "out")])
     assert "simserve: interrupted; resume with:" in capsys.readouterr().err
 
-    monkeypatch.setattr("simserve.search.runner._simulate_all", lambda *_: 1 / 0)
+    monkeypatch.setattr("simserve.explore.runner._simulate_all", lambda *_: 1 / 0)
     assert 1 == main(["search", str(study), "-o", str(tmp_path / "out2")])
     assert "internal error: ZeroDivisionError" in capsys.readouterr().err
 

@@ -3,8 +3,8 @@
 import pytest
 from rich.console import Console
 
-from simserve.cli.console import make_console
 from simserve.cli.main import main
+from simserve.report.console import make_console
 
 
 def test_tables_in_a_pipe_are_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

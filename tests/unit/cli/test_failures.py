@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from simserve.cli.main import main
-from simserve.search import runner
+from simserve.explore import runner
 
 FLAGS = ["--model", "meta-llama/Llama-3.1-8B", "--rate", "0.2", "--isl", "1000", "--osl", "20", "--requests", "20"]
 TURNED_AWAY = """\

@@ -7,13 +7,13 @@ from typing import Any
 
 from rich.console import Console
 
+from simserve.explore.objective import Outcome
+from simserve.explore.result import SearchResult
 from simserve.report import figures, tables
 from simserve.report.html import report_html
 from simserve.report.series import PoolSeries, Series
 from simserve.report.terminal import print_simulation
 from simserve.report.words import denoising_line, memory_parts, terms, together
-from simserve.search.objective import Outcome
-from simserve.search.result import SearchResult
 from simserve.spec.deployment import DeploymentSpec
 
 DENOISING: dict[str, Any] = {

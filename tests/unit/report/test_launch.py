@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from simserve.errors import SpecError
+from simserve.explore.objective import Outcome
+from simserve.explore.result import SearchResult
 from simserve.report.document import document
 from simserve.report.launch import Served, launch_files, launch_lines, launch_script, serve_command, served_model
 from simserve.report.save import save
-from simserve.search.objective import Outcome
-from simserve.search.result import SearchResult
 from simserve.spec.deployment import DeploymentSpec
 
 MODEL = Served("m", 131072)

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simserve.cli.main import main
+from simserve.explore.objective import Outcome
+from simserve.explore.saved import inputs_of, read_saved
 from simserve.report.launch import FRAMEWORKS, Served
 from simserve.report.launch.bench import _lengths, bench_script
 from simserve.report.launch.names import known
 from simserve.report.launch.requests_file import MOST, WHOLE, requests_of
-from simserve.search.objective import Outcome
-from simserve.search.saved import inputs_of, read_saved
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.workload import WorkloadSpec
 from simserve.workload.build import build_workload

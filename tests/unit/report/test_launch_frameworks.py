@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from simserve.explore.objective import Outcome
 from simserve.report.launch import FRAMEWORKS, Served, dynamo, launch_files, launch_lines, launch_script, llmd, trtllm
 from simserve.report.launch.framework import simulated_as
 from simserve.report.launch.names import Command, known
-from simserve.search.objective import Outcome
 from simserve.spec.deployment import DeploymentSpec
 
 NAME = "meta-llama/Llama-3.1-8B"

@@ -11,15 +11,15 @@ import pytest
 from rich.console import Console
 
 from simserve.errors import SpecError
+from simserve.explore.feasible import Rejected
+from simserve.explore.objective import NEVER_MS, Outcome, SloValue
+from simserve.explore.replicate import Replications
+from simserve.explore.result import SearchResult, nothing_meets
 from simserve.report import plot, tables
 from simserve.report.document import SCHEMA, document, json_safe
 from simserve.report.save import save, write_atomic
 from simserve.report.terminal import print_search, print_simulation
 from simserve.report.words import number, ties_line, verdict
-from simserve.search.feasible import Rejected
-from simserve.search.objective import NEVER_MS, Outcome, SloValue
-from simserve.search.replicate import Replications
-from simserve.search.result import SearchResult, nothing_meets
 from simserve.spec.deployment import DeploymentSpec
 
 MODEL = "meta-llama/Llama-3.1-8B"

@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from simserve.cli.main import main
+from simserve.explore.runner import prepare, run_search
 from simserve.report import html as page_module
 from simserve.report.html import report_html
 from simserve.report.series import top_series
 from simserve.report.words import number
-from simserve.search.runner import prepare, run_search
 from simserve.spec.base import parse
 from simserve.spec.study import StudySpec
 

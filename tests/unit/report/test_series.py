@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from simserve.explore.evaluate import reduce
 from simserve.metrics import token_gaps_ms
 from simserve.policies.routers import RoundRobin
 from simserve.report.series import _pool, _weighted, series
 from simserve.run import simulate
-from simserve.search.evaluate import reduce
 from simserve.sim.trace import Trace
 from simserve.spec.base import parse
 from simserve.spec.deployment import DeploymentSpec

@@ -8,9 +8,9 @@ import pytest
 
 from simserve.arch.encoder import encoder_weight_bytes
 from simserve.errors import Infeasible
+from simserve.explore.runner import play, prepare
 from simserve.perf.host import load_profile
 from simserve.run import RunResult
-from simserve.search.runner import play, prepare
 from simserve.sim import laws
 from simserve.sim.images import Image
 from simserve.spec.base import parse

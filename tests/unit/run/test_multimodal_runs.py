@@ -10,9 +10,9 @@ from simserve.arch.encoder import encoder_weight_bytes
 from simserve.arch.layout import Layout
 from simserve.arch.replica import Engine, rank_blocks
 from simserve.errors import Infeasible
+from simserve.explore.runner import play, prepare
 from simserve.perf.host import load_profile
 from simserve.run import RunResult
-from simserve.search.runner import play, prepare
 from simserve.sim import laws
 from simserve.spec.base import parse
 from simserve.spec.hardware import load_gpu

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from simserve.errors import SimserveError, SpecError, UnknownName
+from simserve.explore.evaluate import reduce
+from simserve.explore.objective import outcome_from_dict
+from simserve.explore.runner import play, prepare
 from simserve.paths import data_files
 from simserve.pooled import kv_link, resolve_pools
 from simserve.run import simulate
-from simserve.search.evaluate import reduce
-from simserve.search.objective import outcome_from_dict
-from simserve.search.runner import play, prepare
 from simserve.sim import laws
 from simserve.spec.base import parse
 from simserve.spec.deployment import DeploymentSpec

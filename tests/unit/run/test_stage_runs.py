@@ -10,12 +10,12 @@ import pytest
 
 from simserve.arch.encoder import encoder_weight_bytes
 from simserve.errors import Infeasible, SimserveError
+from simserve.explore.evaluate import reduce
+from simserve.explore.objective import steady_window_ns
+from simserve.explore.runner import play, prepare
 from simserve.metrics.energy import encoder_watts, idle_watts, mean_watts
 from simserve.perf.host import load_profile
 from simserve.run import RunResult, simulate
-from simserve.search.evaluate import reduce
-from simserve.search.objective import steady_window_ns
-from simserve.search.runner import play, prepare
 from simserve.sim import laws
 from simserve.spec.base import parse
 from simserve.spec.deployment import DeploymentSpec

@@ -2,8 +2,8 @@
 
 import pytest
 
+from simserve.explore.usage import usage
 from simserve.run import simulate
-from simserve.search.usage import usage
 from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.model import load_model
 from simserve.spec.workload import WorkloadSpec

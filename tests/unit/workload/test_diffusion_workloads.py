@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from simserve.errors import SpecError
-from simserve.search.provenance import columns_digest
-from simserve.search.repeats import rotated
+from simserve.explore.provenance import columns_digest
+from simserve.explore.repeats import rotated
 from simserve.spec.base import parse, parse_yaml
 from simserve.spec.confidence import FAST_DLLM, ConfidenceSpec
 from simserve.spec.workload import WorkloadSpec

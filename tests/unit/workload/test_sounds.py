@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from simserve.errors import SpecError
-from simserve.search.provenance import columns_digest
-from simserve.search.repeats import repeats, rotated
-from simserve.search.runner import prepare
+from simserve.explore.provenance import columns_digest
+from simserve.explore.repeats import repeats, rotated
+from simserve.explore.runner import prepare
 from simserve.spec.base import parse
 from simserve.spec.model import load_model
 from simserve.spec.study import StudySpec
