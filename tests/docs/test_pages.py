@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from itertools import dropwhile, groupby
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -99,25 +100,33 @@ def lines(text: str) -> Iterator[str]:
     yield from re.findall(r"`(simserve [a-z][^`]*)`", prose)
 
 
+def commands_of(line: str) -> Iterator[list[str]]:
+    """The words of each command of a shell line, without the variables before it."""
+    tokens = shlex.shlex(line, posix=True, punctuation_chars=True)
+    tokens.whitespace_split = True
+    for separator, words in groupby(tokens, key=lambda token: set(token) <= set("&|;")):
+        if not separator:
+            yield list(dropwhile(lambda word: re.fullmatch(r"[A-Z_]+=\S*", word), words))
+
+
 def unknown(line: str) -> list[str]:
-    """Words of a command that the command line does not have."""
-    found = []
-    for part in re.split(r"&&|\|\||\s\|\s|;", line):
-        words = [word for word in shlex.split(part, comments=True) if not re.fullmatch(r"[A-Z_]+=\S*", word)]
-        if not words or words[0] != "simserve" or words[1:] in ([], ["--help"], ["COMMAND", "--help"]):
-            continue
-        known = commands()
-        name = next((" ".join(words[1 : 1 + n]) for n in (2, 1) if " ".join(words[1 : 1 + n]) in known), "")
-        if not name:
-            groups = {command.partition(" ")[0] for command in known}
-            found += [] if words[1] in groups and len(words) == 2 else [f"simserve {words[1]}"]
-            continue
-        options = {option for p in known[name].params for option in (*p.opts, *p.secondary_opts)} | {"-h", "--help"}
-        given = [word.partition("=")[0] for word in words[2:] if re.match(r"--?[a-z]", word)]
-        found += [f"{name} {option}" for option in given if option not in options]
-        files = [word for word in words if re.match(r"(studies|docs)/", word)]
-        found += [file for file in files if not (ROOT / file).exists()]
-    return found
+    """Words of a shell line that the command line does not have."""
+    return [word for words in commands_of(line) if words[:1] == ["simserve"] for word in wrong_words(words[1:])]
+
+
+def wrong_words(words: list[str]) -> list[str]:
+    """Of one command: its name, options, and files of the repository that are not there."""
+    if words in ([], ["--help"], ["COMMAND", "--help"]):
+        return []
+    known = commands()
+    name = next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in known), "")
+    if not name:
+        group_alone = len(words) == 1 and words[0] in {command.partition(" ")[0] for command in known}
+        return [] if group_alone else [f"simserve {words[0]}"]
+    options = {option for p in known[name].params for option in (*p.opts, *p.secondary_opts)} | {"-h", "--help"}
+    given = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
+    files = [word for word in words if re.match(r"(studies|docs)/", word) and not (ROOT / word).exists()]
+    return [*(f"{name} {option}" for option in given if option not in options), *files]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -159,6 +168,29 @@ def test_the_readme_is_a_tour() -> None:
 
     assert len(text.splitlines()) < 250
     assert [line for line in headline().splitlines() if line not in text] == []
+
+
+def test_the_python_of_the_page_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first block, run; the text below it is its output."""
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    (_, source), (_, shown) = next(blocks(text, "python")), next(blocks(text, "text"))
+
+    exec(compile(source, "python.md", "exec"), {})
+
+    assert shown == capsys.readouterr().out
+
+
+def test_the_example_scheduler_keeps_the_laws() -> None:
+    """As the page says."""
+    code = "from scheduler import ShortestFirst; from simserve.testing.conformance import check_scheduler; "
+    command = [sys.executable, "-c", f"{code}print(check_scheduler(ShortestFirst))"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT / "docs" / "examples", env=environment, check=False
+    )
+
+    assert (done.stdout, done.stderr) == ("50\n", "")
 
 
 @pytest.mark.parametrize(("name", "option"), [("scheduler", "--scheduler"), ("router", "--router")])

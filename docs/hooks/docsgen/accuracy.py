@@ -90,7 +90,8 @@ def regimes(run: str) -> str:
     rows = []
     for regime in dict.fromkeys(row["regime"] for row in known if row["regime"] not in ("all", "mode", "model")):
         own = _scores(run, regime)
-        for value in dict.fromkeys(value for value, _ in own):
+        values = dict.fromkeys(value for value, _ in own)
+        for value in sorted(values, key=_first_number) if regime == "concurrency" else values:
             ttft, tpot = own.get((value, "ttft")), own.get((value, "tpot"))
             points = (ttft or tpot or {}).get("points", "")
             rows.append((regime, cell(value), points, _three(ttft) if ttft else "", _three(tpot) if tpot else ""))
@@ -98,14 +99,20 @@ def regimes(run: str) -> str:
     return table(head, rows, (2,))
 
 
+def _first_number(text: str) -> int:
+    return int(text.partition("-")[0].rstrip("+"))
+
+
 def picture(run: str) -> str:
     """Median errors by framework, GPU, kind of model and clients as bars."""
     groups = []
     for regime in ("framework", "gpu", "model class", "concurrency"):
         own = _scores(run, regime)
-        for value in dict.fromkeys(value for value, _ in own):
+        values = dict.fromkeys(value for value, _ in own)
+        for value in sorted(values, key=_first_number) if regime == "concurrency" else values:
             pair = [own[value, metric] for metric in ("ttft", "tpot") if (value, metric) in own]
-            groups.append((f"{value} ({pair[0]['points']})", [100 * score["median"] for score in pair]))
+            name = f"{value} clients" if regime == "concurrency" else value
+            groups.append((f"{name} ({pair[0]['points']})", [100 * score["median"] for score in pair]))
     return bars("Median error in %, held-out points; in brackets how many", groups, ("TTFT", "TPOT"), most=40)
 
 
@@ -115,7 +122,7 @@ def spread(run: str) -> str:
     edges = [-1.5 + 0.1 * i for i in range(31)]
     labels = {-1.0: "half", 0.0: "as measured", 1.0: "twice"}
     return "\n".join(
-        histogram(f"{NAMES[metric]}: predicted over measured", own[metric], edges, labels)
+        histogram(f"{NAMES[metric]}: predicted over measured, ends: all beyond", own[metric], edges, labels)
         for metric in ("ttft", "tpot")
     )
 

@@ -21,7 +21,7 @@ def gpus() -> str:
             f"{gpu.peak_flops[kind] / 1e12:,.0f}" if kind in gpu.peak_flops else "" for kind in ("bf16", "fp8", "fp4")
         ]
         rows.append((
-            code(name), cell(gpu.title), f"{gpu.memory_bytes / GIB:.1f}",
+            code(name), cell(gpu.title.removeprefix("NVIDIA ")), f"{gpu.memory_bytes / GIB:.1f}",
             f"{gpu.memory_bandwidth_bytes_per_s / 1e9:,.0f}", *peaks, code(gpu.interconnect), gpu.tdp_watts,
             f"{gpu.price_usd_per_hour:.2f}",
         ))  # fmt: skip

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-ROW, LABEL, WIDTH, SMALL = 30, 190, 720, 460
+ROW, LABEL, WIDTH = 30, 165, 480
 COLOURS = ("var(--series-1)", "var(--series-2)")
 
 
 def bars(title: str, groups: Sequence[tuple[str, Sequence[float]]], names: Sequence[str], most: float) -> str:
     """Horizontal bars, a group a row; longer ones are cut at `most` and say their number."""
-    height = 46 + ROW * len(groups)
-    scale = (WIDTH - LABEL - 60) / most
-    parts = [_open(title, height)]
+    height = 66 + ROW * len(groups)
+    scale = (WIDTH - LABEL - 40) / most
+    parts = [_open(title, height), _text(0, 14, title)]
     for index, name in enumerate(names):
         x = LABEL + 90 * index
-        parts.append(f'<rect x="{x}" y="8" width="10" height="10" fill="{COLOURS[index]}"/>')
-        parts.append(_text(x + 16, 17, name))
+        parts.append(f'<rect x="{x}" y="26" width="10" height="10" fill="{COLOURS[index]}"/>')
+        parts.append(_text(x + 16, 35, name))
     for row, (label, values) in enumerate(groups):
-        y = 34 + ROW * row
+        y = 52 + ROW * row
         parts.append(_text(LABEL - 8, y + 15, label, "end"))
         for index, value in enumerate(values):
             width = max(1.0, min(value, most) * scale)
@@ -51,12 +51,12 @@ def scatter(title: str, points: Sequence[tuple[float, float, str, str]], axes: t
     """Points (x, y, class of CSS, name shown on hovering) from zero on; the later ones lie above."""
     height, left, base = 300, 52, 250
     widest, tallest = (1.05 * max(point[i] for point in points) for i in (0, 1))
-    across, up = (SMALL - left - 20) / widest, (base - 30) / tallest
-    parts = [_open(title, height, SMALL), _text(left, 18, axes[1]), _text(SMALL - 20, base + 40, axes[0], "end")]
+    across, up = (WIDTH - left - 20) / widest, (base - 30) / tallest
+    parts = [_open(title, height), _text(left, 18, axes[1]), _text(WIDTH - 20, base + 40, axes[0], "end")]
     for share in (0, 0.25, 0.5, 0.75, 1.0):
         x, y = left + share * widest * across, base - share * tallest * up
         parts.append(
-            f'<line x1="{left}" x2="{SMALL - 20}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" opacity="0.15"/>'
+            f'<line x1="{left}" x2="{WIDTH - 20}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" opacity="0.15"/>'
         )
         parts.append(_text(left - 6, y + 4, f"{share * tallest:,.0f}", "end"))
         parts.append(_text(x, base + 20, f"{share * widest:,.0f}", "middle"))
@@ -68,9 +68,8 @@ def scatter(title: str, points: Sequence[tuple[float, float, str, str]], axes: t
     return _close(parts)
 
 
-def _open(title: str, height: int, width: int = WIDTH) -> str:
-    kind = "picture wide" if width == WIDTH else "picture"
-    return (f'<figure class="{kind}"><svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}" '
+def _open(title: str, height: int) -> str:
+    return (f'<figure class="picture"><svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}" '
             f'xmlns="http://www.w3.org/2000/svg">')  # fmt: skip
 
 
