@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -50,7 +51,7 @@ def histogram(title: str, counts: Sequence[int], edges: Sequence[float], labels:
 def scatter(title: str, points: Sequence[tuple[float, float, str, str]], axes: tuple[str, str]) -> str:
     """Points (x, y, class of CSS, name shown on hovering) from zero on; the later ones lie above."""
     height, left, base = 300, 52, 250
-    widest, tallest = (1.05 * max(point[i] for point in points) for i in (0, 1))
+    widest, tallest = (_round(max(point[i] for point in points)) for i in (0, 1))
     across, up = (WIDTH - left - 20) / widest, (base - 30) / tallest
     parts = [_open(title, height), _text(left, 18, axes[1]), _text(WIDTH - 20, base + 40, axes[0], "end")]
     for share in (0, 0.25, 0.5, 0.75, 1.0):
@@ -66,6 +67,12 @@ def scatter(title: str, points: Sequence[tuple[float, float, str, str]], axes: t
         if kind == "best":
             parts.append(_text(left + x * across - 9, base - y * up + 22, name, "end"))
     return _close(parts)
+
+
+def _round(most: float) -> float:
+    """The least number that four even steps of 1, 2, 2.5 or 5 times a power of ten reach `most` with."""
+    power = 10 ** math.floor(math.log10(most / 4))
+    return float(4 * power * next(step for step in (1, 2, 2.5, 5, 10) if 4 * step * power >= most))
 
 
 def _open(title: str, height: int) -> str:
