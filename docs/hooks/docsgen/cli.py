@@ -9,6 +9,8 @@ import typer
 from docsgen.markdown import cell, code, prose, table
 from simserve.cli.main import app
 
+OPTION_HEAD = ("option", "value", "default", "meaning")
+
 
 def commands() -> dict[str, Any]:
     """'search' or 'perfdb list' -> the command, in the order of the help."""
@@ -23,8 +25,10 @@ def commands() -> dict[str, Any]:
 
 
 def reference() -> str:
-    """All commands."""
-    return "\n".join(_section(name, command) for name, command in commands().items())
+    """What `simserve` itself takes, then all commands."""
+    top = typer.main.get_command(app)
+    own = [table(OPTION_HEAD, _option_rows(top)), "", *_examples(top)]
+    return "\n".join([*own, *(_section(name, command) for name, command in commands().items())])
 
 
 def one_command(*words: str) -> str:
@@ -43,16 +47,26 @@ def _section(name: str, command: Any) -> str:
 def _body(name: str, command: Any) -> list[str]:
     lines = [*_help(command.help or ""), ""]
     arguments = [p for p in command.params if type(p).__name__.endswith("Argument")]
-    options = [p for p in command.params if not type(p).__name__.endswith("Argument") and not p.hidden]
     words = " ".join(f"{p.name.upper()}" if p.required else f"[{p.name.upper()}]" for p in arguments)
     lines += ["```text", f"simserve {name} [OPTIONS] {words}".rstrip(), "```", ""]
     if arguments:
         rows = [(code(p.name.upper()), cell(p.help or "")) for p in arguments]
         lines += [table(("argument", "meaning"), rows), ""]
-    if options:
-        rows = [(_flags(p), _kind(p), _default(p), cell(p.help or "")) for p in options]
-        lines += [table(("option", "value", "default", "meaning"), rows), ""]
-    return lines
+    rows = _option_rows(command)
+    if rows:
+        lines += [table(OPTION_HEAD, rows), ""]
+    return [*lines, *_examples(command)]
+
+
+def _option_rows(command: Any) -> list[tuple[str, str, str, str]]:
+    options = [p for p in command.params if not type(p).__name__.endswith("Argument") and not p.hidden]
+    return [(_flags(p), _kind(p), _default(p), cell(p.help or "")) for p in options]
+
+
+def _examples(command: Any) -> list[str]:
+    """The examples of a command's help, where it has some, as a block of code."""
+    lines = [line for example, what in getattr(command, "examples", ()) for line in (f"# {what}", f"$ {example}")]
+    return ["```console", *lines, "```", ""] if lines else []
 
 
 def _help(text: str) -> list[str]:
@@ -84,4 +98,4 @@ def _kind(option: Any) -> str:
 
 def _default(option: Any) -> str:
     value = option.default
-    return "" if value is None or callable(value) or value == () else code(value)
+    return "" if value in (None, False, ()) or callable(value) else code(value)
