@@ -16,7 +16,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/simserve check studies/ --jobs 2
 
 docs: $(VENV)/.installed-dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q -d site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -d site
 	@echo "site/index.html; or, with search: $(BIN)/python -m http.server -d site"
 
 lint: $(VENV)/.installed-dev

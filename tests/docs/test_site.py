@@ -1,16 +1,39 @@
 """The built site: complete, its links resolve, it asks no foreign host, what it says of systems is theirs."""
 
+import os
 import re
+import subprocess
+import sys
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
 
 from simserve.systems import SCHEDULERS, SYSTEMS
 
 ROOT = Path(__file__).resolve().parents[2]
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src"}
 FETCHED_LINKS = {"stylesheet", "icon", "preload", "preconnect", "dns-prefetch", "modulepreload", "manifest"}
+
+
+def build(folder: Path, config: Path = ROOT / "mkdocs.yml") -> "subprocess.CompletedProcess[str]":
+    """`mkdocs build --strict` into `folder`. With --quiet it would not count warnings."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", str(config), "-d", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the built site."""
+    folder = tmp_path_factory.mktemp("site")
+    done = build(folder)
+
+    assert (done.returncode, [line for line in done.stderr.splitlines() if "WARNING" in line]) == (0, [])
+    return folder
 
 
 class Page(HTMLParser):
@@ -76,6 +99,21 @@ def test_the_link_check_can_fail(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text("".join(links), encoding="utf-8")
 
     assert broken(tmp_path) == ["a.html: #nowhere", "a.html: gone.html", "a.html: http://x"]
+
+
+def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
+    """The settings of the site, on a page with a link and an anchor that are not there."""
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    own = {"docs_dir": str(tmp_path / "docs"), "hooks": [], "nav": None, "plugins": ["search"], "extra_css": []}
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("# Here\n\n[a](gone.md) [b](#nowhere)\n", encoding="utf-8")
+    (tmp_path / "mkdocs.yml").write_text(yaml.safe_dump({**settings, **own}), encoding="utf-8")
+
+    done = build(tmp_path / "site", tmp_path / "mkdocs.yml")
+
+    assert done.returncode != 0
+    assert "'gone.md'" in done.stderr
+    assert "'#nowhere'" in done.stderr
 
 
 def test_no_page_asks_a_foreign_host(site: Path) -> None:
