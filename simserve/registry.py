@@ -29,10 +29,12 @@ class Registry(Generic[T]):
         self._scanned = False
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
-        """Class decorator. Registering a name twice is an error, never a silent replacement."""
+        """Class decorator. Registering a name twice is an error, never a silent replacement; but a notebook's cell may
+        be run again."""
 
         def add(part: type[T]) -> type[T]:
-            if name in self._parts:
+            before = self._parts.get(name)
+            if before is not None and (part.__module__ != "__main__" or _place(part) != _place(before)):
                 raise SimserveError(f"{self.kind} {name!r} is registered twice")
             self._parts[name] = part
             return part
@@ -64,3 +66,7 @@ class Registry(Generic[T]):
             for entry in entry_points(group=self.group):
                 if entry.name not in self._parts:
                     self._parts[entry.name] = entry.load()
+
+
+def _place(part: type) -> tuple[str, str]:
+    return part.__module__, part.__qualname__

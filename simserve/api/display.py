@@ -49,7 +49,7 @@ def printed(show: Callable[[Console, T], None], result: T) -> str:
     from rich.console import Console
 
     out = StringIO()
-    show(Console(file=out, width=WIDTH, color_system=None), result)
+    show(Console(file=out, width=WIDTH, color_system=None, force_jupyter=False), result)
     return out.getvalue().rstrip("\n")
 
 
