@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from docsgen import accuracy, api, cli, data, hardware, papers, quickstart, study
+from docsgen import accuracy, api, cli, data, hardware, notebooks, papers, quickstart, study
 from docsgen.documents import changelog, design, hardware_readme, models_readme, perfdb_readme, result_schema
 
 BLOCKS: dict[str, Callable[..., str]] = {
@@ -26,4 +26,5 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "models_readme": models_readme,
     "accuracy": accuracy.block,
     "quickstart": quickstart.picture,
+    "notebooks": notebooks.listed,
 }
