@@ -1,22 +1,26 @@
-# Two commands do all the set-up: `make demo` and `make test`.
+# These do all the set-up: `make demo`, `make test`, `make docs`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test docs lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/simserve search studies/quickstart.yaml -o simserve-results/quickstart
 
 test: $(VENV)/.installed-dev
-	$(BIN)/ruff check simserve tests
+	$(BIN)/ruff check simserve tests docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -n 2
 	$(BIN)/simserve check studies/ --jobs 2
 
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -d site
+	@echo "site/index.html; or, with search: $(BIN)/python -m http.server -d site"
+
 lint: $(VENV)/.installed-dev
-	$(BIN)/ruff check --fix simserve tests
+	$(BIN)/ruff check --fix simserve tests docs
 	$(BIN)/mypy
 
 $(VENV)/bin/python:
@@ -31,4 +35,4 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) simserve-results
+	rm -rf $(VENV) simserve-results site

@@ -1,11 +1,20 @@
 """Where the measured data and step logs are, for tests that need them."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_process() -> Iterator[None]:
+    """Searches that do not say how many processes play in this one: starting others takes longer than tests do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("simserve.explore.executors.cpus", lambda: 1)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -313,11 +313,12 @@ def test_help_says_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(word in shown for word in ("slo_met:", "winner:", "ties:", "baseline:", "tolerance:"))
 
 
-def test_the_workflow_in_the_readme(
+def test_the_workflow_in_the_docs(
     studies: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It is YAML with steps in order, and its command writes the report that its last step reads."""
-    (block,) = re.findall(r"```yaml\n(# \.github/workflows/.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    page = (ROOT / "docs" / "howto" / "check.md").read_text()
+    (block,) = re.findall(r"```yaml\n(# \.github/workflows/.*?)```", page, re.DOTALL)
     steps = yaml.safe_load(block)["jobs"]["check"]["steps"]
     (run,) = [step["run"] for step in steps if step.get("run", "").startswith("simserve check")]
     reports = [step["with"]["path"] for step in steps if "path" in step.get("with", {})]

@@ -244,7 +244,7 @@ def journal_lines(folder: Path) -> int:
 
 def start_and_signal(study: Path, folder: Path, number: int) -> tuple[int, str]:
     """Start a search of many trials as a process, signal it when some are done; exit code and stderr."""
-    study.write_text(STUDY.replace("requests: 60", "requests: 1500").replace("trials: 12", "trials: 24"))
+    study.write_text(STUDY.replace("requests: 60", "requests: 800").replace("trials: 12", "trials: 24"))
     command = [sys.executable, "-m", "simserve", "search", str(study), "-o", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))  # fmt: skip
