@@ -60,4 +60,5 @@ def _data(records: Path | None, flags: Path | None) -> dict[str, str]:
 
 
 def _named(path: Path) -> str:
+
     return f"{path.name}, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"

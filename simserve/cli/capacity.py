@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simserve.asked.flags import Flags, weights_formats
 from simserve.cli import answers
 from simserve.cli import options as opt
 from simserve.cli.names import located
@@ -74,8 +75,8 @@ def capacity(
 
     study = study_file(study)
     given = locals()
-    flags = opt.Flags(**{name: given[name] for name in opt.Flags.__dataclass_fields__})
-    assumed, moe_dtype = (None, None) if study is not None else opt.weights_formats(model)
+    flags = Flags(**{name: given[name] for name in Flags.__dataclass_fields__})
+    assumed, moe_dtype = (None, None) if study is not None else weights_formats(model)
     deployment = {
         "gpu": gpu, "tensor_parallel_size": tp, "replicas": replicas, "dtype": dtype or assumed, "moe_dtype": moe_dtype,
         "max_num_batched_tokens": max_num_batched_tokens, "max_num_seqs": max_num_seqs, "router": router,

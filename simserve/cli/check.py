@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simserve.asked.flags import COMMAND_LINE
 from simserve.cli import complete
-from simserve.cli import options as opt
 from simserve.cli.names import check_names, located
 from simserve.cli.study_file import study_file
 from simserve.cli.unexpected import in_words
@@ -87,7 +87,7 @@ def check(
 
     check_targets(None, json_out, junit)
     if update_baselines and requests is not None:
-        raise SpecError("a baseline is of all requests; leave it out", file=opt.COMMAND_LINE, key="--requests")
+        raise SpecError("a baseline is of all requests; leave it out", file=COMMAND_LINE, key="--requests")
     files, without = _files(paths)
     shown = None if json_out == "-" else make_console()
     options = Options(jobs, requests, update_baselines)

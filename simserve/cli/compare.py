@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simserve.asked.flags import COMMAND_LINE, words
 from simserve.cli import answers, complete
 from simserve.cli import options as opt
 from simserve.cli.names import check_names, located
@@ -50,7 +51,7 @@ def compare(
     from simserve.report.answers import answer
     from simserve.report.questions import print_comparison
 
-    metrics = opt.words(metric, "--metric") or list(METRICS)
+    metrics = words(metric, "--metric") or list(METRICS)
     for name in metrics:
         check_value(name, "--metric")
     answers.check_answer_targets(out, json_out)
@@ -105,4 +106,4 @@ def _check_candidates(candidates: list[Candidate], baseline: str | None) -> None
     if len(names) < 2:
         raise SpecError("there is one deployment; name several studies, or add `deployments` to one", key="deployments")
     if baseline is not None and baseline not in names:
-        raise UnknownName("deployment", baseline, names, file=opt.COMMAND_LINE, key="--baseline")
+        raise UnknownName("deployment", baseline, names, file=COMMAND_LINE, key="--baseline")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from simserve.asked.flags import COMMAND_LINE
 from simserve.cli import answers, complete
 from simserve.cli import options as opt
 from simserve.errors import SpecError, UnknownName
@@ -51,7 +52,7 @@ def explain(
         return
     if out is not None or json_out is not None:
         option = "--json" if json_out is not None else "--out"
-        raise SpecError("is for a result; a system is only printed", file=opt.COMMAND_LINE, key=option)
+        raise SpecError("is for a result; a system is only printed", file=COMMAND_LINE, key=option)
     if system is None:
         typer.echo("\n".join(f"{kind}: {', '.join(parts.names())}" for kind, parts in kinds.items()))
         return

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from simserve.asked.flags import COMMAND_LINE, Flags, gpu_name, number, study_data, words
 from simserve.cli import complete
-from simserve.cli import options as opt
 from simserve.errors import SimserveError, SpecError, UnknownName
 
 NONE = "none"
@@ -95,7 +95,7 @@ def _answers(given: dict[str, str | None], yes: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     drawn = [name for name in LOAD if given[name] is not None]
     if given["trace"] is not None and drawn:
-        raise SpecError("a trace has its own", file=opt.COMMAND_LINE, key=f"--{drawn[0]}")
+        raise SpecError("a trace has its own", file=COMMAND_LINE, key=f"--{drawn[0]}")
     for name, question in QUESTIONS.items():
         bounded = found.get("ttft") is not None or found.get("tpot") is not None
         beside = {"trace": bool(drawn), "percentile": not bounded, **dict.fromkeys(LOAD, bool(found.get("trace")))}
@@ -109,7 +109,7 @@ def _answer(name: str, question: Question, given: str | None, yes: bool) -> Any:
     option = f"--{name}"
     if given is None and not yes and not sys.stdin.isatty():
         raise SpecError("there is no terminal to ask at; give it, or --yes for the default "
-                        f"{question.default!r} and those of all others", file=opt.COMMAND_LINE, key=option)  # fmt: skip
+                        f"{question.default!r} and those of all others", file=COMMAND_LINE, key=option)  # fmt: skip
     if given is not None or yes:
         return _checked(question, question.default if given is None else given, option)
     while True:
@@ -124,10 +124,10 @@ def _checked(question: Question, text: str, option: str) -> Any:
     try:
         return question.check(text)
     except UnknownName as error:
-        raise UnknownName(error.kind, text, error.known, file=opt.COMMAND_LINE, key=option,
+        raise UnknownName(error.kind, text, error.known, file=COMMAND_LINE, key=option,
                           choices=error.choices) from None  # fmt: skip
     except SpecError as error:
-        raise SpecError(error.problem, file=opt.COMMAND_LINE, key=option, value=error.value or text) from None
+        raise SpecError(error.problem, file=COMMAND_LINE, key=option, value=error.value or text) from None
 
 
 def _model(text: str) -> str:
@@ -141,12 +141,12 @@ def _model(text: str) -> str:
 def _gpus(text: str) -> list[str]:
     from simserve.spec.hardware import load_gpu
 
-    words = opt.words([text])
-    if not words:
+    names = words([text])
+    if not names:
         raise SpecError("give at least one GPU type")
-    for word in words:
-        load_gpu(word)
-    return list(dict.fromkeys(opt.gpu_name(word) for word in words))
+    for name in names:
+        load_gpu(name)
+    return list(dict.fromkeys(gpu_name(name) for name in names))
 
 
 def _trace(text: str) -> Path | None:
@@ -191,7 +191,7 @@ def _bound(key: str) -> Callable[[str], str | None]:
 
         if text.lower() == NONE:
             return None
-        parse(SloSpec, {key: opt.number(text)})
+        parse(SloSpec, {key: number(text)})
         return text
 
     return check
@@ -221,18 +221,18 @@ LOAD = ("rate", "isl", "osl")
 
 def _study(answers: dict[str, Any], file: Path) -> dict[str, Any]:
     """The study, with the space that `simserve search` has for the same options; checked as a file is."""
-    from simserve.cli.space import SPACE_OPTIONS, space_sections
+    from simserve.asked.space import SPACE_OPTIONS, space_sections
     from simserve.spec.base import parse
     from simserve.spec.study import StudySpec
 
     trace = answers["trace"]
     own = {name: answers[name] for name in ("model", "rate", "isl", "osl", "ttft", "tpot", "percentile")}
-    flags = opt.Flags(**dict.fromkeys(opt.Flags.__dataclass_fields__) | own | {"trace": trace})
+    flags = Flags(**dict.fromkeys(Flags.__dataclass_fields__) | own | {"trace": trace})
     space = dict.fromkeys(SPACE_OPTIONS) | {"--gpu": answers["gpu"], "--gpus": answers["gpus"]}
     sections = space_sections(space, None, flags.model)
     sections["search"] = {**sections["search"], "objective": answers["objective"], "trials": 40}
-    data = opt.study_data(flags, sections)
+    data = study_data(flags, sections)
     if trace is not None:  # a study says where its trace is, seen from itself
         data["workload"]["trace"]["path"] = Path(os.path.relpath(trace.resolve(), file.resolve().parent)).as_posix()
-    parse(StudySpec, data, file=opt.COMMAND_LINE)
+    parse(StudySpec, data, file=COMMAND_LINE)
     return data

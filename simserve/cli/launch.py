@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from simserve.asked.flags import words
 from simserve.cli import complete
-from simserve.cli import options as opt
 
 
 def launch(
@@ -45,7 +45,7 @@ def launch(
     record = saved.document["provenance"]
     files = launch_files(
         run_of(saved, rank), record, name=str(saved.document.get("name")), workload=workload_of(saved),
-        frameworks=tuple(opt.words(framework, "--framework")) or FRAMEWORKS,
+        frameworks=tuple(words(framework, "--framework")) or FRAMEWORKS,
     )  # fmt: skip
     folder = out if out is not None else beside / "launch"
     make_folder(folder)

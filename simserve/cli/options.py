@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simserve.asked.flags import COMMAND_LINE, Flags, flag_error, study_data
 from simserve.cli import complete
 from simserve.errors import SpecError
 
 if TYPE_CHECKING:
     from simserve.spec.study import StudySpec
 
-COMMAND_LINE = "command line"
-DEFAULT_REQUESTS = 1000
-A_LOAD = "--rate 4 --isl 1000 --osl 200"
-AN_SLO = "--ttft 500 --tpot 50"
 _LOAD, _SLO, _DEPLOY, _OUT = "Workload", "SLO", "Deployment", "Output"
 
 Study = Annotated[
@@ -111,98 +106,6 @@ NoHtml = Annotated[bool, typer.Option("--no-html", help="Write no report.", rich
 OutDir = Annotated[Path | None, typer.Option("-o", "--out", help="Folder for results.", rich_help_panel=_OUT)]
 
 
-def weights_formats(model: str | None) -> tuple[str, str | None]:
-    """(dtype, moe_dtype) to assume for a model: those of its checkpoint."""
-    from simserve.spec.model import checkpoint_formats
-
-    dtype, moe_dtype = checkpoint_formats(model) if model is not None else ("bf16", "")
-    return dtype, moe_dtype or None
-
-
-def has(model: str | None, field: str) -> bool:
-    """Whether a model has something in this field; what is no model is said later, with all else that is wrong."""
-    from simserve.errors import SimserveError
-    from simserve.spec.model import load_model
-
-    try:
-        return model is not None and bool(getattr(load_model(model), field))
-    except SimserveError:
-        return False
-
-
-def is_diffusion(model: str | None) -> bool:
-    """Whether a model decodes by denoising."""
-    return has(model, "diffusion")
-
-
-@dataclass(frozen=True)
-class Flags:
-    """The options that describe a study, as given; None where they were not."""
-
-    model: str | None
-    trace: Path | None
-    trace_format: str | None
-    rate_scale: float | None
-    rate: float | None
-    cv: float | None
-    concurrency: int | None
-    isl: int | None
-    osl: int | None
-    prefix: int | None
-    requests: int | None
-    ttft: str | None
-    tpot: str | None
-    e2e: str | None
-    percentile: float | None
-    seed: int | None
-
-    def workload(self) -> dict[str, Any]:
-        """The `workload` section: a trace, or arrivals with fixed lengths."""
-        if self.trace is not None:
-            clash = _given(rate=self.rate, cv=self.cv, concurrency=self.concurrency, isl=self.isl, osl=self.osl,
-                           prefix=self.prefix)  # fmt: skip
-            if clash:
-                raise _flag_error(next(iter(clash)), "a trace has its own; use --rate-scale to change its rate")
-            trace = {"path": str(self.trace), "format": self.trace_format, "rate_scale": self.rate_scale,
-                     "limit": self.requests}  # fmt: skip
-            return {"trace": _present(trace)}
-        if self.isl is None or self.osl is None:
-            problem = "give --trace, or --isl and --osl with --rate or --concurrency"
-            raise _flag_error("--trace", f"{problem}, e.g. {A_LOAD}")
-        common = self.prefix or 0
-        if common and common >= self.isl:
-            raise _flag_error("--prefix", f"must leave tokens of a prompt's own: less than --isl {self.isl}", common)
-        prefixes = {"count": 1, "tokens": {"kind": "fixed", "value": common}}
-        return _present({
-            "arrivals": self._arrivals(),
-            "prompt_tokens": {"kind": "fixed", "value": self.isl - common},
-            "prefixes": prefixes if common else None,
-            "output_tokens": {"kind": "fixed", "value": self.osl},
-            "requests": DEFAULT_REQUESTS if self.requests is None else self.requests,
-        })  # fmt: skip
-
-    def slo(self) -> dict[str, Any] | None:
-        """The `slo` section, or None without any bound."""
-        given = {"ttft_ms": self.ttft, "tpot_ms": self.tpot, "e2e_ms": self.e2e}
-        bounds = {name: number(text) for name, text in given.items() if text is not None}
-        if not bounds:
-            if self.percentile is not None:
-                raise _flag_error("--percentile", "give a bound that it holds for: --ttft, --tpot or --e2e")
-            return None
-        return {**bounds, **_present({"percentile": self.percentile})}
-
-    def _arrivals(self) -> dict[str, Any]:
-        if (self.rate is None) == (self.concurrency is None):
-            raise _flag_error("--rate", "give either --rate or --concurrency, e.g. --rate 4")
-        if self.concurrency is not None:
-            return {"kind": "closed_loop", "concurrency": self.concurrency}
-        if self.cv is None or self.cv == 1:
-            return {"kind": "poisson", "rate_rps": self.rate}
-        if self.cv == 0:
-            return {"kind": "constant", "rate_rps": self.rate}
-        return {"kind": "gamma", "rate_rps": self.rate, "cv": self.cv}
-
-
 def read_study(path: Path | None, flags: Flags, sections: Mapping[str, Any], other: Mapping[str, Any]) -> StudySpec:
     """The study in a file, or the one that the options describe.
 
@@ -216,7 +119,7 @@ def read_study(path: Path | None, flags: Flags, sections: Mapping[str, Any], oth
     given = {f"--{k.replace('_', '-')}": v for k, v in vars(flags).items() if k not in ("seed", "requests")}
     for name, value in {**given, **other}.items():
         if value not in (None, []):
-            raise _flag_error(name, f"the study file {path} says this; change it there")
+            raise flag_error(name, f"the study file {path} says this; change it there")
     study = load_study(path)
     return study if flags.seed is None else study.model_copy(update={"seed": flags.seed})
 
@@ -226,100 +129,11 @@ def base_dir(path: Path | None) -> Path:
     return path.parent if path is not None else Path()
 
 
-def words(values: list[str] | None, option: str = "") -> list[str]:
-    """Values of a repeatable option, which may also be separated by commas.
-
-    option: its name, where giving it without a value is an error (SpecError).
-    """
-    found = [word for value in values or [] for word in value.split(",") if word]
-    if option and values and not found:
-        raise SpecError("give at least one value", file=COMMAND_LINE, key=option, value=",".join(values))
-    return found
-
-
-def integers(values: list[str] | None, option: str) -> list[int]:
-    """Like `words`, as integers."""
-    try:
-        return [int(word) for word in words(values)]
-    except ValueError:
-        raise _flag_error(option, "expected whole numbers separated by commas") from None
-
-
 def _from_flags(flags: Flags, sections: Mapping[str, Any]) -> StudySpec:
     from simserve.spec.base import parse
     from simserve.spec.study import StudySpec
 
     return parse(StudySpec, study_data(flags, sections), file=COMMAND_LINE)
-
-
-def study_data(flags: Flags, sections: Mapping[str, Any]) -> dict[str, Any]:
-    """The study that the options describe, as a file would have it."""
-    if flags.model is None:
-        raise _flag_error("--model", "give a study file, or --model and the other options, e.g. --model Qwen/Qwen3-8B")
-    if flags.prefix:  # whose KV is what caching is for
-        cached = {**sections.get("deployment", {}), "enable_prefix_caching": True}
-        sections = {**sections, "deployment": cached}
-    workload = flags.workload()
-    if is_diffusion(flags.model):
-        workload["kind"] = "diffusion"
-        sections = {**sections, "deployment": {"scheduler": "dllm_serve", **sections.get("deployment", {})}}
-    sections = _in_full(sections)
-    return _present({
-        "name": re.sub(r"[^a-z0-9._-]+", "-", Path(flags.model).name.lower()) or None,
-        "model": flags.model,
-        "workload": workload,
-        "slo": flags.slo(),
-        "seed": flags.seed,
-        **sections,
-    })  # fmt: skip
-
-
-def _in_full(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with GPUs by their names: --gpu h100 is h100_sxm in all that is printed and saved."""
-    full = dict(sections)
-    if gpu := full.get("deployment", {}).get("gpu"):
-        full["deployment"] = {**full["deployment"], "gpu": gpu_name(gpu)}
-    if listed := full.get("search", {}).get("space", {}).get("gpu"):
-        space = {**full["search"]["space"], "gpu": list(dict.fromkeys(gpu_name(gpu) for gpu in listed))}
-        full["search"] = {**full["search"], "space": space}
-    return full
-
-
-def gpu_name(asked: str) -> str:
-    """The name of a GPU for what was typed; a file, and what is none, as it stands, for the check of all names."""
-    from simserve.errors import SimserveError
-    from simserve.spec.hardware import load_gpu
-
-    try:
-        return asked if Path(asked).suffix in (".yaml", ".yml") else load_gpu(asked).name
-    except SimserveError:
-        return asked
-
-
-def whole_command(command: str, model: str | None, gpu: str | None = None) -> str:
-    """A command that can be typed as it stands, for who said too little."""
-    load = f"{A_LOAD} {AN_SLO}" if command in ("search", "capacity") else A_LOAD
-    return f"simserve {command} --model {model or 'meta-llama/Llama-3.1-8B'} --gpu {gpu or 'h100_sxm'} {load}"
-
-
-def _flag_error(name: str, problem: str, value: object = None) -> SpecError:
-    return SpecError(problem, file=COMMAND_LINE, key=name, value=value)
-
-
-def _present(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in data.items() if value is not None}
-
-
-def _given(**options: object) -> dict[str, object]:
-    return {f"--{name}": value for name, value in options.items() if value is not None}
-
-
-def number(text: str) -> float | str:
-    """A bound as a number of ms where it is one, else as written, for the study's own check of units."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def refuse(reason: str, **options: object) -> None:

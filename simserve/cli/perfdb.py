@@ -89,7 +89,7 @@ def build(
       # of one GPU, elsewhere
       simserve perfdb build --from aiconfigurator --device h100_sxm -o my-data/perfdb
     """
-    from simserve.cli.options import words
+    from simserve.asked.flags import words
     from simserve.perf.importers import importer
 
     if out.exists() and not out.is_dir():
@@ -220,7 +220,7 @@ def validate(
       # one family of all GPUs, saved
       simserve perfdb validate --family gemm --json errors.json
     """
-    from simserve.cli.options import words
+    from simserve.asked.flags import words
     from simserve.perf.leave_out import validate as validated
     from simserve.report.document import json_safe
     from simserve.report.save import check_targets, to_json, write_atomic

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simserve.asked.flags import AN_SLO, COMMAND_LINE, Flags, whole_command
+from simserve.asked.space import SPACE_OPTIONS, space_sections
 from simserve.cli import complete
 from simserve.cli import options as opt
 from simserve.cli.names import check_names, located
 from simserve.cli.report_page import page_path, write_page
-from simserve.cli.space import SPACE_OPTIONS, space_sections
 from simserve.cli.study_file import study_file
 from simserve.errors import Infeasible, SpecError, UnknownName
 from simserve.report.console import make_console
@@ -30,7 +31,7 @@ _SPACE, _RUN = "Search space (repeat, or separate by commas)", "Search"
 RESULTS = Path("simserve-results")
 BEGIN = (
     "`simserve init` asks a few questions and writes a study; `simserve search quickstart` plays the example; "
-    f"without a file: {opt.whole_command('search', None)}"
+    f"without a file: {whole_command('search', None)}"
 )
 
 Words = list[str] | None
@@ -137,7 +138,7 @@ def search(
     """
     study = study_file(study)
     given = locals()
-    flags = opt.Flags(**{name: given[name] for name in opt.Flags.__dataclass_fields__})
+    flags = Flags(**{name: given[name] for name in Flags.__dataclass_fields__})
     space_flags = {option: given[option.removeprefix("--").replace("-", "_")] for option in SPACE_OPTIONS}
     if study is None and model is None and gpu is None:
         raise SpecError(f"what to search? {BEGIN}")
@@ -152,7 +153,7 @@ def search(
 
 def _inputs(
     study: Path | None,
-    flags: opt.Flags,
+    flags: Flags,
     sections: dict[str, Any],
     space_flags: dict[str, Any],
     override: dict[str, Any],
@@ -164,7 +165,7 @@ def _inputs(
     if asked.search is None:
         raise SpecError("there is no 'search' section; use `simserve simulate`, or add one", file=str(study))
     if override["objective"] not in (None, *OBJECTIVES):
-        raise UnknownName("objective", override["objective"], OBJECTIVES, file=opt.COMMAND_LINE, key="--objective")
+        raise UnknownName("objective", override["objective"], OBJECTIVES, file=COMMAND_LINE, key="--objective")
     requests = asked.search.requests
     given = {key: value for key, value in override.items() if value is not None}
     asked = asked.model_copy(update={"search": asked.search.model_copy(update=given)})
@@ -209,7 +210,7 @@ def _search(
         print_search(console, result, top=top)
         say_where(console, where)
         if inputs.study.slo is None and not any(c.slo for c in inputs.study.workload.classes or ()):
-            console.print(f"no SLO was given, so that throughput alone decided; e.g. {opt.AN_SLO} bounds latencies",
+            console.print(f"no SLO was given, so that throughput alone decided; e.g. {AN_SLO} bounds latencies",
                           highlight=False)  # fmt: skip
     if page is not None:
         write_page(console, result, drawn, page, quiet=json_out == "-")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simserve.asked.flags import words
 from simserve.cli import answers, complete
 from simserve.cli import options as opt
 from simserve.cli.names import check_names, located
@@ -57,7 +58,7 @@ def sensitivity(
     from simserve.report.tornado import tornado_html
     from simserve.spec.study import load_study
 
-    metrics = opt.words(metric, "--metric") or list(METRICS)
+    metrics = words(metric, "--metric") or list(METRICS)
     for name in metrics:
         check_value(name, "--metric")
     by = None if change is None else answers.share(change, "--change")

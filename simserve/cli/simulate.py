@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simserve.asked.flags import COMMAND_LINE, Flags, weights_formats, whole_command
 from simserve.cli import options as opt
 from simserve.cli.names import check_names, located
 from simserve.cli.report_page import page_path, write_page
@@ -81,8 +82,8 @@ def simulate(
     """
     study = study_file(study)
     given = locals()
-    flags = opt.Flags(**{name: given[name] for name in opt.Flags.__dataclass_fields__})
-    assumed, moe_dtype = (None, None) if study is not None else opt.weights_formats(model)
+    flags = Flags(**{name: given[name] for name in Flags.__dataclass_fields__})
+    assumed, moe_dtype = (None, None) if study is not None else weights_formats(model)
     deployment = {
         "gpu": gpu, "tensor_parallel_size": tp, "replicas": replicas, "dtype": dtype or assumed, "moe_dtype": moe_dtype,
         "max_num_batched_tokens": max_num_batched_tokens, "max_num_seqs": max_num_seqs, "router": router,
@@ -93,13 +94,13 @@ def simulate(
 
 
 def asked_deployment(
-    study: Path | None, flags: opt.Flags, deployment: dict[str, Any], command: str = "simulate"
+    study: Path | None, flags: Flags, deployment: dict[str, Any], command: str = "simulate"
 ) -> StudySpec:
     """The study in the file, or that of the options; deployment: those of its fields that options give."""
     if study is None and deployment["gpu"] is None:
-        whole = opt.whole_command(command, flags.model)
+        whole = whole_command(command, flags.model)
         raise SpecError(f"give a study file, or --model, --gpu and the other options; try: {whole}",
-                        file=opt.COMMAND_LINE)  # fmt: skip
+                        file=COMMAND_LINE)  # fmt: skip
     sections = {"deployment": {k: v for k, v in deployment.items() if v is not None}}
     names = {"tensor_parallel_size": "--tp"}
     other = {names.get(k, f"--{k.replace('_', '-')}"): v for k, v in deployment.items()}
@@ -109,7 +110,7 @@ def asked_deployment(
 
 
 def _simulate(
-    study: Path | None, flags: opt.Flags, deployment: dict[str, Any], json_out: str | None, out: Path | None,
+    study: Path | None, flags: Flags, deployment: dict[str, Any], json_out: str | None, out: Path | None,
     trace_out: Path | None, timeline: Path | None, page: Path | None, *, interval: bool,
 ) -> None:  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simserve.cli import options as opt
+from simserve.asked.flags import whole_command
 from simserve.errors import SimserveError, SpecError, UnknownName
 
 UNITS = ("s", "ms")  # of a bound such as --ttft 0.5 s, whose unit comes here as the study
@@ -29,11 +29,11 @@ def _refuse_model(name: str) -> None:
     from simserve.spec.model import load_model
 
     try:
-        whole = opt.whole_command("search", load_model(name).name)
+        whole = whole_command("search", load_model(name).name)
     except UnknownName as error:
         if not error.choices:
             return
-        whole = f"{opt.whole_command('search', error.choices[0])} (or {', '.join(error.choices[1:])})"
+        whole = f"{whole_command('search', error.choices[0])} (or {', '.join(error.choices[1:])})"
     except SimserveError:
         return
     raise SpecError(f"{name!r} is a model, not a study; try: {whole}")

@@ -14,11 +14,11 @@ import jsonschema
 import pytest
 import yaml
 
+from simserve.asked.flags import Flags, study_data
+from simserve.asked.space import SPACE_OPTIONS, space_sections
 from simserve.cli.init import QUESTIONS
 from simserve.cli.init_text import NOTES, study_text
 from simserve.cli.main import main
-from simserve.cli.options import Flags, study_data
-from simserve.cli.space import SPACE_OPTIONS, space_sections
 from simserve.spec.schema import COMMENT, PUBLISHED
 from simserve.spec.study import load_study
 

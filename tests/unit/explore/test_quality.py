@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from simserve.cli.diffusion_space import OPTIONS
+from simserve.asked.diffusion import OPTIONS
 from simserve.explore.quality import quality_note, shown_options
 from simserve.explore.result import describe_deployment
 from simserve.spec.deployment import DeploymentSpec
@@ -48,7 +48,7 @@ def test_a_configuration_shows_its_threshold_also_by_default() -> None:
 
 def test_a_search_by_options_compares_schedulers_that_commit_one_position_a_step() -> None:
     """Every scheduler with a threshold is given 0, so that none is fast by other answers."""
-    from simserve.cli import diffusion_space
+    from simserve.asked import diffusion as diffusion_space
     from simserve.sim.plan import knobs
 
     with_threshold = [name for name in diffusion_space.SCHEDULERS if "threshold" in knobs(SCHEDULERS.get(name))]

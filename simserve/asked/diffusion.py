@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simserve.cli import options as opt
+from simserve.asked.flags import COMMAND_LINE, integers, words
 from simserve.errors import SpecError
 
 SCHEDULERS = ("dllm_serve", "fast_dllm", "sangam")
@@ -20,20 +20,20 @@ def diffusion_sections(flags: Mapping[str, Any], gpu: list[str], most: int, coun
     """The `deployment` and `search` sections: one GPU a replica, schedulers with their limits, replicas."""
     for name in _ONE_POOL:
         if given := flags[name]:
-            raise SpecError("diffusion models are served by one pool, on one GPU a replica", file=opt.COMMAND_LINE,
+            raise SpecError("diffusion models are served by one pool, on one GPU a replica", file=COMMAND_LINE,
                             key=name, value=",".join(given) if isinstance(given, list) else given)  # fmt: skip
     names = [flags["--scheduler"]] if flags["--scheduler"] else list(SCHEDULERS)
     space = {
         "gpu": gpu,
         "scheduler": names,
         "scheduler_options": {name: chosen for name, chosen in OPTIONS.items() if name in names},
-        "replicas": opt.integers(flags["--replicas"], "--replicas") or counts,
-        "router": opt.words(flags["--router"]) or ["least_loaded"],
-        "max_num_batched_tokens": opt.integers(flags["--max-num-batched-tokens"], "--max-num-batched-tokens")
+        "replicas": integers(flags["--replicas"], "--replicas") or counts,
+        "router": words(flags["--router"]) or ["least_loaded"],
+        "max_num_batched_tokens": integers(flags["--max-num-batched-tokens"], "--max-num-batched-tokens")
         or list(TOKENS),
-        "max_num_seqs": opt.integers(flags["--max-num-seqs"], "--max-num-seqs") or list(SEQS),
+        "max_num_seqs": integers(flags["--max-num-seqs"], "--max-num-seqs") or list(SEQS),
     }
-    if opt.words(flags["--dtype"]):
-        space["dtype"] = opt.words(flags["--dtype"])
+    if words(flags["--dtype"]):
+        space["dtype"] = words(flags["--dtype"])
     return {"deployment": {"gpu": gpu[0], "scheduler": names[0]}, "search": {"space": space, "max_gpus": most,
             "prune": True}}  # fmt: skip

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from simserve.cli import options as opt
-from simserve.cli.diffusion_space import diffusion_sections
+from simserve.asked.diffusion import diffusion_sections
+from simserve.asked.flags import COMMAND_LINE, has, integers, is_diffusion, weights_formats, whole_command, words
 from simserve.errors import SpecError
 
 _DEFAULT_TOKENS, _DEFAULT_SEQS = [2048, 8192, 16384], [128, 256]
@@ -21,32 +21,32 @@ def space_sections(space_flags: dict[str, Any], trials: int | None, model: str |
     """The `deployment` and `search` sections that the options describe; raises SpecError without a GPU."""
     for name, values in space_flags.items():
         if isinstance(values, list):
-            opt.words(values, name)
-    gpu = opt.words(space_flags["--gpu"])
+            words(values, name)
+    gpu = words(space_flags["--gpu"])
     if not gpu:
-        raise SpecError(f"give at least one GPU type; try: {opt.whole_command('search', model)}", file=opt.COMMAND_LINE,
+        raise SpecError(f"give at least one GPU type; try: {whole_command('search', model)}", file=COMMAND_LINE,
                         key="--gpu")  # fmt: skip
     if space_flags["--engine"] and space_flags["--scheduler"]:
-        raise SpecError("--engine has a scheduler of its own; leave one out", file=opt.COMMAND_LINE, key="--scheduler")
+        raise SpecError("--engine has a scheduler of its own; leave one out", file=COMMAND_LINE, key="--scheduler")
     most = space_flags["--gpus"] if space_flags["--gpus"] is not None else 8
-    if opt.is_diffusion(model):
+    if is_diffusion(model):
         sections = diffusion_sections(space_flags, gpu, most, _replica_counts(most))
         return sections if trials is None else {**sections, "search": {**sections["search"], "trials": trials}}
-    dtype, moe_dtype = opt.weights_formats(model)
+    dtype, moe_dtype = weights_formats(model)
     space = {
-        "mode": _BOTH if (modes := opt.words(space_flags["--mode"])) in ([], ["both"]) else modes,
-        "engine": opt.words(space_flags["--engine"]) or (None if space_flags["--scheduler"] else _DEFAULT_ENGINE),
+        "mode": _BOTH if (modes := words(space_flags["--mode"])) in ([], ["both"]) else modes,
+        "engine": words(space_flags["--engine"]) or (None if space_flags["--scheduler"] else _DEFAULT_ENGINE),
         "gpu": gpu,
-        "dtype": opt.words(space_flags["--dtype"]) or [dtype],
+        "dtype": words(space_flags["--dtype"]) or [dtype],
         **_sizes(space_flags, model, most),
-        "replicas": opt.integers(space_flags["--replicas"], "--replicas") or _replica_counts(most),
-        "router": opt.words(space_flags["--router"]) or ["round_robin", "least_loaded"],
+        "replicas": integers(space_flags["--replicas"], "--replicas") or _replica_counts(most),
+        "router": words(space_flags["--router"]) or ["round_robin", "least_loaded"],
     }
-    tokens = opt.integers(space_flags["--max-num-batched-tokens"], "--max-num-batched-tokens") or _DEFAULT_TOKENS
-    seqs = opt.integers(space_flags["--max-num-seqs"], "--max-num-seqs") or _DEFAULT_SEQS
+    tokens = integers(space_flags["--max-num-batched-tokens"], "--max-num-batched-tokens") or _DEFAULT_TOKENS
+    seqs = integers(space_flags["--max-num-seqs"], "--max-num-seqs") or _DEFAULT_SEQS
     space |= {"max_num_batched_tokens": tokens, "max_num_seqs": seqs}
     if "disaggregated" in space["mode"]:
-        space |= _pools(tokens, seqs, opt.words(space_flags["--router"]) or ["least_loaded"])
+        space |= _pools(tokens, seqs, words(space_flags["--router"]) or ["least_loaded"])
     base = {
         "gpu": gpu[0],
         "scheduler": space_flags["--scheduler"],
@@ -70,9 +70,9 @@ def _pools(tokens: list[int], seqs: list[int], routers: list[str]) -> dict[str, 
 
 def _sizes(space_flags: dict[str, Any], model: str | None, most: int) -> dict[str, Any]:
     """Powers of two up to a node of GPUs for each parallelism; experts may be spread over more."""
-    tp = opt.integers(space_flags["--tp"], "--tp") or [size for size in (1, 2, 4, 8) if size <= most]
-    dp = opt.integers(space_flags["--dp"], "--dp")
-    if not opt.has(model, "experts"):
+    tp = integers(space_flags["--tp"], "--tp") or [size for size in (1, 2, 4, 8) if size <= most]
+    dp = integers(space_flags["--dp"], "--dp")
+    if not has(model, "experts"):
         return {"tensor_parallel_size": tp, "data_parallel_size": dp or None}
     groups = [size for size in (1, 2, 4, 8, 16, 32) if size <= most]
     return {"tensor_parallel_size": tp, "data_parallel_size": dp or groups, "enable_expert_parallel": [False, True]}

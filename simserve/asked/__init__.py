@@ -1,0 +1,1 @@
+"""From options (`--model`, `--rate`, `--ttft`, ...) to the study that they describe."""
