@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from simserve.api.hardware import vary_gpu
     from simserve.api.searched import Explanation, Search, search
     from simserve.api.simulated import Simulation, simulate
-    from simserve.api.study import Study, load_study
+    from simserve.api.study import Study, describe, load_study
     from simserve.errors import SimserveError
 
-__all__ = ["load_study", "search", "simulate", "vary_gpu", "Study", "Search", "Simulation", "Explanation",
+__all__ = ["load_study", "describe", "search", "simulate", "vary_gpu", "Study", "Search", "Simulation", "Explanation",
            "SimserveError"]  # fmt: skip
 
 _PLACES = {
-    "load_study": "api.study", "Study": "api.study", "search": "api.searched", "Search": "api.searched",
+    "load_study": "api.study", "describe": "api.study", "Study": "api.study", "search": "api.searched", "Search": "api.searched",
     "Explanation": "api.searched",
     "simulate": "api.simulated", "Simulation": "api.simulated", "vary_gpu": "api.hardware", "SimserveError": "errors",
 }  # fmt: skip

@@ -121,6 +121,22 @@ def load_study(source: StudyLike) -> Study:
     return Study(read.data, path.parent, read.lines, read.file)
 
 
+def describe(**options: Any) -> Study:
+    """The study that the options of `simserve search` describe, their names without dashes; lists for several values.
+
+    Raises UnknownName for an option that there is not, SpecError for one that is wrong or missing.
+
+    >>> import simserve
+    >>> study = simserve.describe(model="Qwen/Qwen3-32B", gpu=["h100_sxm", "h200_sxm"], gpus=8, rate=4, isl=2000, osl=300,
+    ...                           ttft=500, tpot=30)
+    >>> study.spec.search.max_gpus, study.spec.slo.ttft_ms
+    (8, 500.0)
+    """
+    from simserve.asked.described import described
+
+    return Study(described(options))
+
+
 def _put(data: dict[str, Any], key: str, value: Any) -> None:
     """Set a dotted key, making the sections on its way; None removes it."""
     *path, last = key.split(".")

@@ -36,7 +36,7 @@ def found() -> simserve.Search:
 def test_public_names() -> None:
     """What users import; a name that goes breaks their scripts."""
     assert {
-        "load_study", "search", "simulate", "vary_gpu", "Study", "Search", "Simulation", "Explanation", "SimserveError",
+        "load_study", "describe", "search", "simulate", "vary_gpu", "Study", "Search", "Simulation", "Explanation", "SimserveError",
     } == set(simserve.__all__)  # fmt: skip
     assert all(name in dir(simserve) and getattr(simserve, name).__doc__ for name in simserve.__all__)
     with pytest.raises(AttributeError, match="no attribute 'serach'"):
@@ -188,6 +188,23 @@ def test_changes_leave_the_study_alone() -> None:
         study.change({"slo.tft_ms": 100})
     with pytest.raises(SpecError, match="model has no keys below it"):
         study.change({"model.name": "x"})
+
+
+def test_a_study_of_options_is_that_of_the_command_line(tmp_path: Path) -> None:
+    """The study that is saved beside a result; options are named as they are, without dashes."""
+    options = {"model": "meta-llama/Llama-3.1-8B", "gpu": ["h100_sxm", "l40s"], "gpus": 2, "rate": 4, "isl": 500,
+               "osl": 50, "ttft": "0.5 s", "requests": 50, "trials": 2, "mode": "aggregated",
+               "objective": "cost"}  # fmt: skip
+    typed = [word for name, value in options.items()
+             for word in (f"--{name}", ",".join(value) if isinstance(value, list) else str(value))]
+    assert 0 == main(["search", *typed, "-o", str(tmp_path), "--no-html"])
+    saved = json.loads((tmp_path / "result.json").read_text())["provenance"]["study"]
+
+    assert saved == json.loads(simserve.describe(**options).spec.model_dump_json())
+    with pytest.raises(UnknownName, match="did you mean 'rate'"):
+        simserve.describe(**options, rat=3)
+    with pytest.raises(SpecError, match=r"^rate: give either --rate or --concurrency"):
+        simserve.describe(**{**options, "rate": None})
 
 
 def test_mistakes_are_one_line() -> None:
