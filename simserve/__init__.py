@@ -27,8 +27,8 @@ __all__ = ["load_study", "describe", "search", "simulate", "vary_gpu", "Study", 
            "SimserveError"]  # fmt: skip
 
 _PLACES = {
-    "load_study": "api.study", "describe": "api.study", "Study": "api.study", "search": "api.searched", "Search": "api.searched",
-    "Explanation": "api.searched",
+    "load_study": "api.study", "describe": "api.study", "Study": "api.study",
+    "search": "api.searched", "Search": "api.searched", "Explanation": "api.searched",
     "simulate": "api.simulated", "Simulation": "api.simulated", "vary_gpu": "api.hardware", "SimserveError": "errors",
 }  # fmt: skip
 

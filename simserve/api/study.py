@@ -127,8 +127,8 @@ def describe(**options: Any) -> Study:
     Raises UnknownName for an option that there is not, SpecError for one that is wrong or missing.
 
     >>> import simserve
-    >>> study = simserve.describe(model="Qwen/Qwen3-32B", gpu=["h100_sxm", "h200_sxm"], gpus=8, rate=4, isl=2000, osl=300,
-    ...                           ttft=500, tpot=30)
+    >>> study = simserve.describe(model="Qwen/Qwen3-32B", gpu=["h100_sxm", "h200_sxm"], gpus=8, rate=4, isl=2000,
+    ...                           osl=300, ttft=500, tpot=30)
     >>> study.spec.search.max_gpus, study.spec.slo.ttft_ms
     (8, 500.0)
     """

@@ -36,7 +36,8 @@ def found() -> simserve.Search:
 def test_public_names() -> None:
     """What users import; a name that goes breaks their scripts."""
     assert {
-        "load_study", "describe", "search", "simulate", "vary_gpu", "Study", "Search", "Simulation", "Explanation", "SimserveError",
+        "load_study", "describe", "search", "simulate", "vary_gpu", "Study", "Search", "Simulation", "Explanation",
+        "SimserveError",
     } == set(simserve.__all__)  # fmt: skip
     assert all(name in dir(simserve) and getattr(simserve, name).__doc__ for name in simserve.__all__)
     with pytest.raises(AttributeError, match="no attribute 'serach'"):
