@@ -22,6 +22,9 @@ def described(options: Mapping[str, Any]) -> dict[str, Any]:
         if name not in NAMES:
             raise UnknownName("option", name, NAMES)
     given = {name: value for name, value in options.items() if value is not None}
+    most = given.get("gpus")
+    if most is not None and (not isinstance(most, int) or most < 1):
+        raise SpecError("must be a whole number above 0", key="gpus", value=most)
     space = {option: _listed(name, given.get(name)) for name, option in _SPACE.items()}
     kinds: dict[str, Callable[[Any], Any]] = {"trace": Path, "ttft": str, "tpot": str, "e2e": str}
     flags: dict[str, Any] = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simserve.cli.names import check_names
+from simserve.asked.names import check_names
 from simserve.cli.options import refuse
 from simserve.errors import MissingData, SpecError
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simserve.asked.flags import Flags, weights_formats
+from simserve.asked.names import located
 from simserve.cli import answers
 from simserve.cli import options as opt
-from simserve.cli.names import located
 from simserve.cli.study_file import study_file
 from simserve.errors import Infeasible
 from simserve.report.console import make_console

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simserve.asked.flags import COMMAND_LINE
+from simserve.asked.names import check_names, located
 from simserve.cli import complete
-from simserve.cli.names import check_names, located
 from simserve.cli.study_file import study_file
 from simserve.cli.unexpected import in_words
 from simserve.errors import LawBroken, SimserveError, SpecError

@@ -66,7 +66,7 @@ def init(
       # with your own requests
       simserve init --trace trace.csv --yes
     """
-    from simserve.cli.init_text import study_text
+    from simserve.asked.text import study_text
     from simserve.report.save import check_targets, write_atomic
 
     if file.exists() and not force:

@@ -27,6 +27,7 @@ from simserve.cli import (
     search,
     sensitivity,
     simulate,
+    ui,
     validate,
 )
 from simserve.cli.app import App, help_of
@@ -52,6 +53,7 @@ Examples:
 
 app = App(pretty_exceptions_enable=False, help=HELP)
 app.command("init")(init.init)
+app.command("ui")(ui.ui)
 app.command("search")(search.search)
 app.command("simulate")(simulate.simulate)
 app.command("check")(check.check)

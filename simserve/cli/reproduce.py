@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simserve.asked.names import located
 from simserve.cli import complete
 from simserve.cli import options as opt
-from simserve.cli.names import located
 from simserve.report.console import make_console
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simserve.asked.flags import AN_SLO, COMMAND_LINE, Flags, whole_command
+from simserve.asked.names import check_names, located
 from simserve.asked.space import SPACE_OPTIONS, space_sections
 from simserve.cli import complete
 from simserve.cli import options as opt
-from simserve.cli.names import check_names, located
 from simserve.cli.report_page import page_path, write_page
 from simserve.cli.study_file import study_file
 from simserve.errors import Infeasible, SpecError, UnknownName
@@ -118,6 +118,10 @@ def search(
     resume: Annotated[
         bool, typer.Option(help="Take up the search in the output folder or storage.", rich_help_panel=_RUN)
     ] = False,
+    progress_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Append a line of JSON for each trial that ends.", rich_help_panel=_RUN),
+    ] = None,
     top: Annotated[int, typer.Option(help="Rows of the table.", min=1, rich_help_panel="Output")] = 10,
     json_out: opt.Json = None,
     html: opt.Html = None,
@@ -148,7 +152,7 @@ def search(
     assert inputs.study.search is not None
     how = {"jobs": _jobs(jobs, ray, inputs.study.search.batch), "ray": ray, "storage": storage, "resume": resume}
     page = page_path(html, folder, no_html)
-    _search(inputs, study, folder, how, top=top, json_out=json_out, page=page)
+    _search(inputs, study, folder, how, top=top, json_out=json_out, page=page, lines=progress_file)
 
 
 def _inputs(
@@ -177,7 +181,7 @@ def _inputs(
 
 def _search(
     inputs: Inputs, study: Path | None, folder: Path, how: dict[str, Any], *, top: int, json_out: str | None,
-    page: Path | None,
+    page: Path | None, lines: Path | None,
 ) -> None:  # fmt: skip
 
     from simserve.explore.result import nothing_meets
@@ -187,11 +191,11 @@ def _search(
     from simserve.report.series import top_series
     from simserve.report.terminal import print_search
 
-    check_targets(folder, json_out, page)
+    check_targets(folder, json_out, page, lines)
     drawn: list[Series] = []
     try:
         with located(study), executor_for(inputs, how["jobs"], how["ray"]) as executor:
-            with progress_bar() as progress:
+            with progress_bar(lines=lines) as progress:
                 result = run_search(
                     inputs, out_dir=folder, progress=progress, executor=executor, interval=page is None, **how
                 )

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simserve.asked.flags import words
+from simserve.asked.names import check_names, located
 from simserve.cli import answers, complete
 from simserve.cli import options as opt
-from simserve.cli.names import check_names, located
 from simserve.cli.study_file import study_file
 from simserve.report.console import make_console
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simserve.asked.flags import COMMAND_LINE, Flags, weights_formats, whole_command
+from simserve.asked.names import check_names, located
 from simserve.cli import options as opt
-from simserve.cli.names import check_names, located
 from simserve.cli.report_page import page_path, write_page
 from simserve.cli.study_file import study_file
 from simserve.errors import SpecError

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from simserve.asked.names import check_names, located
 from simserve.check.stated import check_expect
-from simserve.cli.names import check_names, located
 from simserve.errors import SpecError
 from simserve.explore.provenance import fingerprint, provenance
 from simserve.explore.runner import prepare

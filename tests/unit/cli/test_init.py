@@ -16,8 +16,8 @@ import yaml
 
 from simserve.asked.flags import Flags, study_data
 from simserve.asked.space import SPACE_OPTIONS, space_sections
+from simserve.asked.text import NOTES, study_text
 from simserve.cli.init import QUESTIONS
-from simserve.cli.init_text import NOTES, study_text
 from simserve.cli.main import main
 from simserve.spec.schema import COMMENT, PUBLISHED
 from simserve.spec.study import load_study

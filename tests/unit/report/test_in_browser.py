@@ -1,13 +1,13 @@
 """The pages in a headless Chromium: no error on the console, no request to any address, figures drawn, choices work."""
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from simserve.cli.main import main
-from simserve.testing.browser import Browser, find_browser
 
+pytestmark = pytest.mark.xdist_group("report")  # which is made once
 STUDY = """\
 name: tiny
 model: meta-llama/Llama-3.1-8B
@@ -26,16 +26,6 @@ WIDER = "document.documentElement.scrollWidth - window.innerWidth"
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A Chromium for all tests here."""
-    path = find_browser()
-    if path is None:
-        pytest.skip("no Chromium: none of chromium, google-chrome on the PATH, nor named by CHROMIUM")
-    with Browser(path) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a small search."""
     folder = tmp_path_factory.mktemp("report")
@@ -47,16 +37,16 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("width", "height", "dark"), [(1366, 900, False), (390, 844, True)], ids=["laptop light", "phone dark"]
 )
-def test_the_report_opens(browser: Browser, page: Path, width: int, height: int, dark: bool) -> None:
+def test_the_report_opens(tab: Any, page: Path, width: int, height: int, dark: bool) -> None:
     """No error, no request, all seven figures, nothing wider than the screen, text that stands out from the page."""
-    seen = browser.open(page, width=width, height=height, dark=dark)
-    background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    seen = tab.open(page, width=width, height=height, dark=dark)
+    background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
 
     assert (seen.errors, seen.requests) == ([], [])
-    assert browser.evaluate(DRAWN) == 7
-    assert browser.evaluate(WIDER) <= 0
+    assert tab.evaluate(DRAWN) == 7
+    assert tab.evaluate(WIDER) <= 0
     assert background == ("rgb(20, 23, 27)" if dark else "rgb(255, 255, 255)")
-    assert browser.evaluate("document.getElementById('pareto')._fullLayout.font.color") == (
+    assert tab.evaluate("document.getElementById('pareto')._fullLayout.font.color") == (
         "#e4e7eb" if dark else "#1d2126"
     )
 
@@ -68,54 +58,54 @@ STAR = "[...document.querySelectorAll('#pareto .points path')].at(-1).getBoundin
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_nothing_is_squeezed_or_covered(browser: Browser, page: Path, width: int) -> None:
+def test_nothing_is_squeezed_or_covered(tab: Any, page: Path, width: int) -> None:
     """Titles beside numbers, the bound's name below the best mark, boxes of one width, room for long texts."""
-    browser.open(page, width=width)
+    tab.open(page, width=width)
     long = "Math.min(...[...document.querySelectorAll('td.long')].filter(c => c.offsetWidth).map(c => c.offsetWidth))"
     tiles = "[...new Set([...document.querySelectorAll('.tile')].map(t => Math.round(t.offsetWidth)))]"
     names = "[...document.querySelectorAll('#facts td:first-child')].map(c => c.scrollWidth - c.clientWidth)"
     facts = "document.querySelector('#facts td:first-child').offsetWidth"
 
-    assert browser.evaluate(RIGHT) <= browser.evaluate(LEFT)
-    assert browser.evaluate(BOTTOM) > browser.evaluate(STAR)
-    assert len(browser.evaluate(tiles)) == 1
-    assert browser.evaluate(long) >= 240
-    assert max(browser.evaluate(names)) == 0
-    assert browser.evaluate(facts) >= 75
+    assert tab.evaluate(RIGHT) <= tab.evaluate(LEFT)
+    assert tab.evaluate(BOTTOM) > tab.evaluate(STAR)
+    assert len(tab.evaluate(tiles)) == 1
+    assert tab.evaluate(long) >= 240
+    assert max(tab.evaluate(names)) == 0
+    assert tab.evaluate(facts) >= 75
 
 
-def test_choices_and_sorting_work(browser: Browser, page: Path) -> None:
+def test_choices_and_sorting_work(tab: Any, page: Path) -> None:
     """The axis of the front goes to tokens/s per user, a table to the order of its column and back."""
-    seen = browser.open(page)
-    browser.evaluate("document.querySelectorAll('input[name=pareto-view]')[1].click()")
+    seen = tab.open(page)
+    tab.evaluate("document.querySelectorAll('input[name=pareto-view]')[1].click()")
     sort = "document.querySelectorAll('#runs th')[3].click();"
     column = "[...document.querySelectorAll('#runs tbody tr')].map(r => Number(r.cells[3].dataset.key))"
-    up, down = (browser.evaluate(sort + column) for _ in range(2))
+    up, down = (tab.evaluate(sort + column) for _ in range(2))
 
-    assert "user" in browser.evaluate("document.getElementById('pareto')._fullLayout.xaxis.title.text")
+    assert "user" in tab.evaluate("document.getElementById('pareto')._fullLayout.xaxis.title.text")
     assert (up, down) == (sorted(up), sorted(up, reverse=True))
     assert len(up) == 10
     assert seen.errors == []
 
 
-def test_the_accuracy_report_opens(browser: Browser, tmp_path: Path) -> None:
+def test_the_accuracy_report_opens(tab: Any, tmp_path: Path) -> None:
     """The page of `simserve validate` as well."""
     records, page = tmp_path / "points.csv", tmp_path / "page.html"
     records.write_text("id,model,gpu,framework,concurrency,prompt_tokens,output_tokens,ttft_ms,tpot_ms\n"
                        "one,meta-llama/Llama-3.1-8B,h100_sxm,vllm,4,512,64,50,7\n")  # fmt: skip
     assert main(["validate", "--records", str(records), "--html", str(page)]) == 0
-    seen = browser.open(page, dark=True)
+    seen = tab.open(page, dark=True)
 
     assert (seen.errors, seen.requests) == ([], [])
-    assert browser.evaluate(DRAWN) >= 2
+    assert tab.evaluate(DRAWN) >= 2
 
 
-def test_what_must_not_be_is_seen(browser: Browser, tmp_path: Path) -> None:
+def test_what_must_not_be_is_seen(tab: Any, tmp_path: Path) -> None:
     """A thrown error, a message on the console, and an address that is asked for are each reported."""
     page = tmp_path / "bad.html"
     script = "console.error('told'); throw new Error('thrown')"
     page.write_text(f"<img src='http://127.0.0.1:9/x.png'><script>{script}</script>")
-    seen = browser.open(page)
+    seen = tab.open(page)
 
     assert seen.requests == ["http://127.0.0.1:9/x.png"]
     assert any("told" in error for error in seen.errors)
