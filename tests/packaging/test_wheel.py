@@ -33,6 +33,8 @@ def test_data_folders_travel(unpacked: Path) -> None:
     assert {"LICENSE", "NOTICE"} == names
     assert list(data.rglob("*.parquet"))
     assert list((unpacked / "simserve" / "report" / "launch" / "flags").glob("vllm-*.yaml"))
+    assert {"page.html", "page.css", "main.js"} <= {p.name for p in (unpacked / "simserve/ui/static").iterdir()}
+    assert {"study.schema.json", "paper.schema.json"} <= {p.name for p in (unpacked / "simserve/spec").iterdir()}
 
 
 def test_it_simulates_outside_the_checkout(unpacked: Path, tmp_path: Path) -> None:
