@@ -2,7 +2,10 @@
 
 import sys
 
-from simserve.cli.main import main
+try:
+    from simserve.cli.main import main
 
-if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+except KeyboardInterrupt:
+    code = 130
+sys.exit(code)

@@ -162,7 +162,8 @@ def run_residuals(run: RunResult, width: float) -> dict[str, Residual]:
     """
     if run.metrics.diffusion is not None:
         return {}
-    return residuals([engine.cost.inner.profile for engine in run.engines], width)
+    what_if = any(load_gpu(engine.deployment.gpu).like is not None for engine in run.engines)
+    return residuals([engine.cost.inner.profile for engine in run.engines], width, what_if=what_if)
 
 
 def families(run: RunResult) -> dict[str, tuple[float, float]]:

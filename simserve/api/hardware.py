@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from simserve.errors import SpecError, nearest_name
 
 _SOURCE = "what-if, not a product"
+_FIXED = ("name", "title", "aliases", "like", "sources", "note", "vendor", "architecture")
 
 
 def vary_gpu(base: str, path: Path | str, **numbers: Any) -> str:
@@ -31,19 +33,30 @@ def vary_gpu(base: str, path: Path | str, **numbers: Any) -> str:
 
     from simserve.report.save import write_atomic
     from simserve.spec.base import parse
-    from simserve.spec.hardware import GpuSpec, load_gpu
+    from simserve.spec.hardware import GpuSpec, load_gpu, load_link
 
-    like, path = load_gpu(base), Path(path)
+    for name, given in (("base", base), ("path", path)):
+        if not isinstance(given, str | Path):
+            raise SpecError("must be text or a path", key=name, value=given)
+    like, path = load_gpu(str(base)), Path(path)
     if path.suffix not in (".yaml", ".yml"):
         raise SpecError("a GPU file ends in .yaml", key="path", value=str(path))
     data = like.model_dump(mode="json", exclude_none=True)
     for key in numbers:
-        if key not in GpuSpec.model_fields:
-            raise SpecError("unknown key", key=key, nearest=nearest_name(key, GpuSpec.model_fields))
-    data |= {"name": path.stem, "title": f"{like.title}, what-if", "aliases": [], "like": like.name, **numbers}
-    data["peak_flops"] = {**like.peak_flops, **numbers.get("peak_flops", {})}
+        if key not in GpuSpec.model_fields or key in _FIXED:
+            known = [name for name in GpuSpec.model_fields if name not in _FIXED]
+            raise SpecError("is no number of a GPU", key=key, nearest=nearest_name(key, known))
+    for link in ("interconnect", "inter_node_link", "host_link"):
+        load_link(str(numbers.get(link, getattr(like, link))))
+    peaks = numbers.get("peak_flops", {})
+    if not isinstance(peaks, Mapping):
+        raise SpecError("must be a mapping of formats to FLOP/s", key="peak_flops", value=peaks)
+    own = like.like or (str(Path(base).resolve()) if Path(base).suffix in (".yaml", ".yml") else like.name)
+    data |= {"name": path.stem, "title": f"{like.title}, what-if", "aliases": [], "like": own, **numbers}
+    data["peak_flops"] = {**like.peak_flops, **peaks}
     changed = {key for key in numbers if isinstance(data[key], int | float)}
-    changed |= {f"peak_flops.{name}" for name in numbers.get("peak_flops", {})}
+    changed |= {f"peak_flops.{name}" for name in peaks}
     data["sources"] = {**like.sources, **dict.fromkeys(sorted(changed), _SOURCE)}
+    data["note"] = f"{', '.join(numbers) or 'nothing'} changed; all else is {like.title}"
     parse(GpuSpec, data, file=str(path))
     return str(write_atomic(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True)))

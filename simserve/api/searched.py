@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from simserve.api import display
 from simserve.api.simulated import Simulation
-from simserve.api.study import Study, StudyLike, load_study
-from simserve.errors import SpecError
+from simserve.api.study import Study, StudyLike, at_least_one, load_study
+from simserve.errors import SpecError, UnknownName
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,9 +123,7 @@ class Search:
         """The run of a rank (1 is the best) once more, with its trace. SpecError if there is none."""
         from simserve.explore.runner import replay
 
-        if not 1 <= rank <= len(self.runs):
-            raise SpecError(f"there are {len(self.runs)} runs", key="rank", value=rank)
-        outcome = self.runs[rank - 1]
+        outcome = self._run(rank)
         own = {"deployment": outcome.deployment.model_dump(mode="json", exclude_unset=True), "search": None}
         inputs = replace(self.inputs, study=self.inputs.study.model_copy(
             update={"deployment": outcome.deployment, "search": None}
@@ -157,10 +155,16 @@ class Search:
         """
         from simserve.report.launch import FRAMEWORKS, launch_files
 
-        if not 1 <= rank <= len(self.runs):
-            raise SpecError(f"there are {len(self.runs)} runs", key="rank", value=rank)
-        return launch_files(self.runs[rank - 1], self.result.provenance, name=self.result.name,
+        for name in frameworks:
+            if name not in FRAMEWORKS:
+                raise UnknownName("framework", name, FRAMEWORKS)
+        return launch_files(self._run(rank), self.result.provenance, name=self.result.name,
                             workload=self.inputs.workload, frameworks=frameworks or FRAMEWORKS)  # fmt: skip
+
+    def _run(self, rank: int) -> Outcome:
+        if not isinstance(rank, int) or not 1 <= rank <= len(self.runs):
+            raise SpecError(f"there are {len(self.runs)} runs", key="rank", value=rank)
+        return self.runs[rank - 1]
 
     def save(self, folder: Path | str) -> Path:
         """What `simserve search -o FOLDER` writes: result.json, runs.csv, provenance, launch files, report.html."""
@@ -200,10 +204,13 @@ def search(
     asked = load_study(study)
     if asked.spec.search is None:
         raise SpecError("there is no 'search' section; use simserve.simulate, or add one", file=asked.file or None)
-    inputs = asked.inputs(requests or asked.spec.search.requests)
+    if resume and out_dir is None:
+        raise SpecError("needs out_dir, where the journal of the search lies", key="resume")
+    inputs = asked.inputs(asked.spec.search.requests if requests is None else requests)
+    workers = min(cpus(), asked.spec.search.batch) if jobs is None else at_least_one("jobs", jobs)
     with _reported(progress) as report:
         result = run_search(inputs, out_dir=None if out_dir is None else Path(out_dir), resume=resume, progress=report,
-                            jobs=min(cpus(), asked.spec.search.batch) if jobs is None else jobs)  # fmt: skip
+                            jobs=workers)  # fmt: skip
     return Search(asked, result, inputs)
 
 
@@ -211,4 +218,6 @@ def _reported(progress: bool | Progress) -> AbstractContextManager[Progress | No
     """The caller's own function, a bar, or nothing."""
     from simserve.report.progress import progress_bar
 
+    if not isinstance(progress, bool) and not callable(progress):
+        raise SpecError("must be True, False or a function", key="progress", value=progress)
     return progress_bar() if progress is True else nullcontext(progress or None)

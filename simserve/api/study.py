@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from simserve.errors import SpecError
@@ -37,15 +37,18 @@ class Study:
     file: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", deepcopy(dict(self.data)))
+        object.__setattr__(self, "data", _frozen(self.data))
         self.spec  # noqa: B018 - a study that is wrong is refused when it is made
+
+    def __hash__(self) -> int:
+        return hash((self.spec, self.folder))
 
     @cached_property
     def spec(self) -> StudySpec:
         """The validated study, frozen; every key with its unit is a field."""
         from simserve.spec.study import parse_study
 
-        return parse_study(Located(self.data, self.lines, self.file))
+        return parse_study(Located(_plain(self.data), self.lines, self.file))
 
     @property
     def name(self) -> str:
@@ -53,34 +56,42 @@ class Study:
         return self.spec.name
 
     def change(self, changes: Mapping[str, Any] | None = None, /, **top: Any) -> Study:
-        """The study with other values, named by dotted keys; None takes a key away. SpecError for what is not valid.
+        """The study with other values, named by dotted keys; None takes a key away; lists are replaced whole.
+
+        SpecError for what is not valid.
 
         >>> import simserve
         >>> study = simserve.load_study("quickstart")
         >>> study.change({"workload.requests": 100, "deployment.gpu": "l40s"}, seed=3).data["workload"]["requests"]
         100
         """
-        data = deepcopy(dict(self.data))
+        if not isinstance(changes or {}, Mapping):
+            raise SpecError("changes are a mapping of dotted keys to values", value=changes)
+        data: dict[str, Any] = _plain(self.data)
         for key, value in {**(changes or {}), **top}.items():
-            _put(data, key, value)
+            if not isinstance(key, str) or "[" in key:
+                raise SpecError("a key is text such as 'slo.ttft_ms'; a list is replaced whole", value=key)
+            _put(data, key, _plain(value))
         return Study({"name": self.name, **data}, self.folder)
 
     def to_yaml(self) -> str:
         """The text of a study file that asks the same."""
-        import yaml
-
-        return yaml.safe_dump(_plain(self.data), sort_keys=False, allow_unicode=True, width=120)
+        return _text(_plain(self.data))
 
     def save(self, path: Path | str) -> Path:
-        """Write the study file, atomically; SpecError if that is not possible."""
+        """Write the study file, atomically, its paths still those of the same files; SpecError if that cannot be."""
         from simserve.report.save import write_atomic
 
-        return write_atomic(Path(path), self.to_yaml())
+        moved = Path(path).resolve().parent != self.folder.resolve()
+        data = _with_paths(_plain(self.data), self.folder.resolve()) if moved else _plain(self.data)
+        return write_atomic(Path(path), _text(data))
 
     def inputs(self, requests: int | None = None) -> Inputs:
         """The study with its model and its requests, the first so many of them; UnknownName, MissingData, SpecError."""
         from simserve.explore.runner import prepare
 
+        if requests is not None:
+            at_least_one("requests", requests)
         return prepare(self.spec, base_dir=self.folder, requests=requests)
 
     def _repr_html_(self) -> str:
@@ -112,6 +123,8 @@ def load_study(source: StudyLike) -> Study:
         return source
     if isinstance(source, Mapping):
         return Study(source)
+    if not isinstance(source, str | Path) or not str(source):
+        raise SpecError("a study is a path, a name or a mapping", value=source)
     from simserve.spec.study import find_study
 
     path = find_study(Path(source))
@@ -152,9 +165,36 @@ def _put(data: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples and paths as YAML knows them."""
+    """A copy with dictionaries, lists and text, as YAML knows them."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def _frozen(value: Any) -> Any:
+    """A copy that nobody can change."""
+    if isinstance(value, Mapping):
+        return MappingProxyType({key: _frozen(item) for key, item in value.items()})
+    return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _with_paths(data: Any, folder: Path) -> Any:
+    """The same with what `path` names in full."""
+    if isinstance(data, dict):
+        return {key: str(folder / item) if key == "path" else _with_paths(item, folder) for key, item in data.items()}
+    return [_with_paths(item, folder) for item in data] if isinstance(data, list) else data
+
+
+def _text(data: Any) -> str:
+    import yaml
+
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+
+
+def at_least_one(key: str, value: Any) -> int:
+    """The value; SpecError if it is no whole number above 0."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise SpecError("must be a whole number above 0", key=key, value=value)
+    return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,15 @@ from simserve.errors import SpecError, UnknownName
 _SPACE = {option.lstrip("-").replace("-", "_"): option for option in SPACE_OPTIONS}
 _RUN = ("objective", "trials")
 NAMES = (*Flags.__dataclass_fields__, *_SPACE, *_RUN)
+_BOUNDS = ("ttft", "tpot", "e2e")
+_KINDS: dict[str, tuple[Any, str]] = {
+    **dict.fromkeys(("gpus", "concurrency", "isl", "osl", "prefix", "requests", "seed", "trials"),
+                    (int, "a whole number")),
+    **dict.fromkeys(("rate", "cv", "rate_scale", "percentile"), ((int, float), "a number")),
+    **dict.fromkeys(_BOUNDS, ((int, float, str), "a duration: ms, or text with a unit")),
+    **dict.fromkeys(("model", "trace"), ((str, Path), "a name or a path")),
+    **dict.fromkeys(("trace_format", "objective", "scheduler", "kv_cache_dtype"), (str, "a word")),
+}  # fmt: skip
 _COUNTS = ("gpus",)  # those of a space that are one number
 
 
@@ -21,17 +30,9 @@ def described(options: Mapping[str, Any]) -> dict[str, Any]:
     for name in options:
         if name not in NAMES:
             raise UnknownName("option", name, NAMES)
-    given = {name: value for name, value in options.items() if value is not None}
-    most = given.get("gpus")
-    if most is not None and (not isinstance(most, int) or most < 1):
-        raise SpecError("must be a whole number above 0", key="gpus", value=most)
+    given = {name: _fitting(name, value) for name, value in options.items() if value is not None}
     space = {option: _listed(name, given.get(name)) for name, option in _SPACE.items()}
-    kinds: dict[str, Callable[[Any], Any]] = {"trace": Path, "ttft": str, "tpot": str, "e2e": str}
-    flags: dict[str, Any] = {
-        name: kinds.get(name, lambda value: value)(given[name]) if name in given else None
-        for name in Flags.__dataclass_fields__
-    }
-    own = Flags(**flags)
+    own = Flags(**{name: given.get(name) for name in Flags.__dataclass_fields__})
     try:
         sections = space_sections(space, given.get("trials"), own.model)
         if "objective" in given:
@@ -42,6 +43,16 @@ def described(options: Mapping[str, Any]) -> dict[str, Any]:
     except SpecError as error:
         raise SpecError(error.problem, key=(error.key or "").lstrip("-").replace("-", "_") or None,
                         value=error.value, nearest=error.nearest) from None  # fmt: skip
+
+
+def _fitting(name: str, value: Any) -> Any:
+    """The value of an option as `Flags` and a space have it; SpecError for one of another kind."""
+    kinds, what = _KINDS.get(name, (None, ""))
+    if kinds is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+        raise SpecError(f"must be {what}", key=name, value=value)
+    if name in _BOUNDS or name == "model":
+        return str(value)
+    return Path(value) if name == "trace" else value
 
 
 def _listed(name: str, value: Any) -> Any:

@@ -10,6 +10,7 @@ from simserve.errors import SpecError
 
 _DEFAULT_TOKENS, _DEFAULT_SEQS = [2048, 8192, 16384], [128, 256]
 _DEFAULT_ENGINE = ["vllm"]
+MOST_GPUS = 4096  # of one deployment
 _BOTH = ["aggregated", "disaggregated"]
 SPACE_OPTIONS = (
     "--gpu", "--gpus", "--mode", "--engine", "--tp", "--dp", "--replicas", "--dtype", "--max-num-batched-tokens",
@@ -29,6 +30,8 @@ def space_sections(space_flags: dict[str, Any], trials: int | None, model: str |
     if space_flags["--engine"] and space_flags["--scheduler"]:
         raise SpecError("--engine has a scheduler of its own; leave one out", file=COMMAND_LINE, key="--scheduler")
     most = space_flags["--gpus"] if space_flags["--gpus"] is not None else 8
+    if not 1 <= most <= MOST_GPUS:
+        raise SpecError(f"must be 1 to {MOST_GPUS:,}", file=COMMAND_LINE, key="--gpus", value=most)
     if is_diffusion(model):
         sections = diffusion_sections(space_flags, gpu, most, _replica_counts(most))
         return sections if trials is None else {**sections, "search": {**sections["search"], "trials": trials}}

@@ -13,9 +13,9 @@ import typer
 
 from simserve.asked.flags import COMMAND_LINE
 from simserve.asked.names import check_names, located
+from simserve.asked.unexpected import in_words
 from simserve.cli import complete
 from simserve.cli.study_file import study_file
-from simserve.cli.unexpected import in_words
 from simserve.errors import LawBroken, SimserveError, SpecError
 from simserve.report.console import make_console
 

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from simserve.cli.unexpected import DEBUG
+from simserve.asked.unexpected import DEBUG
 from simserve.errors import SimserveError, SpecError
 from simserve.paths import DATA_KINDS, data_dirs
 from simserve.report.console import make_console

@@ -69,6 +69,8 @@ def init(
     from simserve.asked.text import study_text
     from simserve.report.save import check_targets, write_atomic
 
+    if file.suffix not in (".yaml", ".yml"):
+        raise SpecError("a study file ends in .yaml", file=str(file))
     if file.exists() and not force:
         raise SpecError("is there already; --force replaces it", file=str(file))
     check_targets(None, None, file)
@@ -131,11 +133,11 @@ def _checked(question: Question, text: str, option: str) -> Any:
 
 
 def _model(text: str) -> str:
-    """As the model is called in a study: a path as it stands, else the name of the checkpoint."""
+    """As the model is called in a study: a path in full, for a study is read from elsewhere, else the checkpoint."""
     from simserve.spec.model import load_model
 
-    name = load_model(text).name
-    return text if Path(text).exists() or Path(text).suffix in (".json", ".yaml", ".yml") else name
+    name, path = load_model(text).name, Path(text).expanduser()
+    return str(path.resolve()) if path.suffix in (".json", ".yaml", ".yml") or path.is_dir() else name
 
 
 def _gpus(text: str) -> list[str]:
@@ -161,10 +163,22 @@ def _trace(text: str) -> Path | None:
     return path
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise SpecError("must be a whole number above 0", value=text)
+def _count(text: str, most: int) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise SpecError(f"must be a whole number from 1 to {most:,}", value=text)
     return int(text)
+
+
+def _gpu_count(text: str) -> int:
+    from simserve.asked.space import MOST_GPUS
+
+    return _count(text, MOST_GPUS)
+
+
+def _tokens(text: str) -> int:
+    from simserve.spec.lengths import LONGEST
+
+    return _count(text, LONGEST)
 
 
 def _number(low: float, high: float) -> Callable[[str], float]:
@@ -206,11 +220,11 @@ def _objective(text: str) -> str:
 QUESTIONS = {
     "model": Question("Model (Hugging Face id, or path to a config.json)", "meta-llama/Llama-3.1-8B", _model),
     "gpu": Question("GPU types, separated by commas (`simserve hw list`)", "h100_sxm", _gpus),
-    "gpus": Question("GPUs at most", "8", _count),
+    "gpus": Question("GPUs at most", "8", _gpu_count),
     "trace": Question("Your own trace, a CSV with times, prompt and output tokens", NONE, _trace),
     "rate": Question("Requests per second", "4", _number(0, 1e9)),
-    "isl": Question("Prompt tokens per request", "1000", _count),
-    "osl": Question("Output tokens per request", "200", _count),
+    "isl": Question("Prompt tokens per request", "1000", _tokens),
+    "osl": Question("Output tokens per request", "200", _tokens),
     "ttft": Question("Bound of the time to first token (ms, or with a unit, or none)", "500", _bound("ttft_ms")),
     "tpot": Question("Bound of the time per output token (ms, or none)", "50", _bound("tpot_ms")),
     "percentile": Question("Percent of the requests that must keep the bounds", "90", _number(0, 100)),

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from simserve.asked.unexpected import in_words
 from simserve.cli import (
     calibrate,
     capacity,
@@ -31,7 +32,6 @@ from simserve.cli import (
     validate,
 )
 from simserve.cli.app import App, help_of
-from simserve.cli.unexpected import in_words
 from simserve.errors import LawBroken, SimserveError
 from simserve.version import __version__
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from pathlib import Path
 from typing import Annotated
@@ -51,14 +52,21 @@ def ui(
     typer.echo(f"simserve: {address} (results in {out}; Ctrl-C ends it)")
     if show:
         typer.launch(address)
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # as Ctrl-C: searches end with the page
+        signal.signal(number, _interrupted)
     try:
         server.run(sockets=[listening])
     except KeyboardInterrupt:
         pass
     finally:
+        searches.closing = True
         for name in searches.stop_all():
             again = f"cd {out / name} && simserve search study.yaml -o . --resume"
             typer.echo(f"simserve: stopped {name}; resume it on the page, or: {again}", err=True)
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -12,6 +12,7 @@ import numpy as np
 
 from simserve.perf import roofline
 from simserve.perf.checks import known_l2
+from simserve.perf.relatives import likeness
 from simserve.perf.roofline import NS, Floats
 from simserve.spec.hardware import GpuSpec
 
@@ -21,6 +22,6 @@ IN_CACHE, CACHED = 0.5, 3.0
 def elementwise_ns(gpu: GpuSpec, size_bytes: Floats) -> Floats:
     """Time of one pass that moves `size_bytes`."""
     rate = gpu.memory_bandwidth_bytes_per_s * roofline.ELEMENTWISE_BYTE_EFFICIENCY
-    near = np.minimum(size_bytes, IN_CACHE * known_l2(gpu.like or gpu.name))
+    near = np.minimum(size_bytes, IN_CACHE * known_l2(likeness(gpu).name))
     seconds = near / (CACHED * rate) + (size_bytes - near) / rate
     return np.asarray(roofline.ELEMENTWISE_FLOOR_NS + seconds * NS, dtype=np.float64)

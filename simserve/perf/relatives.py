@@ -66,12 +66,22 @@ def source_for(gpu: GpuSpec, family: str, key: str = "", value: str = "", own: s
     base = gpu.name.partition("/")[0]
     names: tuple[str, ...] = (base,) if base != gpu.name else ()
     if gpu.like is not None:
-        like = load_gpu(gpu.like).name
-        names += ((f"{like}/{own}",) if own else ()) + (like,)
-        base = like
+        base = likeness(gpu).name
+        names += ((f"{base}/{own}",) if own else ()) + (base,)
     relative = relatives().get(base)
     names += relative.sources(family) if relative is not None else ()
     return next((name for name in names if has_rows(name, family, key, value)), None)
+
+
+def likeness(gpu: GpuSpec) -> GpuSpec:
+    """The GPU at the end of `like`, itself without one; SpecError if that goes in a circle."""
+    seen = [gpu.name]
+    while gpu.like is not None:
+        gpu = load_gpu(gpu.like)
+        if gpu.name in seen:
+            raise SpecError(f"goes in a circle: {', '.join(seen)}", key="like", value=gpu.name)
+        seen.append(gpu.name)
+    return gpu
 
 
 def has_rows(device: str, family: str, key: str, value: str) -> bool:
@@ -88,7 +98,7 @@ def _values(device: str, family: str, key: str) -> frozenset[str]:
 @lru_cache(maxsize=32)
 def rated(gpu: GpuSpec, source: GpuSpec) -> GpuSpec:
     """`gpu` with its peaks scaled so that the utilisation of `source` gives what publications say of `gpu`."""
-    base = gpu.name.partition("/")[0] if gpu.like is None else load_gpu(gpu.like).name
+    base = likeness(gpu).name.partition("/")[0]
     relative = relatives().get(base)
     if relative is None or source.name.partition("/")[0] == base:
         return gpu

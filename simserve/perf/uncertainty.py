@@ -20,7 +20,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from math import exp, sqrt
+from math import exp, hypot, log1p, sqrt
 from typing import Any
 
 from simserve.paths import find_data
@@ -87,20 +87,25 @@ class Residual:
     source: str
 
 
-def residuals(profiles: Iterable[EngineProfile], half_width: float) -> dict[str, Residual]:
+def residuals(
+    profiles: Iterable[EngineProfile], half_width: float, *, what_if: bool = False
+) -> dict[str, Residual]:
     """{'ttft', 'tpot'}: the widest calibrated interval of each; none where nothing was calibrated, or kernels err more.
 
     half_width: of the kernel errors of the run, which are larger where its device was priced from another's tables: no
-    calibration point was. The residuals are those of a run's means, as clients see them.
+    calibration point was. The residuals are those of a run's means, as clients see them. what_if: of a GPU that does
+    not exist, which no residual knows of: the errors of its kernels come on top, in quadrature.
     """
     found: dict[str, Residual] = {}
+    beside = log1p(half_width) if what_if else 0.0
     for profile in profiles:
         for metric, spread in (("ttft", profile.ttft_spread), ("tpot", profile.tpot_spread)):
-            factor = exp(spread)
+            factor = exp(hypot(spread, beside)) if spread else 1.0
             least = found[metric].factor if metric in found else 1.0 + half_width
             if spread and factor >= least:
                 _, _, points = dict(profile.sources)[f"{metric}_spread"].partition(" over ")
-                found[metric] = Residual(factor, f"calibration residuals of {points or profile.name}")
+                errors = " and kernel error of a GPU that does not exist" if what_if else ""
+                found[metric] = Residual(factor, f"calibration residuals of {points or profile.name}{errors}")
     return found
 
 

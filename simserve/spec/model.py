@@ -219,10 +219,18 @@ def load_model(name_or_path: str) -> ModelSpec:
     path = Path(name_or_path).expanduser()
     if path.suffix in (".yaml", ".yml"):
         return _catalogue().read(path)
-    if path.suffix == ".json" or (path / "config.json").is_file():
+    if path.suffix == ".json" or _holds_config(path):
         return import_hf_config(path)
     model = _catalogue().get(name_or_path)
     return model.model_copy(update={"name": _checkpoint(model, name_or_path)})
+
+
+def _holds_config(path: Path) -> bool:
+    """Whether it is a folder with a config.json; what is too long for a path is none."""
+    try:
+        return (path / "config.json").is_file()
+    except OSError:
+        return False
 
 
 def _checkpoint(model: ModelSpec, asked: str) -> str:

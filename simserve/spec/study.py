@@ -50,7 +50,7 @@ def _layout(text: str) -> str:
 ALL_LAYOUTS = "all"
 Layout = Annotated[str, AfterValidator(_layout)]
 Choices = Annotated[tuple[T, ...], BeforeValidator(_listed), Field(min_length=1), OneOrMore()]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Objective = Literal["throughput", "gpus", "cost", "front"]
 Count = Annotated[int, Field(ge=1)]
 BATCH = 8  # trials that are chosen together

@@ -33,6 +33,7 @@ _KINDS = {"model": "model", "GPU": "gpu", "objective": "objective"}
 
 def choices() -> dict[str, Any]:
     """What the form offers: models, GPUs with what a reader chooses them by, and where it begins."""
+    from simserve.explore.objective import OBJECTIVES
     from simserve.spec.hardware import gpu_names, load_gpu
     from simserve.spec.model import model_names
 
@@ -41,7 +42,7 @@ def choices() -> dict[str, Any]:
         "models": model_names(),
         "gpus": [{"name": name, "title": gpu.title, "gib": round(gpu.memory_bytes / GIB),
                   "usd_per_hour": gpu.price_usd_per_hour} for name, gpu in gpus],
-        "objectives": ["throughput", "gpus", "cost", "front"],
+        "objectives": list(OBJECTIVES),
         "defaults": DEFAULTS,
     }  # fmt: skip
 
@@ -55,6 +56,9 @@ def study_text(form: Mapping[str, Any], folder: Path) -> str:
     load = str(form.get("load", "rate"))
     if load not in _OF_LOAD:
         raise UnknownName("load", load, _OF_LOAD)
+    for name in ("gpus", "trials", "seed", *(own for own in _OF_LOAD[load] if own not in ("cv", "trace"))):
+        if form.get(name) in (None, ""):
+            raise SpecError("give a number", key=name)
     names = {"model", "gpu", "gpus", "ttft", "tpot", "percentile", "objective", "trials", "seed", *_OF_LOAD[load]}
     names |= {"requests"} if load != "trace" else set()
     options = {name: form[name] for name in sorted(names) if form.get(name) not in (None, "", [])}
@@ -83,9 +87,21 @@ def check_text(text: str, folder: Path) -> str:
     return study.name
 
 
+def slo_of(text: str) -> dict[str, Any] | None:
+    """The SLO of a study's text, for what is drawn; None without one, or in a text that is none."""
+    from simserve.spec.base import parse_yaml
+    from simserve.spec.study import parse_study
+
+    try:
+        slo = parse_study(parse_yaml(text, file="study.yaml")).slo
+    except SimserveError:
+        return None
+    return None if slo is None else slo.model_dump(mode="json")
+
+
 def problem(error: SimserveError) -> dict[str, Any]:
     """What is wrong, and at which field; '' where no field is to blame."""
-    message = str(error).removeprefix(f"{COMMAND_LINE}: ")
+    message = str(error).removeprefix(f"{COMMAND_LINE}: ").partition("; try: ")[0]
     key = (getattr(error, "key", None) or "").lstrip("-")
     if isinstance(error, UnknownName) and not key:
         key = _KINDS.get(error.kind, "")

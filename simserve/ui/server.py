@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
 from collections.abc import AsyncIterator
@@ -12,18 +13,19 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from simserve.asked.unexpected import in_words
 from simserve.errors import SimserveError, SpecError
 from simserve.report.save import make_folder, write_atomic
 from simserve.ui import answers, asking
 from simserve.ui.guard import REPORT_POLICY, Guard
-from simserve.ui.searches import RUNNING, STUDY, Searches
+from simserve.ui.searches import DONE, FILES, RUNNING, STUDY, Searches
 
 STATIC = Path(__file__).parent / "static"
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-FILES = "files"  # what was uploaded, beside the searches
 _POLL_S = 0.2
 _GRACE_S = 5
 _UPLOAD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.(?:csv|csv\.gz|json|jsonl)")
@@ -34,6 +36,8 @@ def make_app(folder: Path, searches: Searches) -> FastAPI:
     app = FastAPI(title="simserve", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard)
     app.exception_handler(SimserveError)(_mistake)
+    app.exception_handler(RequestValidationError)(_odd)
+    app.exception_handler(Exception)(_unexpected)
     _page(app)
     _ask(app, folder, searches)
     _watch(app, searches)
@@ -44,6 +48,16 @@ def make_app(folder: Path, searches: Searches) -> FastAPI:
 async def _mistake(_: Request, error: Exception) -> Response:
     assert isinstance(error, SimserveError)
     return JSONResponse(asking.problem(error), status_code=422)
+
+
+async def _odd(_: Request, error: Exception) -> Response:
+    return JSONResponse({"message": "no such address", "field": ""}, status_code=422)
+
+
+async def _unexpected(_: Request, error: Exception) -> Response:
+    """What no other handler knows, in a line; 500 for a fault of ours."""
+    text, ours = in_words(error)
+    return JSONResponse({"message": text, "field": ""}, status_code=500 if ours else 422)
 
 
 class Server(uvicorn.Server):
@@ -109,12 +123,15 @@ def _watch(app: FastAPI, searches: Searches) -> None:
     @app.get("/api/searches/{name}")
     def one(name: str) -> dict[str, Any]:
         text = (searches.place(name) / STUDY).read_text(encoding="utf-8")
-        return {**_line(searches, name), "yaml": text, "message": searches.message(name)}
+        return {**_line(searches, name), "yaml": text, "slo": asking.slo_of(text), "message": searches.message(name),
+                "resumable": searches.resumable(name)}  # fmt: skip
 
     @app.get("/api/searches/{name}/events")
-    def events(name: str) -> Response:
+    def events(name: str, request: Request) -> Response:
         searches.place(name)
-        return StreamingResponse(_events(searches, name), media_type="text/event-stream")
+        seen = request.headers.get("last-event-id", "0")
+        start = int(seen) if seen.isdecimal() else 0
+        return StreamingResponse(_events(searches, name, start), media_type="text/event-stream")
 
     @app.post("/api/searches/{name}/stop")
     def stop(name: str) -> dict[str, str]:
@@ -159,44 +176,56 @@ def _line(searches: Searches, name: str) -> dict[str, Any]:
     """A search in the list: its state, and what it recommends if it is done."""
     state = searches.state(name)
     found: dict[str, Any] = {"name": name, "state": state}
-    if state == "done":
-        seen = answers.overview(searches.place(name))
+    if state == DONE:
+        try:
+            seen = answers.overview(searches.place(name))
+        except SimserveError as error:
+            return {"name": name, "state": "unreadable", "lead": str(error)}
         best = None if seen["recommended"] is None else seen["runs"][seen["recommended"]]
         found |= {"lead": seen["lead"], "model": seen["model"], "best": best}
     return found
 
 
-async def _events(searches: Searches, name: str) -> AsyncIterator[str]:
-    """Lines of progress as they come, then the state in which the search ended."""
-    seen = 0
+async def _events(searches: Searches, name: str, seen: int) -> AsyncIterator[str]:
+    """Lines of progress as they come, after the first `seen` bytes, then the state in which the search ended."""
     while True:
         state = await run_in_threadpool(searches.state, name)
-        lines = await run_in_threadpool(searches.progress, name, seen)
-        seen += len(lines)
-        for line in lines:
-            yield f"data: {json.dumps(line)}\n\n"
+        lines, seen = await run_in_threadpool(searches.progress, name, seen)
+        for place, line in lines:
+            yield f"id: {place}\ndata: {json.dumps(line)}\n\n"
         if searches.closing:
             return
         if state != RUNNING:
-            yield f"event: end\ndata: {json.dumps({'state': state, 'message': searches.message(name)})}\n\n"
+            told = {"state": state, "message": searches.message(name), "resumable": searches.resumable(name)}
+            yield f"event: end\ndata: {json.dumps(told)}\n\n"
             return
         await asyncio.sleep(_POLL_S)
 
 
 def _kept(folder: Path, name: str, text: str) -> dict[str, Any]:
-    """Keep an uploaded trace or config.json; its path, and what it is. SpecError if simserve cannot read it."""
+    """Keep an uploaded trace or config.json; its path, and what it is. SpecError if simserve cannot read it.
+
+    A file is called after its content besides, so that no other one takes its place under a search that uses it.
+    """
     from simserve.spec.model import load_model
     from simserve.workload.columns import trace_columns
 
     if not _UPLOAD.fullmatch(name):
         raise SpecError("must be called something like trace.csv or config.json", value=name)
-    make_folder(folder)
-    path = write_atomic(folder / name, text).resolve()
+    data = text.encode("utf-8", errors="replace")
+    stem, _, suffix = name.partition(".")
+    own = f"{'model' if stem == 'config' else stem}-{hashlib.sha256(data).hexdigest()[:8]}"
+    is_model = name.endswith(".json")
+    path = folder / own / "config.json" if is_model else folder / f"{own}.{suffix}"
+    new = not path.exists()
+    make_folder(path.parent)
+    write_atomic(path, data)
     try:
-        if path.suffix == ".json":
-            return {"path": str(path), "about": load_model(str(path)).name, "field": "model"}
+        if is_model:
+            return {"path": str(path.parent), "about": load_model(str(path.parent)).name, "field": "model"}
         trace_columns(path)
     except SimserveError:
-        path.unlink()
+        if new:
+            path.unlink()
         raise
     return {"path": str(path), "about": f"{text.count(chr(10)):,} lines", "field": "trace"}

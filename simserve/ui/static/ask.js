@@ -12,7 +12,7 @@ async function begin() {
     make("input", {type: "checkbox", value: gpu.name, checked: found.defaults.gpu.includes(gpu.name)}),
     make("b", {title: gpu.title}, gpu.name),
     make("span", {class: "unit"}, `${gpu.gib} GiB, ${gpu.usd_per_hour.toFixed(2)} USD/h`))));
-  const chosen = [...$("gpu").children].filter(row => row.querySelector("input").checked);
+  const chosen = found.defaults.gpu.map(name => [...$("gpu").children].find(row => row.querySelector("input").value === name));
   $("gpu").prepend(...chosen);
   for (const name of FIELDS) $(name).value = found.defaults[name];
   document.querySelector(`input[name=load][value=${found.defaults.load}]`).checked = true;
@@ -161,7 +161,7 @@ $("form").addEventListener("submit", async event => {
     forgive();
     location.hash = `#run=${found.name}`;
   } catch (mistake) {
-    blame(mistake);
+    blame(byHand ? new Mistake({message: mistake.message, field: "yaml"}) : mistake);
   }
   $("search").disabled = false;
 });

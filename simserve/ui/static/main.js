@@ -1,7 +1,7 @@
 "use strict";
 // Which part of the page is shown: #new, #earlier, #run=NAME.
 async function shown() {
-  const [page, name] = (location.hash.slice(1) || "new").split("=");
+  const [asked, name] = location.hash.slice(1).split("="), page = ["run", "earlier"].includes(asked) ? asked : "new";
   leave();
   for (const id of ["new", "run", "earlier"]) $(id).hidden = id !== page;
   try {
@@ -9,7 +9,7 @@ async function shown() {
     if (page === "earlier") await earlier();
   } catch (mistake) {
     $("live").hidden = false;
-    ended("failed", mistake.message);
+    ended({state: "failed", message: mistake.message});
   }
   scrollTo(0, 0);
 }

@@ -16,14 +16,8 @@ async function watch(name) {
   if (found.state === "done") return answer(name);
   $("live").hidden = false;
   $("best").textContent = "";
-  ended(found.state, found.message);
-  follow(name, jsonSlo(found.yaml));
-}
-
-// The bound on TPOT, for the dotted line: the study's text has it as `tpot_ms: 50` or `tpot_ms: 0.05 s`.
-function jsonSlo(text) {
-  const found = /tpot_ms:\s*([\d.]+)\s*(s\b)?/.exec(text);
-  return found ? {tpot_ms: Number(found[1]) * (found[2] ? 1000 : 1)} : null;
+  ended(found);
+  follow(name, found.slo);
 }
 
 function follow(name, slo) {
@@ -48,9 +42,9 @@ function follow(name, slo) {
   };
   stream.addEventListener("end", async event => {
     leave();
-    const {state, message} = JSON.parse(event.data);
-    ended(state, message);
-    if (state === "done") await answer(name);
+    const found = JSON.parse(event.data);
+    ended(found);
+    if (found.state === "done") await answer(name).catch(mistake => ended({state: "failed", message: mistake.message}));
   });
   stream.onerror = () => { $("status").textContent = "simserve does not answer; is `simserve ui` still running?"; };
 }
@@ -62,20 +56,20 @@ function shownPoints(runs, slo) {
   $("best").textContent = best ? `Highest throughput so far: ${best[0].configuration}` : "Nothing has met the SLO yet.";
 }
 
-function ended(state, message) {
+function ended({state, message, resumable}) {
   const words = {running: "Beginning: the whole space is screened first", stopped: "Stopped; what was simulated is kept",
-    failed: message, done: "Done"};
+    failed: message || "Ended without a word, as a process does that is killed or runs out of memory", done: "Done"};
   $("status").textContent = words[state];
   $("status").className = state === "failed" ? "problem" : "";
   $("stop").hidden = state !== "running";
-  $("resume").hidden = state !== "stopped";
-  $("bar").hidden = state === "failed";
+  $("resume").hidden = !resumable;
+  $("bar").hidden = state === "failed" && !resumable;
 }
 
 $("stop").addEventListener("click", async () => {
   $("stop").disabled = true;
   $("status").textContent = "Stopping";
-  await ask(`/api/searches/${watched}/stop`, {});
+  await ask(`/api/searches/${watched}/stop`, {}).catch(mistake => { $("status").textContent = mistake.message; });
   $("stop").disabled = false;
 });
 $("resume").addEventListener("click", async () => {

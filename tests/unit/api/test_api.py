@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
@@ -183,12 +184,20 @@ def test_changes_leave_the_study_alone() -> None:
     other = study.change({"slo.ttft_ms": 100, "search": None}, seed=4)
 
     assert (100.0, None, 4) == (other.spec.slo.ttft_ms, other.spec.search, other.spec.seed)  # type: ignore[union-attr]
-    assert TINY == study.data
+    assert simserve.load_study(TINY).data == study.data
+    assert hash(study) == hash(simserve.load_study(TINY))
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        study.data["workload"]["requests"] = 3  # type: ignore[index]
     assert other.spec == simserve.load_study({**other.data}).spec
     with pytest.raises(SpecError, match="did you mean 'ttft_ms'"):
         study.change({"slo.tft_ms": 100})
     with pytest.raises(SpecError, match="model has no keys below it"):
         study.change({"model.name": "x"})
+    with pytest.raises(SpecError, match="a list is replaced whole"):
+        study.change({"search.space.gpu[0]": "l40s"})
+    given = {"gpu": "l40s"}
+    study.change({"deployment": given, "deployment.replicas": 2})
+    assert given == {"gpu": "l40s"}
 
 
 def test_a_study_of_options_is_that_of_the_command_line(tmp_path: Path) -> None:
@@ -237,14 +246,70 @@ def test_a_gpu_that_does_not_exist(tmp_path: Path) -> None:
         return simserve.simulate(base.change({"deployment.gpu": gpu}), interval=False)
 
     same, cheap = with_gpu("same").outcome, with_gpu("cheap", price_usd_per_hour=1.5).outcome
-    wide = with_gpu("wide", memory_bandwidth_bytes_per_s=6_700_000_000_000).outcome
+    faster = with_gpu("wide", memory_bandwidth_bytes_per_s=6_700_000_000_000)
+    wide = faster.outcome
 
     assert (same.tpot_ms, same.ttft_ms) == pytest.approx((now.tpot_ms, now.ttft_ms), rel=0.03)
     assert {"transferred", "modelled"} == {name for name, share in same.sources.items() if share}
     assert (1.5, same.tpot_ms) == (cheap.usd_per_hour, cheap.tpot_ms)
     assert 0.5 < wide.tpot_ms / now.tpot_ms < 0.7  # type: ignore[operator]
-    assert "1 x wide TP1" in str(with_gpu("wide"))
+    assert "1 x wide TP1" in str(faster)
+    again = tmp_path / "again.yaml"
+    simserve.vary_gpu(tmp_path / "wide.yaml", again, price_usd_per_hour=1)
+    twice = simserve.simulate(base.change({"deployment.gpu": str(again)}), interval=False).outcome
+    assert twice.tpot_ms == wide.tpot_ms
     with pytest.raises(SpecError, match="did you mean 'memory_bytes'"):
         simserve.vary_gpu("h100", tmp_path / "x.yaml", memory_byte=1)
     with pytest.raises(SpecError, match=r"ends in \.yaml"):
         simserve.vary_gpu("h100", tmp_path / "x")
+
+
+def test_nobody_measured_a_gpu_that_does_not_exist(tmp_path: Path) -> None:
+    """Its interval is wider than that of the GPU that it is like, and says why."""
+    gpu = simserve.vary_gpu("h100", tmp_path / "wide.yaml", memory_bandwidth_bytes_per_s=6_700_000_000_000)
+    study = simserve.load_study(TINY)
+    now, then = (simserve.simulate(asked).outcome for asked in (study, study.change({"deployment.gpu": gpu})))
+    ratios = [[end / outcome.metrics["tpot_ms"]["p90"] for end in outcome.interval.ranges["tpot_ms.p90"]]
+              for outcome in (now, then)]  # type: ignore[union-attr]
+
+    assert ratios[1][0] < ratios[0][0] < 1 < ratios[0][1] < ratios[1][1]
+    assert "does not exist" in then.interval.sources["tpot"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: simserve.load_study(5), "a path, a name or a mapping"),  # type: ignore[arg-type]
+        (lambda: simserve.load_study(""), "a path, a name or a mapping"),
+        (lambda: simserve.load_study(TINY).change([1]), "a mapping of dotted keys"),  # type: ignore[arg-type]
+        (lambda: simserve.simulate(TINY, requests=-5), "requests: must be a whole number above 0"),
+        (lambda: simserve.search(TINY, requests=0), "requests: must be a whole number above 0"),
+        (lambda: simserve.search(TINY, jobs=0), "jobs: must be a whole number above 0"),
+        (lambda: simserve.search(TINY, resume=True), "resume: needs out_dir"),
+        (lambda: simserve.search(TINY, progress=5), "progress: must be True"),  # type: ignore[arg-type]
+        (lambda: simserve.describe(model=5), "model: must be a name"),
+        (lambda: simserve.describe(model="x", gpu="h100", isl="a", osl=3, rate=1), "isl: must be a whole number"),
+        (lambda: simserve.describe(model="x", gpu="h100", gpus=10**9, rate=1, isl=1, osl=1), "gpus: must be 1 to"),
+        (lambda: simserve.vary_gpu(5, "x.yaml"), "base: must be text"),  # type: ignore[arg-type]
+        (lambda: simserve.vary_gpu("h100", "x.yaml", name="y"), "name: is no number of a GPU"),
+        (lambda: simserve.vary_gpu("h100", "x.yaml", interconnect="nvlink44"), "did you mean 'nvlink4'"),
+        (lambda: simserve.vary_gpu("h100", "x.yaml", peak_flops=5), "peak_flops: must be a mapping"),
+        (lambda: simserve.load_study({**TINY, "name": ".."}), "name"),
+    ],
+)  # fmt: skip
+def test_odd_arguments_are_one_line(call: Callable[[], object], said: str) -> None:
+    """No traceback of something inside; nothing is written."""
+    with pytest.raises(SimserveError, match=said.replace("(", "[(]")) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+def test_a_study_that_is_saved_elsewhere_asks_the_same(tmp_path: Path) -> None:
+    """Its trace is where it was."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "t.csv").write_text("time,prompt_tokens,output_tokens\n0,100,5\n1,100,5\n")
+    asked = {"model": TINY["model"], "workload": {"trace": {"path": "t.csv"}}, "deployment": {"gpu": "l40s"}}
+    (tmp_path / "here" / "s.yaml").write_text(simserve.Study(asked).to_yaml())
+    simserve.load_study(tmp_path / "here" / "s.yaml").save(tmp_path / "s.yaml")
+
+    assert simserve.simulate(tmp_path / "s.yaml", interval=False).metrics.finished == 2

@@ -18,6 +18,7 @@ from simserve.ui.searches import Searches
 from simserve.ui.server import make_app
 
 SMALL: dict[str, Any] = {**DEFAULTS, "gpu": ["h100_sxm"], "gpus": 1, "requests": 40, "trials": 2, "isl": 200, "osl": 20}
+NOT_SERVED = ("log.txt", "search.journal", "process", "..%2f..%2fx", "launch/..%2fstudy.yaml", "launch%2f..%2fx")
 TRACE = "timestamp,prompt_tokens,output_tokens\n" + "\n".join(f"{second},100,10" for second in range(30)) + "\n"
 
 
@@ -61,8 +62,12 @@ def test_what_the_form_begins_with_is_a_study(client: TestClient, tmp_path: Path
     ("change", "field", "said"),
     [
         ({"model": "Qwen/Qwen3-32"}, "model", "did you mean 'Qwen/Qwen3-32B'"), ({"model": ""}, "model", "--model"),
-        ({"gpu": []}, "gpu", "at least one GPU"), ({"gpu": ["h10"]}, "gpu", "h10"), ({"gpus": 0}, "gpus", "above 0"),
-        ({"rate": "fast"}, "rate", "fast"), ({"rate": ""}, "rate", "rate"), ({"rate": -1}, "rate", "greater"),
+        ({"model": 5}, "model", "must be a name"), ({"model": "x" * 5000}, "model", "unknown"),
+        ({"isl": ""}, "isl", "give a number"), ({"isl": "abc"}, "isl", "whole number"),
+        ({"gpus": ""}, "gpus", "give a number"), ({"gpus": 10**9}, "gpus", "must be 1 to"),
+        ({"gpus": 0}, "gpus", "must be 1 to"), ({"gpu": []}, "gpu", "at least one GPU"),
+        ({"gpu": ["h10"]}, "gpu", "h10"), ({"rate": "fast"}, "rate", "must be a number"),
+        ({"rate": ""}, "rate", "give a number"), ({"rate": -1}, "rate", "greater"),
         ({"isl": 0}, "isl", "greater"), ({"osl": 1.5}, "osl", "1.5"), ({"ttft": "soon"}, "ttft", "soon"),
         ({"percentile": 120}, "percentile", "less"), ({"objective": "best"}, "objective", "best"),
         ({"trials": 0}, "trials", "greater"), ({"seed": -1}, "seed", "greater"), ({"load": "trace"}, "trace", "CSV"),
@@ -76,6 +81,7 @@ def test_a_mistake_is_told_at_its_field(client: TestClient, change: dict[str, An
     assert (answer.status_code, answer.json()["field"]) == (422, field), answer.json()
     assert said in answer.json()["message"]
     assert "command line" not in answer.json()["message"]
+    assert "try: simserve" not in answer.json()["message"]
 
 
 def test_a_search_from_beginning_to_end(client: TestClient, tmp_path: Path) -> None:
@@ -87,13 +93,16 @@ def test_a_search_from_beginning_to_end(client: TestClient, tmp_path: Path) -> N
     seen = client.get(f"/api/searches/{name}/result").json()
     best = client.get(f"/api/searches/{name}/runs/1").json()
     saved = json.loads((tmp_path / name / "result.json").read_text())
-    told = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    told = [json.loads(line.partition("data: ")[2]) for line in lines if line.startswith("id: ")]
+    half = lines[0].split()[1]
+    later = client.get(f"/api/searches/{name}/events", headers={"last-event-id": half}).text
 
     assert (name, 2) == ("llama-3.1-8b", [line["done"] for line in told][-1])
     assert sorted(run["tokens_per_s_per_gpu"] for run in saved["runs"]) == sorted(
         line["run"]["tokens_per_s_per_gpu"] for line in told if line["run"]
     )
     assert lines[-2].startswith("event: end")
+    assert later == "\n\n".join(lines[1:])
     assert [run["ttft_ms"] for run in saved["runs"]] == [run["ttft_ms"] for run in seen["runs"]]
     assert "vllm serve" in best["launch"]
     assert best["interval"]["ranges"][0][0] == "TTFT P90, ms"
@@ -103,7 +112,13 @@ def test_a_search_from_beginning_to_end(client: TestClient, tmp_path: Path) -> N
     assert main(["explain", str(tmp_path / name), "--no-simulate"]) == 0
     again = client.post("/api/searches", json={"yaml": text}).json()["name"]
     assert again == "llama-3.1-8b-2"
-    assert client.get(f"/api/searches/{name}/runs/9").status_code == 422
+    for address in (f"api/searches/{name}/runs/9", f"api/searches/{name}/runs/zz",
+                    *(f"files/{name}/{file}" for file in NOT_SERVED)):  # fmt: skip
+        refused = client.get(f"/{address}")
+        assert (refused.status_code, bool(refused.json().get("message"))) == (422, True), address
+    (tmp_path / name / "result.json").write_text("{")
+    assert {"unreadable", "running", "done"} >= {one["state"] for one in client.get("/api/searches").json()}
+    assert "is no JSON" in next(one["lead"] for one in client.get("/api/searches").json() if one["name"] == name)
 
 
 def test_a_search_that_is_stopped_goes_on(client: TestClient, searches: Searches, tmp_path: Path) -> None:
@@ -111,18 +126,19 @@ def test_a_search_that_is_stopped_goes_on(client: TestClient, searches: Searches
     text = client.post("/api/study", json={**SMALL, "requests": 1500, "trials": 10, "gpus": 4}).json()["yaml"]
     name = client.post("/api/searches", json={"yaml": text}).json()["name"]
     deadline = time.monotonic() + 60
-    while len(searches.progress(name)) < 3 and time.monotonic() < deadline:
+    while len(searches.progress(name)[0]) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
     assert client.post(f"/api/searches/{name}/stop", json={}).json() == {"state": "stopped"}
-    done = len(searches.progress(name))
+    done = len(searches.progress(name)[0])
     other = Searches(tmp_path, jobs=1)
     later = TestClient(make_app(tmp_path, other), base_url="http://localhost:1")
 
     assert later.get("/api/searches").json() == [{"name": name, "state": "stopped"}]
+    assert later.get(f"/api/searches/{name}").json()["resumable"]
     assert later.post(f"/api/searches/{name}/resume", json={}).json() == {"state": "running"}
     assert until(later, name, "done", "failed") == "done"
     assert len(json.loads((tmp_path / name / "result.json").read_text())["runs"]) <= 10
-    assert other.progress(name)[done]["done"] >= 2
+    assert other.progress(name)[0][done][1]["done"] >= 2
     assert later.post(f"/api/searches/{name}/resume", json={}).status_code == 422
 
 
@@ -152,14 +168,35 @@ def test_files_of_ones_own(client: TestClient, tmp_path: Path) -> None:
     """A trace is kept and searched, one that cannot be read is not."""
     kept = client.post("/api/files", json={"name": "mine.csv", "text": TRACE}).json()
     text = client.post("/api/study", json={**SMALL, "load": "trace", "trace": kept["path"]}).json()["yaml"]
-    bad = client.post("/api/files", json={"name": "bad.csv", "text": "a,b\n1,2\n"})
+    bad = client.post("/api/files", json={"name": "mine.csv", "text": "a,b\n1,2\n"})
     odd = client.post("/api/files", json={"name": "../x.csv", "text": TRACE})
     config = client.post("/api/files", json={"name": "config.json", "text": "{}"})
 
     assert kept["field"] == "trace"
     assert client.post("/api/searches", json={"yaml": text}).status_code == 200
     assert [bad.status_code, odd.status_code, config.status_code] == [422, 422, 422]
-    assert ["mine.csv"] == [path.name for path in (tmp_path / "files").iterdir()]
+    assert Path(kept["path"]).read_text() == TRACE
+    assert [Path(kept["path"])] == [path for path in (tmp_path / "files").rglob("*") if path.is_file()]
+    odd_text = json.dumps({"name": "odd.csv", "text": TRACE + "\ud800"}).encode()
+    sent = client.post("/api/files", content=odd_text, headers={"content-type": "application/json"})
+    assert (sent.status_code, Path(sent.json()["path"]).read_text()) == (200, f"{TRACE}?")
+
+
+def test_a_search_that_another_server_left_running(searches: Searches, client: TestClient, tmp_path: Path) -> None:
+    """It is seen to run, and can be ended; one that was killed can be gone on with."""
+    text = client.post("/api/study", json={**SMALL, "requests": 1500, "trials": 16, "gpus": 4}).json()["yaml"]
+    name = client.post("/api/searches", json={"yaml": text}).json()["name"]
+    other = Searches(tmp_path)
+    while not (tmp_path / name / "search.journal").exists():
+        time.sleep(0.02)
+    assert other.state(name) == "running"
+    searches._processes[name].kill()
+    searches._processes[name].wait()
+    assert (other.state(name), other.resumable(name), other.message(name)) == ("failed", True, "")
+    other.resume(name)
+    assert Searches(tmp_path).state(name) == "running"
+    other.stop(name)
+    assert Searches(tmp_path).state(name) == "stopped"
 
 
 @pytest.mark.parametrize("address", [
@@ -180,7 +217,7 @@ GOOD = {"host": "127.0.0.1:8765", "content-type": "application/json", "content-l
         ({}, None), ({"host": "localhost:8765"}, None), ({"host": "[::1]:8765"}, None), ({"host": "evil.test"}, 403),
         ({"host": "127.0.0.1.evil.test"}, 403), ({"host": ""}, 403), ({"host": "[x"}, 403),
         ({"origin": "http://127.0.0.1:8765"}, None), ({"origin": "http://evil.test"}, 403), ({"origin": "null"}, 403),
-        ({"origin": "http://127.0.0.1:9"}, 403), ({"content-type": "text/plain"}, 415),
+        ({"origin": "http://127.0.0.1:9"}, 403), ({"origin": "http://["}, 403), ({"content-type": "text/plain"}, 415),
         ({"content-type": "application/json; charset=utf-8"}, None), ({"content-length": ""}, 411),
         ({"content-length": str(MOST_BYTES + 1)}, 413),
     ],
