@@ -29,9 +29,7 @@ def space_sections(space_flags: dict[str, Any], trials: int | None, model: str |
                         key="--gpu")  # fmt: skip
     if space_flags["--engine"] and space_flags["--scheduler"]:
         raise SpecError("--engine has a scheduler of its own; leave one out", file=COMMAND_LINE, key="--scheduler")
-    most = space_flags["--gpus"] if space_flags["--gpus"] is not None else 8
-    if not 1 <= most <= MOST_GPUS:
-        raise SpecError(f"must be 1 to {MOST_GPUS:,}", file=COMMAND_LINE, key="--gpus", value=most)
+    most = _most(space_flags["--gpus"])
     if is_diffusion(model):
         sections = diffusion_sections(space_flags, gpu, most, _replica_counts(most))
         return sections if trials is None else {**sections, "search": {**sections["search"], "trials": trials}}
@@ -60,6 +58,13 @@ def space_sections(space_flags: dict[str, Any], trials: int | None, model: str |
     if trials is not None:
         asked["trials"] = trials
     return {"deployment": _given(base), "search": asked}
+
+
+def _most(gpus: int | None) -> int:
+    """GPUs at most."""
+    if gpus is not None and not 1 <= gpus <= MOST_GPUS:
+        raise SpecError(f"must be 1 to {MOST_GPUS:,}", file=COMMAND_LINE, key="--gpus", value=gpus)
+    return 8 if gpus is None else gpus
 
 
 def _pools(tokens: list[int], seqs: list[int], routers: list[str]) -> dict[str, Any]:
