@@ -140,13 +140,20 @@ def study_data(flags: Flags, sections: Mapping[str, Any]) -> dict[str, Any]:
         sections = {**sections, "deployment": {"scheduler": "dllm_serve", **sections.get("deployment", {})}}
     sections = _in_full(sections)
     return _present({
-        "name": re.sub(r"[^a-z0-9._-]+", "-", Path(flags.model).name.lower()) or None,
+        "name": _study_name(flags.model),
         "model": flags.model,
         "workload": workload,
         "slo": flags.slo(),
         "seed": flags.seed,
         **sections,
     })  # fmt: skip
+
+
+def _study_name(model: str) -> str | None:
+    """What results are called after: the model's own name, a file's without what kind it is of."""
+    path = Path(model)
+    name = path.stem if path.suffix in (".json", ".yaml", ".yml") else path.name
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).lstrip("._-") or None
 
 
 def _in_full(sections: Mapping[str, Any]) -> dict[str, Any]:

@@ -313,3 +313,12 @@ def test_a_study_that_is_saved_elsewhere_asks_the_same(tmp_path: Path) -> None:
     simserve.load_study(tmp_path / "here" / "s.yaml").save(tmp_path / "s.yaml")
 
     assert simserve.simulate(tmp_path / "s.yaml", interval=False).metrics.finished == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("Qwen/Qwen3-32B", "qwen3-32b"), ("mine/config.json", "config"), ("My Models/big one.yaml", "big-one")],
+)
+def test_a_study_is_called_after_its_model(model: str, name: str) -> None:
+    """Its folder of results too."""
+    assert simserve.describe(model=model, gpu="h100", rate=1, isl=10, osl=10).data["name"] == name
