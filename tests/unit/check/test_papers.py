@@ -141,7 +141,7 @@ MISSED = {
                       "requests/s of 1E3PD over DP4, 2,000 tokens, 4 images"},
 }  # fmt: skip
 # More than a minute each, and of the same kind as others: played by `SIMSERVE_HEAVY=1 make test`.
-HEAVY = {"dllm_serve_4090", "dllm_serve_l40s", "semi_pd_a100", "neo_a10g_cpu_sweep"}
+HEAVY = {"dllm_serve_4090", "semi_pd_a100", "neo_a10g_cpu_sweep"}
 # Quantities that the papers have in this order, by what their names begin with.
 RISING = {"apex_output_sweep": "APEX over NEO", "neo_a10g_cpu_sweep": "peak gain"}
 BOXES = (("apex_t4", "apex_ablation"), ("apex_a10", "apex_output_sweep"), ("neo_t4",), ("neo_a10g_cpu_sweep",))
