@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from simserve.errors import UnknownName
@@ -11,6 +12,17 @@ from simserve.errors import UnknownName
 _PACKAGE = Path(__file__).resolve().parent
 STUDY_FOLDERS = ("papers", "records")  # of studies/, which hold other things
 DATA_KINDS = ("perfdb", "hw_specs", "models", "studies")
+
+
+def nearest_file(missing: Path, suffixes: Sequence[str] = ()) -> str | None:
+    """A file beside one that is missing with nearly its name, of the same kind or of these kinds; None for none."""
+    folder, kinds = missing.parent, suffixes or (missing.suffix,)
+    try:
+        here = [path.name for path in folder.iterdir() if path.suffix in kinds]
+    except OSError:
+        return None
+    close = difflib.get_close_matches(missing.name, here, n=1, cutoff=0.7)
+    return str(folder / close[0]) if close else None
 
 
 def data_roots() -> list[Path]:

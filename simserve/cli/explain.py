@@ -57,7 +57,7 @@ def explain(
         typer.echo("\n".join(f"{kind}: {', '.join(parts.names())}" for kind, parts in kinds.items()))
         return
     if parts is None:
-        raise UnknownName("system", system, [name for parts in kinds.values() for name in parts.names()])
+        raise UnknownName("system", system, {name for parts in kinds.values() for name in parts.names()})
     typer.echo(_page(parts.get(system), with_module=parts in (SCHEDULERS, SYSTEMS)))
     if parts is SCHEDULERS and system in SYSTEMS.names():
         typer.echo("\n".join(_knob_lines("Knobs of the system (system_options):", SYSTEMS.get(system))))

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from simserve.errors import SpecError
+from simserve.paths import nearest_file
 
 S = TypeVar("S", bound="Spec")
 Path_ = tuple[str | int, ...]
@@ -61,7 +62,7 @@ def read_yaml(path: Path | str) -> Located:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise SpecError("no such file", file=str(path)) from None
+        raise SpecError("no such file", file=str(path), nearest=nearest_file(path)) from None
     except IsADirectoryError:
         raise SpecError("is a folder, not a file", file=str(path)) from None
     except (OSError, UnicodeDecodeError) as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from simserve.errors import SpecError, nearest_name
+from simserve.paths import nearest_file
 from simserve.spec.base import parse
 from simserve.spec.hf_audio import QWEN2_AUDIO, audio_decoder_keys, audio_fields
 from simserve.spec.hf_diffusion import DREAM, LLADA, diffusion_fields, diffusion_keys
@@ -132,7 +133,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SpecError("no such file", file=str(path)) from None
+        raise SpecError("no such file", file=str(path), nearest=nearest_file(path)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"cannot be read: {error}", file=str(path)) from None
     except RecursionError:

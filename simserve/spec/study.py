@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from simserve.errors import SpecError, UnknownName
-from simserve.paths import STUDY_FOLDERS, data_files
+from simserve.paths import STUDY_FOLDERS, data_files, nearest_file
 from simserve.spec.base import Located, Spec, parse, read_yaml
 from simserve.spec.deployment import DeploymentSpec, Dtype, KvCacheDtype, MoeDtype, Utilization
 from simserve.spec.expect import ExpectSpec
@@ -213,10 +213,8 @@ def find_study(given: Path) -> Path:
 
 def _nearest_file(given: Path, shipped: Iterable[str]) -> str | None:
     """A YAML file beside the one that is missing, else a study that comes with simserve."""
-    folder = given.parent
-    here = [path.name for path in folder.iterdir() if path.suffix in YAML_SUFFIXES] if folder.is_dir() else []
-    if close := difflib.get_close_matches(given.name, here, n=1, cutoff=0.7):
-        return str(folder / close[0])
+    if beside := nearest_file(given, YAML_SUFFIXES):
+        return beside
     close = difflib.get_close_matches(given.stem, list(shipped), n=1, cutoff=0.7)
     return close[0] if close else None
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simserve.errors import MissingData, SpecError, nearest_name
+from simserve.paths import nearest_file
 from simserve.spec.lengths import LONGEST
 from simserve.units import NS_PER_MS, NS_PER_S, NS_PER_US
 
@@ -30,7 +31,9 @@ def resolve(path: str, base_dir: Path | None) -> Path:
     if any(place.is_dir() for place in places):
         raise SpecError("is a folder, not a file", file=path)
     looked = ", ".join(dict.fromkeys(str(p.parent.resolve()) for p in places))
-    raise MissingData(f"{path}: no such file (looked in {looked})")
+    near = nearest_file(Path(path))
+    meant = f"; did you mean {near!r}?" if near else ""
+    raise MissingData(f"{path}: no such file (looked in {looked}){meant}")
 
 
 def read_columns(path: Path, wanted: Mapping[str, str]) -> dict[str, NDArray[np.int64]]:

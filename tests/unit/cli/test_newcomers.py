@@ -134,3 +134,20 @@ def test_a_trace_with_other_columns(tmp_path: Path, capsys: pytest.CaptureFixtur
     workload = json.loads(capsys.readouterr().out)["provenance"]["workload"]
     assert workload["columns"] == ["arrival", "input_tokens", "output_tokens"]
     assert "licence" not in workload
+
+
+@pytest.mark.parametrize(
+    ("missing", "option", "there"),
+    [("confg.json", "--model", "config.json"), ("trac.csv", "--trace", "trace.csv")],
+)
+def test_a_file_that_is_there_under_nearly_that_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], missing: str, option: str, there: str
+) -> None:
+    """It is named."""
+    (tmp_path / there).write_text("{}")
+    options = {"--model": "Qwen/Qwen3-8B", option: str(tmp_path / missing)}
+    load = [] if option == "--trace" else ["--rate", "1", "--isl", "10", "--osl", "10"]
+    typed = [word for pair in options.items() for word in pair]
+
+    assert main(["search", "--gpu", "h100", *typed, *load]) == 2
+    assert f"did you mean '{tmp_path / there}'?" in capsys.readouterr().err
