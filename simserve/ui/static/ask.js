@@ -62,6 +62,15 @@ function blame(mistake) {
   field.setAttribute("aria-invalid", "true");
   field.setAttribute("aria-describedby", id);
   field.after(make("span", {class: "because", id, role: "alert"}, mistake.message));
+  if (field === $("yaml") && mistake.line) select(mistake.line);
+}
+
+// Shows a line of the study's text.
+function select(line) {
+  const lines = $("yaml").value.split("\n"), start = lines.slice(0, line - 1).join("\n").length + (line > 1 ? 1 : 0);
+  $("yaml").focus();
+  $("yaml").setSelectionRange(start, start + lines[line - 1].length);
+  $("yaml").scrollTop = $("yaml").scrollHeight * (line - 4) / lines.length;
 }
 
 async function refresh() {
@@ -161,7 +170,8 @@ $("form").addEventListener("submit", async event => {
     forgive();
     location.hash = `#run=${found.name}`;
   } catch (mistake) {
-    blame(byHand ? new Mistake({message: mistake.message, field: "yaml"}) : mistake);
+    if (byHand) $("study").open = true;
+    blame(byHand ? new Mistake({message: mistake.message, field: "yaml", line: mistake.line}) : mistake);
   }
   $("search").disabled = false;
 });

@@ -3,7 +3,7 @@
 const $ = id => document.getElementById(id);
 
 class Mistake extends Error {
-  constructor(told) { super(told.message || "the server did not say why"); this.field = told.field || ""; }
+  constructor(told) { super(told.message || "the server did not say why"); this.field = told.field || ""; this.line = told.line; }
 }
 
 async function ask(address, sent) {

@@ -123,6 +123,21 @@ def test_a_mistake_is_told_beside_its_field(tab: Any, server: Server) -> None:
     assert "rate_rps: 7" in tab.page.input_value("#yaml")
 
 
+def test_a_mistake_in_the_text_is_told_at_its_line(tab: Any, server: Server) -> None:
+    """The line is selected; the fields of the form are not to blame."""
+    tab.open(server.address)
+    ready(tab)
+    tab.page.click("#study summary")
+    tab.page.fill("#yaml", tab.page.input_value("#yaml").replace("ttft_ms", "tttf_ms"))
+    tab.page.click("#search")
+    tab.page.locator("#yaml + .because").wait_for()
+    chosen = "const y = document.getElementById('yaml'); y.value.slice(y.selectionStart, y.selectionEnd)"
+
+    assert "did you mean 'ttft_ms'" in tab.page.inner_text("#yaml + .because")
+    assert "tttf_ms" in tab.evaluate(f"(() => {{ {chosen.replace('; y', '; return y')} }})()")
+    assert tab.page.locator(".because").count() == 1
+
+
 def test_stop_and_resume_after_a_restart(tab: Any, server: Server) -> None:
     """Ctrl-C on the server stops its searches and says how to go on; the next one shows them, and resumes."""
     tab.open(server.address)
