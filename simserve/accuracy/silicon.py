@@ -1,15 +1,12 @@
 """The measured points of aiconfigurator-core 0.12.0, `systems/silicon_sample.csv` (Apache-2.0, NVIDIA), cleaned.
 
 Left out, each with its reason and count:
-- repeats: rows that agree in everything but id and source, after the first;
+- repeats: rows that agree in everything but id and source, times to hundredths of a millisecond, after the first;
 - inconsistent parallel mappings: expert models whose ranks of attention (tp x pp x dp) are not those of the experts
   (moe_tp x moe_ep x pp), or where both moe_tp and moe_ep are above 1 over more ranks than a node has (the columns were
   filled by the square root of the count); `flags` uses stored verdicts instead, for comparisons on the same rows;
 - rows without a version of the framework, set apart; disaggregated rows.
-`batch_size` is of one data-parallel rank: times attention_dp_size it is the concurrency that the file's notes state.
-Rows under vLLM whose tp and attention dp are the same number n, with n x n expert ranks, are read as n GPUs: n ranks of
-tp 1, as the benchmark's scripts start them. On the calibration scenarios (46 rows) n x n GPUs miss TPOT by 26 %, n
-by 9 %, and only n explain H100 rows that ran out of KV cache.
+Mappings and clients are read as `mapping` says.
 Formats: an empty quantisation is bf16; int4 and mxfp4 are held by experts alone. gpt-oss keeps 16-bit attention. Where
 the published checkpoint is fp8 in blocks (DeepSeek, MiniMax, Kimi, Qwen), or the row's own experts are, `fp8` means
 that. The file does not say how KV was cached: fp8 is assumed beside quantised weights under TensorRT-LLM and vLLM, 16
@@ -25,13 +22,13 @@ by one mean inter-departure time at all loads from 8 to 64 clients; 26 against 4
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from simserve.accuracy.inferencex import is_inferencex, with_recipe
+from simserve.accuracy.mapping import clients, consistent, number, pool, ranks, repaired, stated_clients
 from simserve.accuracy.points import Point
 from simserve.errors import MissingData, UnknownName
 from simserve.perf.importers.aiconfigurator import find_package
@@ -71,22 +68,23 @@ def silicon_points(
         raise MissingData(f"{path}: no such file; it comes with aiconfigurator-core 0.12.0")
     frame = pd.read_csv(path)
     same = [name for name in frame.columns if name not in ("id", "silicon_data_source")]
-    rows = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
-    repeated, mapped = frame.duplicated(subset=same), [_consistent(row) for row in rows]
+    rows = repaired([{str(name): value for name, value in row.items()} for row in frame.to_dict("records")])
+    rounded = pd.DataFrame(rows).round({"silicon_ttft_ms": 2, "silicon_tpot_ms": 2})
+    repeated, mapped = rounded.duplicated(subset=same), [consistent(row) for row in rows]
     if flags is not None:
         verdicts = pd.read_csv(flags).set_index("row")
         repeated = verdicts["unique_keep"].reindex(frame.index).ne(1)
         mapped = (~verdicts["bad_par"].reindex(frame.index).astype(bool)).tolist()
     left_out: Counter[str] = Counter()
     points: list[tuple[int, Point]] = []
-    for number, row in enumerate(rows):
-        reason = _reason(row, modes, bool(repeated[number]), mapped[number])
+    for line, row in enumerate(rows):
+        reason = _reason(row, modes, bool(repeated[line]), mapped[line])
         if reason:
             left_out[reason] += 1
         elif row["mode"] == "disagg":
-            points.append((number, _disaggregated(row)))
+            points.append((line, _disaggregated(row)))
         else:
-            points.append((number, _as_run(_point(row), str(row["silicon_data_source"]))))
+            points.append((line, _as_run(_point(row), str(row["silicon_data_source"]))))
     return Sample(points, dict(left_out))
 
 
@@ -102,38 +100,15 @@ def _reason(row: dict[str, Any], modes: tuple[str, ...], repeated: bool, mapped:
     return "" if isinstance(row["backend_version"], str) else "no framework version"
 
 
-def _consistent(row: dict[str, Any]) -> bool:
-    """Whether attention and experts are spread over equally many ranks, in both pools of a disaggregated row."""
-    if row["mode"] == "disagg":
-        return all(_consistent({**row, **_pool(row, name), "mode": "agg"}) for name in ("prefill", "decode"))
-    names = ("tp", "pp", "attention_dp", "moe_tp", "moe_ep")
-    tp, pp, dp, moe_tp, moe_ep = (_number(row[f"{name}_size"]) for name in names)
-    if not isinstance(row["moe_quant_mode"], str) or (moe_tp, moe_ep) == (1, 1):
-        return tp * pp * dp <= 8 or dp == 1
-    square = moe_tp > 1 and moe_ep > 1 and moe_tp * moe_ep > 8
-    return tp * dp == moe_tp * moe_ep and not square
-
-
-def _number(value: Any) -> int:
-    """A size; empty and 0 mean one."""
-    return int(value) if value is not None and value == value and value else 1
-
-
-def _split(row: dict[str, Any]) -> tuple[int, int, int, int]:
-    """(tp, attention dp, moe_tp, moe_ep) of a row; one that counts its data-parallel ranks twice has tp 1."""
-    tp, dp, moe_tp, moe_ep = (_number(row[f"{name}_size"]) for name in ("tp", "attention_dp", "moe_tp", "moe_ep"))
-    twice = row["backend"] == "vllm" and tp == dp > 1 and moe_ep == tp * dp
-    return (1, dp, moe_tp, dp) if twice else (tp, dp, moe_tp, moe_ep)
-
-
 def _point(row: dict[str, Any]) -> Point:
     gemm, moe = (row[name] if isinstance(row[name], str) else "bf16" for name in ("gemm_quant_mode", "moe_quant_mode"))
     model = str(row["model_path"])
     if "fp8_block" in (checkpoint_formats(model)[0], moe):
         gemm, moe = ("fp8_block" if name == "fp8" else name for name in (gemm, moe))
-    tp, dp, moe_tp, moe_ep = _split(row)
+    tp, dp, moe_tp, moe_ep = ranks(row)
+    concurrency, servers = clients(row)
     point = Point(
-        model=_ALIASES.get(model, model), gpu=str(row["system"]), concurrency=_number(row["batch_size"]) * dp,
+        model=_ALIASES.get(model, model), gpu=str(row["system"]), concurrency=concurrency, replicas=servers,
         prompt_tokens=int(row["isl"]), output_tokens=int(row["osl"]), ttft_ms=float(row["silicon_ttft_ms"]),
         tpot_ms=float(row["silicon_tpot_ms"]), id=str(row["id"]), framework=str(row["backend"]),
         version=_engine_version(row), tensor_parallel_size=tp,
@@ -151,26 +126,18 @@ def _point(row: dict[str, Any]) -> Point:
     return replace(point, obstacle=_obstacle(point, row))
 
 
-_SIZES = ("tp", "pp", "attention_dp", "moe_tp", "moe_ep")
-
-
-def _pool(row: dict[str, Any], name: str) -> dict[str, Any]:
-    """The sizes of one pool, under the names that aggregated rows have."""
-    return {f"{size}_size": row.get(f"{name}_{size}_size") for size in _SIZES}
-
-
 def _disaggregated(row: dict[str, Any]) -> Point:
     """A point with pools; the file states its concurrency in the notes, else by what each decode rank held."""
-    stated = re.search(r"silicon_concurrency=(\d+)", str(row["silicon_data_source"]))
-    servers, ranks = int(row["decode_num_workers"]), _number(row["decode_attention_dp_size"])
-    clients = int(stated[1]) if stated else servers * ranks * _number(row["decode_batch_size"])
-    prompts = _pool(row, "prefill")
-    point = _point({**row, **_pool(row, "decode"), "batch_size": 1})
+    servers, decoders = int(row["decode_num_workers"]), number(row["decode_attention_dp_size"])
+    held = servers * decoders * number(row["decode_batch_size"])
+    prompts = pool(row, "prefill")
+    point = _point({**row, **pool(row, "decode"), "batch_size": 1})
     return replace(
-        point, concurrency=clients, replicas=servers, prefill_replicas=int(row["prefill_num_workers"]),
-        prefill_tensor_parallel_size=_number(prompts["tp_size"]),
-        prefill_data_parallel_size=_number(prompts["attention_dp_size"]),
-        prefill_enable_expert_parallel=_number(prompts["moe_ep_size"]) > 1,
+        point, concurrency=stated_clients(row) or held, replicas=servers,
+        prefill_replicas=int(row["prefill_num_workers"]),
+        prefill_tensor_parallel_size=number(prompts["tp_size"]),
+        prefill_data_parallel_size=number(prompts["attention_dp_size"]),
+        prefill_enable_expert_parallel=number(prompts["moe_ep_size"]) > 1,
         obstacle=point.obstacle or _obstacle(point, prompts),
     )  # fmt: skip
 
@@ -208,6 +175,6 @@ def _obstacle(point: Point, row: dict[str, Any]) -> str:
         load_model(point.model)
     except UnknownName:
         return f"model {point.model} is not described"
-    if _number(row["pp_size"]) > 1:
+    if number(row["pp_size"]) > 1:
         return "pipeline parallelism"
     return ""

@@ -173,6 +173,43 @@ def test_data_parallel_rows_count_requests_and_gpus(tmp_path: Path) -> None:
     assert deployment_of(points[2]).moe_tensor_parallel_size == 2
 
 
+INFERENCEX = "source_file=2026-04-06.csv; silicon_concurrency=64; x"
+
+
+@pytest.mark.parametrize(
+    ("changes", "clients", "sizes"),
+    [
+        ({"silicon_data_source": "own; silicon_concurrency=32; x"}, 32, (4, 1, 1)),  # batch_size 8 is of one GPU
+        ({"silicon_data_source": "own; silicon_concurrency=64; x"}, 64, (4, 1, 2)),
+        ({"silicon_data_source": "own; silicon_concurrency=8; x"}, 8, (4, 1, 1)),
+        ({"tp_size": 4.0, "moe_tp_size": 2.0, "moe_ep_size": 2.0, "silicon_data_source": INFERENCEX}, 64, (2, 1, 1)),
+        ({"tp_size": 16.0, "moe_tp_size": 4.0, "moe_ep_size": 4.0, "silicon_data_source": INFERENCEX}, 64, (4, 1, 1)),
+        ({"backend": "trtllm", "tp_size": 1.0, "attention_dp_size": 16.0, "moe_tp_size": 4.0, "moe_ep_size": 4.0,
+          "silicon_data_source": INFERENCEX}, 64, (1, 4, 1)),
+    ],
+)  # fmt: skip
+def test_clients_and_gpus_are_those_that_were(
+    tmp_path: Path, changes: dict[str, object], clients: int, sizes: tuple[int, int, int]
+) -> None:
+    """Clients as the notes state them; squares of ranks are their roots, experts over as many."""
+    ((_, point),) = silicon_points(sample(tmp_path, changes)).points
+    assert point.concurrency == clients
+    assert (point.tensor_parallel_size, point.data_parallel_size, point.replicas) == sizes
+    assert not point.moe_tensor_parallel_size
+    assert deployment_of(point).num_gpus == sizes[0] * sizes[1] * sizes[2]
+
+
+def test_a_mapping_is_that_of_the_same_measurement(tmp_path: Path) -> None:
+    """Under vLLM tp 4 beside dp 4 is one server of 4 where another row says so, to a hundredth; else 4 ranks."""
+    twice = {"attention_dp_size": 4.0, "moe_tp_size": 1.0, "moe_ep_size": 16.0, "batch_size": 2.0}
+    plain = {"moe_tp_size": 1.0, "moe_ep_size": 4.0, "silicon_ttft_ms": 100.004}
+    found = silicon_points(sample(tmp_path, plain, twice, {**twice, "silicon_ttft_ms": 100.1}))
+    points = [point for _, point in found.points]
+    assert [(p.tensor_parallel_size, p.data_parallel_size, p.concurrency) for p in points] == [
+        (4, 1, 8), (4, 1, 2), (1, 4, 8),
+    ]  # fmt: skip
+
+
 def test_a_package_without_the_sample_is_named(tmp_path: Path) -> None:
     """As is a folder that is no package."""
     package = sample(tmp_path, {})
