@@ -6,9 +6,9 @@ between runs; what is here is what they said about the time of the measurements,
 InferenceX's if its source names a database dump or a dated export [derived].
 Speculation: the exports hold both the plain and the MTP runs without saying which. Told apart by image and date:
 TensorRT-LLM 1.2.0rc6.post3, and 1.1.0rc2.post2 from 2026 on, were MTP images (plain runs of that time:
-1.2.0rc6.post2); exports of SGLang 0.5.9 in fp8 on eight B200 beside the same plain loads of the dump; and Qwen3.5 in
-fp8 on four Blackwell GPUs without expert parallelism, under the image v0.5.9-cu130 where plain runs had
-v0.5.9-cu130-amd64 [derived].
+1.2.0rc6.post2); exports of SGLang 0.5.9 in fp8 on eight B200 that the dump, whose runs of SGLang are plain, does not
+hold, too; and Qwen3.5 in fp8 on four Blackwell GPUs without expert parallelism, under the image v0.5.9-cu130 where
+plain runs had v0.5.9-cu130-amd64 [derived].
 """
 
 from __future__ import annotations
@@ -32,13 +32,15 @@ def is_inferencex(source: str) -> bool:
     return _EXPORT.match(source) is not None
 
 
-def with_recipe(point: Point, source: str) -> Point:
-    """The point with the settings of its script; as it is where none is known."""
-    recipe = {"sglang": _sglang, "trtllm": _trtllm, "vllm": _vllm}.get(point.framework)
+def with_recipe(point: Point, source: str, *, dumped: bool = False) -> Point:
+    """The point with the settings of its script; as it is where none is known. dumped: the dump holds it, too."""
+    if point.framework == "sglang":
+        return _sglang(point, exported=source.startswith("source_file") and not dumped)
+    recipe = {"trtllm": _trtllm, "vllm": _vllm}.get(point.framework)
     return recipe(point, source) if recipe else point
 
 
-def _sglang(point: Point, source: str) -> Point:
+def _sglang(point: Point, *, exported: bool) -> Point:
     tokens, share, seqs, kv, interval = 32768, 0.82, 128, "fp8", 30 if point.concurrency >= 16 else 10
     hopper = point.gpu == "h200_sxm"
     drafts, acceptance = 0, RAW_ACCEPTANCE
@@ -63,7 +65,7 @@ def _sglang(point: Point, source: str) -> Point:
         tokens, share, seqs = 16384, 0.85, 256
     elif point.tensor_parallel_size == 4:
         tokens, share, seqs, interval = 8192, 0.95, 32, 10
-    elif point.gpu == "b200_sxm" and "0.5.9" in point.version and source.startswith("source_file"):
+    elif point.gpu == "b200_sxm" and "0.5.9" in point.version and exported:
         seqs, drafts, acceptance = 256, 2, TEMPLATE_ACCEPTANCE
     options = f"max_prefill_tokens={tokens}; scheduler_recv_interval={interval}"
     # Loads above the limit ran all their clients: on the calibration scenarios they waited 2 to 8 s, not 40 [derived].

@@ -75,6 +75,7 @@ def silicon_points(
         verdicts = pd.read_csv(flags).set_index("row")
         repeated = verdicts["unique_keep"].reindex(frame.index).ne(1)
         mapped = (~verdicts["bad_par"].reindex(frame.index).astype(bool)).tolist()
+    dumped = {_times(row) for row in rows if str(row["silicon_data_source"]).startswith("db-dump")}
     left_out: Counter[str] = Counter()
     points: list[tuple[int, Point]] = []
     for line, row in enumerate(rows):
@@ -84,7 +85,7 @@ def silicon_points(
         elif row["mode"] == "disagg":
             points.append((line, _disaggregated(row)))
         else:
-            points.append((line, _as_run(_point(row), str(row["silicon_data_source"]))))
+            points.append((line, _as_run(_point(row), str(row["silicon_data_source"]), _times(row) in dumped)))
     return Sample(points, dict(left_out))
 
 
@@ -150,10 +151,16 @@ def _engine_version(row: dict[str, Any]) -> str:
     return next((inside for start, inside in _IN_DYNAMO if version.startswith(start)), version)
 
 
-def _as_run(point: Point, source: str) -> Point:
-    """The point with what is known, or was decided, of the settings of its run."""
+def _times(row: dict[str, Any]) -> tuple[Any, ...]:
+    """The measurement of a row, by what its copies share."""
+    same = (row[name] for name in ("backend", "system", "isl", "osl"))
+    return *same, round(row["silicon_ttft_ms"], 2), round(row["silicon_tpot_ms"], 2)
+
+
+def _as_run(point: Point, source: str, dumped: bool) -> Point:
+    """The point with what is known, or was decided, of the settings of its run; dumped: the dump holds it, too."""
     if is_inferencex(source):
-        return with_recipe(point, source)
+        return with_recipe(point, source, dumped=dumped)
     if point.framework == "sglang":
         fixed = 0.8 if "Llama" in point.model else 1.0
         return replace(point, least_share=fixed, gpu_memory_utilization=0.8)

@@ -367,3 +367,12 @@ def test_ranks_of_tensorrt_have_limits_of_their_own(tmp_path: Path) -> None:
     assert (drafted.concurrency, drafted.max_num_seqs, drafted.max_num_batched_tokens) == (128, 16, 1152)
     assert (drafted.num_speculative_tokens, plain.num_speculative_tokens) == (1, 0)
     assert drafted.scheduler_options == plain.scheduler_options == "attention_dp_timeout_iters=60"
+
+
+def test_runs_with_drafts_are_those_that_the_dump_lacks(tmp_path: Path) -> None:
+    """DeepSeek on eight B200: an export of the dump's own measurement is plain, another one was drafted."""
+    export = {"backend": "sglang", "model_path": "deepseek-ai/DeepSeek-R1", "system": "b200_sxm", "tp_size": 8.0,
+              "moe_tp_size": 8.0, "backend_version": "0.5.9", "silicon_data_source": "source_file=2026-03-25.csv"}
+    dump = {**export, "model_path": "deepseek-ai/DeepSeek-V3", "silicon_data_source": "db-dump/2026-04-27"}
+    found = silicon_points(sample(tmp_path, dump, export, {**export, "silicon_tpot_ms": 15.0}))
+    assert [point.num_speculative_tokens for _, point in found.points] == [0, 0, 2]
