@@ -40,7 +40,7 @@ from simserve.perf.mla import (
     roofline_mla_decode,
     roofline_mla_prefill,
 )
-from simserve.perf.moe import MoeShape, MoeTable, roofline_moe
+from simserve.perf.moe import MoeShape, MoeTable, measured_models, roofline_moe
 from simserve.perf.prefill import PrefillTable, measured_prefill, roofline_prefill
 from simserve.perf.priced import Priced, Source
 from simserve.perf.relatives import gemm_table, has_rows, rated, source_for
@@ -101,19 +101,22 @@ class Tables:
         self.gpu, self.formats = gpu, formats
         self._gemms: dict[str, GemmTable | ScatteredGemms | None] = {}
 
-    def origin(self, family: str, key: str = "", value: str = "") -> tuple[GpuSpec, GpuSpec] | None:
+    def origin(
+        self, family: str, key: str = "", value: str = "", holds: Callable[[str], bool] = lambda name: True
+    ) -> tuple[GpuSpec, GpuSpec] | None:
         """(this device as its prices see it, the one whose table of `family` answers); None for the roofline.
 
         Rows where key = value are asked for: of the engine's own tables, of the device's, of a relative's, which comes
-        with peaks that publications support.
+        with peaks that publications support. holds: whether a table of the engine's, by its name, has the rest.
         """
-        own = f"{self.gpu.name}/{self.formats.kernel_tables}"
-        if self.formats.kernel_tables and has_rows(own, family, key, value):
-            gpu = self.gpu.model_copy(update={"name": own})
-            return gpu, gpu
+        folders = self.formats.kernel_tables.split()
+        for own in (f"{self.gpu.name}/{folder}" for folder in folders):
+            if has_rows(own, family, key, value) and holds(own):
+                gpu = self.gpu.model_copy(update={"name": own})
+                return gpu, gpu
         if has_rows(self.gpu.name, family, key, value):
             return self.gpu, self.gpu
-        name = source_for(self.gpu, family, key, value, self.formats.kernel_tables)
+        name = source_for(self.gpu, family, key, value, folders)
         if name is None:
             return None
         source = load_gpu(name)
@@ -248,7 +251,8 @@ class Tables:
         shape = MoeShape(op.hidden, op.inter, op.experts, op.topk, tp=op.tp, ep=op.ep)
         tokens = np.arange(1, self.formats.max_tokens + 1, dtype=np.float64)
         dtype = self.formats.moe_dtype or self.formats.dtype
-        pair = self.origin("moe", "dtype", "bf16" if dtype == "fp16" else dtype)
+        twin = "bf16" if dtype == "fp16" else dtype
+        pair = self.origin("moe", "dtype", twin, lambda name: shape.model in measured_models(name, twin))
         curve = MoeTable(*pair, dtype).curve(shape, tokens) if pair else roofline_moe(self.gpu, dtype, shape, tokens)
         name = f"{pair[1].name if pair else 'roofline'}/moe"
         return TokenOp("experts", _from_zero(curve.ns * op.count), curve.source_at, name, curve.note)

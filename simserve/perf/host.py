@@ -41,10 +41,10 @@ class EngineProfile:
     eager_ns_per_op: host time to launch one operation of a step that is not captured, which no such step can undercut,
     expert_launches: operations of an expert layer;
     *_time_factor: what the kernels of a family take, against the tables (exchange: of experts' tokens);
-    memory_rule: see `MEMORY_RULES`; kernel_tables: the folder beside a device's own tables that is asked first ('' for
-    none), for kernels of the engine's own; ttft_spread, tpot_spread: of 90 % of the calibration points |log(predicted /
-    measured)| was at most that (0: not calibrated); the rest are the engine's default limits (gpu_memory_utilization
-    0: by `arch.memory.static_share`).
+    memory_rule: see `MEMORY_RULES`; kernel_tables: folders beside a device's own tables, parted by blanks, that are
+    asked first, for kernels of the engine's own; ttft_spread, tpot_spread: of 90 % of the calibration points
+    |log(predicted / measured)| was at most that (0: not calibrated); the rest are the engine's default limits
+    (gpu_memory_utilization 0: by `arch.memory.static_share`).
     """
 
     name: str
@@ -195,7 +195,7 @@ def _take(section: dict[str, Any], path: Path, entries: dict[str, Any]) -> None:
                 raise SpecError(f"must be one of {', '.join(MEMORY_RULES)}", file=str(path), key=key, value=value)
         elif key == "kernel_tables":
             if not isinstance(value, str):
-                raise SpecError("must be the name of a folder of tables, or ''", file=str(path), key=key, value=value)
+                raise SpecError("must be names of folders of tables", file=str(path), key=key, value=value)
         elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < inf:
             raise SpecError("is not a number of at least 0", file=str(path), key=key, value=value)
         elif key.endswith("_factor") and not value:

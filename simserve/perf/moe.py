@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -63,6 +64,13 @@ def roofline_moe(gpu: GpuSpec, dtype: str, shape: MoeShape, tokens: Floats) -> C
     """Without a table: the roofline at the efficiencies of GEMMs, plus the floor of the layer's launches."""
     time = FLOOR_NS + moe_roofline_ns(gpu, dtype, shape, tokens) / roofline.GEMM_FLOP_EFFICIENCY
     return Curve(time, "modelled", "roofline and launch floor", frozenset(), 0)
+
+
+@lru_cache(maxsize=64)
+def measured_models(device: str, dtype: str) -> frozenset[tuple[int, ...]]:
+    """(hidden, inter, experts, topk) of a table's rows in `dtype`."""
+    columns = store.read_table(device, "moe", {"dtype": dtype})
+    return frozenset(zip(*(columns[name].tolist() for name in _MODEL), strict=True))
 
 
 class MoeTable:

@@ -14,6 +14,14 @@ TensorRT-LLM, its newest version, older ones filling what it lacks:
 
 SGLang: MLA decode on Hopper alone, where its kernel (FlashAttention 3) converts an fp8 cache as it reads (H200, 64
 requests of 8,192 tokens, 16 heads: 1,042 us, TensorRT-LLM's 119).
+
+Experts before the newest versions, whose layers take up to twice as long; a folder is asked for what it holds alone:
+
+- `sglang_0.5.10`, on Hopper: Triton, slow over prompts under expert parallelism (H200, 512 experts over 8 ranks, 8,192
+  tokens in blocks of fp8: 3.1 ms, 1.3 in 0.5.14);
+- `triton`, on B200: vLLM 0.22.0's Triton kernels for the two models whose measured runs of vLLM before 0.18 and SGLang
+  before 0.5.10 are as slow as these (MiniMax-M2.5, Qwen3.5; DeepSeek's were on trtllm-gen under SGLang by then), where
+  0.24.0 measured trtllm-gen (8,192 tokens over 4 ranks: 2.3 ms, 1.1).
 """
 
 from __future__ import annotations
@@ -25,13 +33,14 @@ import numpy as np
 
 from simserve.perf.importers import aiconfigurator_dense as dense
 from simserve.perf.importers import aiconfigurator_moe as experts
-from simserve.perf.importers.aiconfigurator_source import Convert, read_family
+from simserve.perf.importers.aiconfigurator_source import Convert, read_family, read_file
 from simserve.perf.importers.rows import Counts, Read
 from simserve.perf.store import KEYS, Columns
 from simserve.spec.hardware import GpuSpec
 
 _TRTLLM = "trtllm"
 _FORMATS = ("bfloat16", "fp8", "fp8_block", "nvfp4")
+_ON_TRITON = ((3072, 1536, 256), (4096, 1024, 512))  # (hidden, inter, experts)
 
 
 def reads(folder: Path, gpu: GpuSpec) -> Mapping[str, Mapping[str, Read | None]]:
@@ -41,9 +50,12 @@ def reads(folder: Path, gpu: GpuSpec) -> Mapping[str, Mapping[str, Read | None]]
         "mla_prefill": _mla_prefill, "mla_decode": _mla_decode(_TRTLLM), "mla_bmm": _mla_bmm,
     }  # fmt: skip
     if gpu.architecture != "hopper":
-        return {_TRTLLM: {family: reader(folder) for family, reader in families.items()}}
+        triton = {"moe": _moe_of(folder / "moe" / "vllm" / "0.22.0", _ON_TRITON)}
+        older = {"triton": triton} if triton["moe"] else {}
+        return {_TRTLLM: {family: reader(folder) for family, reader in families.items()}, **older}
     own = {family: reader(folder) for family, reader in {**families, "moe": _moe}.items()}
-    return {_TRTLLM: own, "sglang": {"mla_decode": _mla_decode("sglang")(folder)}}
+    older = {"sglang_0.5.10": {"moe": _moe_of(folder / "moe" / "sglang" / "0.5.10")}}
+    return {_TRTLLM: own, "sglang": {"mla_decode": _mla_decode("sglang")(folder)}, **older}
 
 
 def _gemm(folder: Path) -> Read | None:
@@ -100,3 +112,18 @@ def _moe(folder: Path) -> Read | None:
         return experts.layers(kept), {"without a gate": int((~gated).sum())}
 
     return read_family(folder / "moe" / _TRTLLM, "moe_perf.parquet", convert, KEYS["moe"])
+
+
+def _moe_of(folder: Path, models: tuple[tuple[int, int, int], ...] = ()) -> Read | None:
+    """The expert layers of one version in formats of whole layers; of these models alone (none: of all)."""
+    path = folder / "moe_perf.parquet"
+    if not path.is_file():
+        return None
+    raw = read_file(path)
+    names = ("hidden_size", "inter_size", "num_experts")
+    shapes = np.stack([raw.columns[name].astype(np.int64) for name in names], axis=1)
+    kept = np.isin(raw.columns["moe_dtype"].astype(str), ("bfloat16", "fp8_block"))
+    if models:
+        kept &= (shapes[:, None, :] == np.array(models)).all(axis=2).any(axis=1)
+    layers = experts.layers({name: values[kept] for name, values in raw.columns.items()})
+    return Read((raw.origin,), layers, {"other formats and models": int((~kept).sum())})
