@@ -39,6 +39,7 @@ class Constant:
 CONSTANTS = {
     "host_ns_per_step": Constant(200_000, 10, 20_000_000),
     "host_ns_per_seq": Constant(5_000, 10, 200_000),
+    "verify_ns_per_seq": Constant(50_000, 10, 2_000_000),
     "api_ns": Constant(10_000_000, 10, 1_000_000_000),
     "api_ns_per_request": Constant(10_000_000, 3, 100_000_000),
     "api_ns_per_token": Constant(5_000, 3, 100_000),

@@ -33,7 +33,7 @@ _FAMILIES = {
     "elementwise time": ("elementwise_time_factor", ("elementwise",)),
     EXCHANGE: ("exchange_time_factor", ("collective", "moe_exchange")),
 }
-_HOST = ("host_ns_per_step", "host_ns_per_seq")
+_HOST = ("host_ns_per_step", "host_ns_per_seq", "verify_ns_per_seq")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ class EngineProfile:
     """One engine version.
 
     host_ns_per_step: time of a step that no kernel accounts for (scheduling, launching, sampling, gaps
-    between kernels); host_ns_per_seq: the same per running request; host_ns_sigma: standard deviation over
+    between kernels); host_ns_per_seq: the same per running request, verify_ns_per_seq: what a step with drafts takes
+    besides of each; host_ns_sigma: standard deviation over
     the runs it comes from, host_ns_stderr: standard error of host_ns_per_step; api_ns: HTTP time that clients see in
     TTFT, api_ns_per_request, api_ns_per_token: work of the API process and its tokenizer, one request after the other,
     handover_ns: what a client's first token takes longer where prefill and decode are pools; none is in engine-side
@@ -51,6 +52,7 @@ class EngineProfile:
     version: str
     host_ns_per_step: int
     host_ns_per_seq: int
+    verify_ns_per_seq: int
     host_ns_sigma: int
     host_ns_stderr: int
     api_ns: int

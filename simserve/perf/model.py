@@ -141,7 +141,8 @@ class TableCost:
         fits = np.arange(min(self._top, (len(self._tokens) - 1)) // rows + 1)
         head = self.head.ns
         draft = k * (self._tokens_array[fits] * layer + head[fits])
-        whole = self._tokens_array[fits * rows] + head[fits * rows] + draft + host[fits]
+        host = host[fits] + self.profile.verify_ns_per_seq * fits
+        whole = self._tokens_array[fits * rows] + head[fits * rows] + draft + host
         self._alone = (whole / gained).tolist()
         return (1 + k * layer) / gained
 
@@ -261,6 +262,8 @@ class TableCost:
             note = "the host launches more slowly than the GPU computes"
             rows.append(("launches", Priced(missing, "modelled", f"engines/{self.profile.name}", note)))
         host = self._host[min(decode_seqs + len(prefill), self._top)]
+        if self.drafts.num_speculative_tokens and not prefill:
+            host += self.profile.verify_ns_per_seq * decode_seqs
         rows.append(("host", Priced(host, "modelled", f"engines/{self.profile.name}", "fitted constant")))
         if self.drafts.num_speculative_tokens and not prefill:
             whole = self.step_ns((), decode_seqs, decode_context_tokens, sampled)

@@ -1,5 +1,7 @@
 """Drafted tokens: what a step yields, and what a token then costs."""
 
+from dataclasses import replace
+
 import pytest
 
 from simserve.arch.layout import Layout
@@ -44,6 +46,16 @@ def test_the_explanation_adds_up() -> None:
     prices = [price for _, price in some.explain((), 8, 8000, 8)]
     assert sum(price.ns for price in prices) == pytest.approx(some.step_ns((), 8, 8000, 8), abs=1)
     assert {price.source for price in prices} == {"modelled"}
+
+
+def test_verifying_takes_the_host_a_while_for_each_request() -> None:
+    """100 us for each of 8 requests, of which a token pays its share; nothing without drafts, nor on prompts."""
+    profile = replace(PROFILE, verify_ns_per_seq=100_000)
+    for drafts, more_ns in ((Drafts(2, 1.0), 800_000 / 3), (Drafts(), 0)):
+        free, some = cost(drafts), cost(drafts).under(profile)
+        assert some.step_ns((), 8, 8000, 8) - free.step_ns((), 8, 8000, 8) == pytest.approx(more_ns, abs=1)
+        assert some.step_ns([(4000, 0)], 8, 8000, 9) == free.step_ns([(4000, 0)], 8, 8000, 9)
+        assert sum(p.ns for _, p in some.explain((), 8, 8000, 8)) == pytest.approx(some.step_ns((), 8, 8000, 8), abs=1)
 
 
 @pytest.mark.parametrize("layout", [Layout(1), Layout(1, dp=2, expert_parallel=True)])
