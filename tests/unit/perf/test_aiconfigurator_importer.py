@@ -11,7 +11,9 @@ import pytest
 from simserve.errors import MissingData, UnknownName
 from simserve.perf import store
 from simserve.perf.importers import aiconfigurator as source
+from simserve.perf.importers import aiconfigurator_engines as engines
 from simserve.perf.importers import importer, importer_names
+from simserve.spec.hardware import load_gpu
 
 HEAD = {"framework": "VLLM", "version": "x", "device": "NVIDIA H100"}
 
@@ -164,6 +166,30 @@ def test_kernels_of_tensorrt_llm_lie_beside() -> None:
     assert (reduce["method"].tolist(), reduce["latency_ns"].tolist()) == (["trtllm"], [4000])
     left_out = store.provenance("h100_sxm/trtllm", "prefill_attention")["rows_left_out"]
     assert left_out["16-bit attention over fp8 KV"] == 1
+
+
+def test_experts_of_older_versions_lie_beside(package: Path) -> None:
+    """On Hopper SGLang 0.5.10's, whatever is newer; on B200 Triton's of the two models, elsewhere none."""
+    moe = {"kernel_source": "triton", "moe_dtype": "fp8_block", "num_tokens": 8, "hidden_size": 4096, "topk": 10}
+    moe |= {"inter_size": 1024, "num_experts": 512, "moe_tp_size": 1, "moe_ep_size": 2, "latency": 0.2}
+    moe |= {"distribution": "power_law_1.2"}
+    others = [{**moe, "moe_dtype": "nvfp4"}, {**moe, "num_experts": 256}]
+    write(package, "moe/sglang/0.5.10/moe_perf.parquet", [moe, *others])
+    write(package, "moe/sglang/0.5.14/moe_perf.parquet", [{**moe, "latency": 0.1}])
+    write(package, "moe/vllm/0.22.0/moe_perf.parquet", [{**moe, "latency": 0.3}, *others])
+    folder = package / "systems" / "data" / "h100_sxm"
+    hopper, blackwell = (engines.reads(folder, load_gpu(gpu)) for gpu in ("h100_sxm", "b200_sxm"))
+
+    older, triton = hopper["sglang_0.5.10"]["moe"], blackwell["triton"]["moe"]
+    assert older is not None
+    assert triton is not None
+    assert sorted(older.columns["experts"].tolist()) == [256, 512]
+    assert (triton.columns["experts"].tolist(), triton.columns["latency_ns"].tolist()) == ([512], [300_000])
+    assert (older.left_out, triton.left_out) == (
+        {"other formats and models": 1}, {"other formats and models": 2},
+    )  # fmt: skip
+    (folder / "moe" / "vllm" / "0.22.0" / "moe_perf.parquet").unlink()
+    assert "triton" not in engines.reads(folder, load_gpu("b200_sxm"))
 
 
 @pytest.mark.usefixtures("built")
