@@ -133,11 +133,16 @@ def _experts(model: ModelSpec, part: Shard) -> Experts | None:
 
 
 def _all_reduces(model: ModelSpec, part: Shard) -> tuple[AllReduce, ...]:
-    """Two a layer (after attention and after MLP or experts), and one for the vocabulary-split embedding."""
+    """Two a layer (after attention and after MLP or experts), and one for the vocabulary-split embedding.
+
+    A norm over all heads needs a third: the squares of query and key, two fp32 numbers a token (vLLM's
+    MiniMaxText01RMSNormTP [known]).
+    """
     if part.ranks == 1:
         return ()
     row = ACTIVATION_BYTES * model.hidden_size
-    return (AllReduce(row, count=2 * model.num_hidden_layers + 1, ranks=part.ranks),)
+    rows = AllReduce(row, count=2 * model.num_hidden_layers + 1, ranks=part.ranks)
+    return (rows, AllReduce(8, count=model.attention_layers, ranks=part.ranks)) if model.qk_norm_whole else (rows,)
 
 
 def _elementwise(model: ModelSpec, part: Shard) -> tuple[Elementwise, ...]:

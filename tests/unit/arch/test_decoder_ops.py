@@ -42,6 +42,15 @@ def test_gemms_of_qwen_32b_over_eight_ranks() -> None:
     assert (AllReduce(bytes_per_token=10240, count=129, ranks=8),) == ops.all_reduces
 
 
+def test_a_norm_over_all_heads_sums_over_ranks() -> None:
+    """MiniMax: two fp32 squares a token and layer beside the 2 x 62 + 1 rows; none on one rank."""
+    minimax = load_model("MiniMaxAI/MiniMax-M2.5")
+    rows, squares = decoder_ops(minimax, 4).all_reduces
+    assert rows == AllReduce(bytes_per_token=6144, count=125, ranks=4)
+    assert squares == AllReduce(bytes_per_token=8, count=62, ranks=4)
+    assert decoder_ops(minimax, 1).all_reduces == ()
+
+
 def test_key_value_heads_are_replicated_beyond_their_number() -> None:
     """With 16 ranks and 8 key/value heads every rank holds one."""
     attention = decoder_ops(load_model("meta-llama/Llama-3.1-70B"), 16).attentions[0]
