@@ -5,6 +5,8 @@ Read otherwise than written, each because other rows of the file hold the same m
   of other runs than InferenceX's state more than that, `batch_size` is of one GPU, of servers of tp GPUs [derived].
 - Squares: where moe_tp = moe_ep = n, the exports of InferenceX hold n x n in the place of n ranks, and the experts are
   over n ranks (78 rows of tp4_ep4 and tp8_ep8 repeat measurements that others give so; 22 of n = 2 say tp2_ep2).
+- Where attention_dp_size is empty and experts are over more ranks than tp, attention is data-parallel over the rest (19
+  rows of Qwen3-235B on H200, too large for tp GPUs).
 - Under vLLM tp = attention dp = n stands for n GPUs: n ranks of tp 1, as the benchmark's scripts start them; or one
   server of tp n, where another row gives the same measurement so. On the calibration scenarios n x n GPUs miss TPOT by
   26 %, n by 9 % (46 rows), and only n explain H100 rows that ran out of KV cache.
@@ -24,7 +26,7 @@ _SIZES = ("tp", "pp", "attention_dp", "moe_tp", "moe_ep")
 
 def repaired(rows: Sequence[Row]) -> list[Row]:
     """Rows with the mapping that was run; those that need none as they are."""
-    rows = [_unsquared(row) for row in rows]
+    rows = [_with_attention_ranks(_unsquared(row)) for row in rows]
     plain = {_measurement(row): row for row in rows if size(row, "attention_dp") == 1}
     return [_as_one_server(row, plain.get(_measurement(row))) for row in rows]
 
@@ -35,6 +37,14 @@ def _unsquared(row: Row) -> Row:
         return row
     spread = {name: n if size(row, name) == n * n else size(row, name) for name in ("tp", "attention_dp")}
     return {**row, "moe_tp_size": 1.0, **{f"{name}_size": float(value) for name, value in spread.items()}}
+
+
+def _with_attention_ranks(row: Row) -> Row:
+    """Experts over more ranks than attention, of which nothing is said: attention is data-parallel over the rest."""
+    ranks, tp = size(row, "moe_tp") * size(row, "moe_ep"), size(row, "tp")
+    if row["mode"] != "agg" or row["attention_dp_size"] == row["attention_dp_size"] or ranks <= tp or ranks % tp:
+        return row
+    return {**row, "attention_dp_size": float(ranks // tp)}
 
 
 def _measurement(row: Row) -> tuple[Any, ...]:

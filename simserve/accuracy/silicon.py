@@ -1,7 +1,7 @@
 """The measured points of aiconfigurator-core 0.12.0, `systems/silicon_sample.csv` (Apache-2.0, NVIDIA), cleaned.
 
 Left out, each with its reason and count:
-- repeats: rows that agree in everything but id and source, times to hundredths of a millisecond, after the first;
+- repeats: rows that agree in everything but id and source, after the first, or the first as it was written;
 - inconsistent parallel mappings: expert models whose ranks of attention (tp x pp x dp) are not those of the experts
   (moe_tp x moe_ep x pp), or where both moe_tp and moe_ep are above 1 over more ranks than a node has (the columns were
   filled by the square root of the count); `flags` uses stored verdicts instead, for comparisons on the same rows;
@@ -68,9 +68,12 @@ def silicon_points(
         raise MissingData(f"{path}: no such file; it comes with aiconfigurator-core 0.12.0")
     frame = pd.read_csv(path)
     same = [name for name in frame.columns if name not in ("id", "silicon_data_source")]
-    rows = repaired([{str(name): value for name, value in row.items()} for row in frame.to_dict("records")])
-    rounded = pd.DataFrame(rows).round({"silicon_ttft_ms": 2, "silicon_tpot_ms": 2})
-    repeated, mapped = rounded.duplicated(subset=same), [consistent(row) for row in rows]
+    written = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+    rows = repaired(written)
+    as_written = [row is before for row, before in zip(rows, written, strict=True)]
+    first = sorted(range(len(rows)), key=lambda line: not as_written[line])
+    repeated = pd.DataFrame(rows).iloc[first].duplicated(subset=same).reindex(frame.index)
+    mapped = [consistent(row) for row in rows]
     if flags is not None:
         verdicts = pd.read_csv(flags).set_index("row")
         repeated = verdicts["unique_keep"].reindex(frame.index).ne(1)
