@@ -186,7 +186,7 @@ INFERENCEX = "source_file=2026-04-06.csv; silicon_concurrency=64; x"
         ({"tp_size": 16.0, "moe_tp_size": 4.0, "moe_ep_size": 4.0, "silicon_data_source": INFERENCEX}, 64, (4, 1, 1)),
         ({"backend": "trtllm", "tp_size": 1.0, "attention_dp_size": 16.0, "moe_tp_size": 4.0, "moe_ep_size": 4.0,
           "silicon_data_source": INFERENCEX}, 64, (1, 4, 1)),
-        ({"tp_size": 1.0, "attention_dp_size": ""}, 32, (1, 4, 1)),  # experts over 4 ranks, of attention nothing is said
+        ({"tp_size": 1.0, "attention_dp_size": ""}, 32, (1, 4, 1)),  # experts over 4 ranks
     ],
 )  # fmt: skip
 def test_clients_and_gpus_are_those_that_were(
