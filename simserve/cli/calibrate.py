@@ -38,6 +38,9 @@ def calibrate(
     before: Annotated[str, typer.Option(help="Engine versions before this one.")] = "",
     constant: Annotated[list[str] | None, typer.Option(help="Fit these alone; repeatable (default: all).")] = None,
     sample: Annotated[int, typer.Option(min=0, help="So many points, drawn evenly (default: all).")] = 0,
+    clients: Annotated[
+        int | None, typer.Option(min=1, help="Closed loops of at most so many (default: 128; of your own runs all).")
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of derivatives.")] = 4,
     go_on: Annotated[bool, typer.Option("--go-on", help="Begin at what was fitted before.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sample and of the split.")] = 0,
@@ -72,9 +75,9 @@ def calibrate(
     mine = bench is not None or records is not None
     few = len({point.scenario for point in points}) < FEW
     seen, of = points if few else split(points, CALIBRATION, seed), "" if bench else name
-    clients = 0 if mine else SLOWEST
-    fitting = chosen(seen, of, since, before, sample, seed, clients)
-    kept = [] if few else _kept(points, of, since, before, sample, seed, clients)
+    most = clients or (0 if mine else SLOWEST)
+    fitting = chosen(seen, of, since, before, sample, seed, most)
+    kept = [] if few else _kept(points, of, since, before, sample, seed, most)
     version, names = since or (fitting[0].version if mine else ""), tuple(constant or CONSTANTS)
     start, begin = load_profile(name, version, calibrated=mine), None
     if go_on:
@@ -84,7 +87,8 @@ def calibrate(
     content = _content(found, start, names, fitting, kept, jobs)
     everything = chosen(seen, of, since, before, seed=seed)
     versions = f"{f' from {since}' if since else ''}{f' before {before}' if before else ''}"
-    write_atomic(out, _text(out, found, names, (fitting, everything), name, (since, versions), jobs))
+    loads = f" at up to {most} clients" if most else ""
+    write_atomic(out, _text(out, found, names, (fitting, everything), name, (since, versions, loads), jobs))
     if json_out is not None and json_out != "-":
         write_atomic(Path(json_out), to_json(content))
     if json_out == "-":
@@ -163,12 +167,12 @@ def _progress(points: list[Point], jobs: int) -> Evaluate:
 
 def _text(
     out: Path, found: Fit, names: tuple[str, ...], points: tuple[list[Point], list[Point]], framework: str,
-    since: tuple[str, str], jobs: int,
+    since: tuple[str, str, str], jobs: int,
 ) -> str:  # fmt: skip
     """An overlay for a shipped profile, or a profile of its own on that of the framework.
 
     points: those of the fit, and all that it could have been made from, whose residuals give the spreads; since: the
-    version, and the range in words.
+    version, and in words the range and the loads.
     """
     import yaml
 
@@ -176,7 +180,7 @@ def _text(
     from simserve.accuracy.fitted import entries, merged, spreads
 
     of = f"points of {framework}{since[1]}"
-    rows = entries(found, names, f"{len(points[0])} {of}")
+    rows = entries(found, names, f"{len(points[0])} {of}{since[2]}")
     rows.update(spreads(residuals(points[1], found.profile, jobs), f"{len(points[1])} {of}"))
     if out.name.endswith(".calibrated.yaml"):
         remark = "Fitted by `simserve calibrate`, by version of the engine; see perfdb/README.md."

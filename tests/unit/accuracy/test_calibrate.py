@@ -194,6 +194,9 @@ def test_the_command_calibrates_to_a_cluster(
     assert "no scenarios kept back" in capsys.readouterr().out
     monkeypatch.setenv("SIMSERVE_DATA", str(tmp_path))
     assert load_profile("cluster").api_ns == pytest.approx(90_000_000, rel=0.05)
+    assert main([*words, "-o", str(out), "--clients", "3"]) == 0
+    source = yaml.safe_load(out.read_text())["api_ns"]["source"]
+    assert source.startswith("simserve calibrate: 1 points of vllm at up to 3 clients; standard error")
     assert main(["calibrate", "--bench", str(path), "-o", str(out)]) == 2
     assert "results need --study" in capsys.readouterr().err
 
