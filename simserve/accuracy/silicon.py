@@ -149,9 +149,12 @@ def _disaggregated(row: dict[str, Any]) -> Point:
 def _engine_version(row: dict[str, Any]) -> str:
     """The engine's version; an image of Dynamo says its own, of the TensorRT-LLM inside the release notes tell.
 
-    The nightly images of SGLang, and that for GLM-5, were measured before 0.5.10 was (February to April 2026).
+    The nightly images of SGLang, and that for GLM-5, were measured before 0.5.10 was (February to April 2026);
+    TensorRT-LLM's for gpt-oss is of the time of 1.1 [recalled].
     """
     version = str(row["backend_version"])
+    if version == "gpt-oss-dev":
+        return "1.1.0rc2"
     if row["backend"] == "sglang" and not version[0].isdigit():
         return "0.5.9"
     if "ai-dynamo/tensorrtllm-runtime" not in str(row["silicon_data_source"]):
