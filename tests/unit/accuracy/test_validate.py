@@ -377,3 +377,11 @@ def test_runs_with_drafts_are_those_that_the_dump_lacks(tmp_path: Path) -> None:
     dump = {**export, "model_path": "deepseek-ai/DeepSeek-V3", "silicon_data_source": "db-dump/2026-04-27"}
     found = silicon_points(sample(tmp_path, dump, export, {**export, "silicon_tpot_ms": 15.0}))
     assert [point.num_speculative_tokens for _, point in found.points] == [0, 0, 2]
+
+
+def test_runs_of_512_clients_had_64_seats(tmp_path: Path) -> None:
+    """gpt-oss under vLLM 0.11.2, 640 requests; a later version runs all its clients."""
+    gpt = {"model_path": "openai/gpt-oss-120b", "system": "h100_sxm", "batch_size": 512.0}
+    old, new = (exported(tmp_path / version, backend_version=version, **gpt) for version in ("0.11.2", "0.18.0"))
+    assert (old.concurrency, old.max_num_seqs, old.requests) == (512, 64, 640)
+    assert (new.concurrency, new.max_num_seqs, new.requests) == (512, 512, 0)
