@@ -78,6 +78,11 @@ class SparseAttention:
         return self.heads * (up + self.value * self.hidden)
 
 
+# Of a gated delta net over prompts: splitting the projections, convolution, gates, two norms, then the chunked rule's
+# sums, products, inverse, operands, states and output, and writing the state [known: flash-linear-attention].
+LINEAR_LAUNCHES = 12
+
+
 @dataclass(frozen=True, slots=True)
 class LinearAttention:
     """A gated delta net without its projections: causal convolution of width `conv`, recurrence of the state; per rank.
@@ -154,4 +159,5 @@ class StepOps:
         """Operations that the host launches in a step with prompts, so many for an expert layer."""
         several = (self.gemms, self.attentions, self.all_reduces, self.elementwise, self.prefill_gemms)
         experts = expert_launches * self.experts.count if self.experts else 0
-        return 1 + experts + sum(op.count for ops in several for op in ops)
+        nets = sum(op.count for op in self.attentions if isinstance(op, LinearAttention))
+        return 1 + experts + (LINEAR_LAUNCHES - 1) * nets + sum(op.count for ops in several for op in ops)

@@ -51,6 +51,13 @@ def test_a_norm_over_all_heads_sums_over_ranks() -> None:
     assert decoder_ops(minimax, 1).all_reduces == ()
 
 
+def test_a_gated_delta_net_is_a_dozen_launches() -> None:
+    """Qwen3.5 on one rank, experts in one launch: 45 of 60 layers have a net, counted as 12 instead of 1."""
+    ops = decoder_ops(load_model("Qwen/Qwen3.5-397B-A17B"), 1)
+    several = (*ops.gemms, *ops.attentions, *ops.elementwise)
+    assert ops.launches(1) == 1 + 60 + sum(op.count for op in several) + 45 * 11
+
+
 def test_key_value_heads_are_replicated_beyond_their_number() -> None:
     """With 16 ranks and 8 key/value heads every rank holds one."""
     attention = decoder_ops(load_model("meta-llama/Llama-3.1-70B"), 16).attentions[0]
