@@ -4,7 +4,7 @@ Read otherwise than written, each because other rows of the file hold the same m
 - Clients: the notes state them; else `batch_size` of one data-parallel rank times attention_dp_size. Where the notes
   of other runs than InferenceX's state more than that, `batch_size` is of one GPU, of servers of tp GPUs [derived].
 - Squares: where moe_tp = moe_ep = n, the exports of InferenceX hold n x n in the place of n ranks, and the experts are
-  over n ranks (78 rows of tp4_ep4 and tp8_ep8 repeat measurements that others give so; 22 of n = 2 say tp2_ep2).
+  over n ranks (86 measurements of n = 4 and 8 are in the file with n ranks, too; ids of 22 rows of n = 2 say tp2_ep2).
 - Where attention_dp_size is empty and experts are over more ranks than tp, attention is data-parallel over the rest (19
   rows of Qwen3-235B on H200, too large for tp GPUs).
 - Under vLLM tp = attention dp = n stands for n GPUs: n ranks of tp 1, as the benchmark's scripts start them; or one
