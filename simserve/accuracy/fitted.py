@@ -41,6 +41,12 @@ def chosen(
     return sorted(fitting, key=lambda p: (p.model, p.gpu, p.dtype, p.tensor_parallel_size))
 
 
+def seen_in(points: Iterable[Point]) -> tuple[str, ...]:
+    """The constants that these points can show: what verifying takes is seen in runs with drafts alone."""
+    drafted = any(point.num_speculative_tokens for point in points)
+    return tuple(name for name in CONSTANTS if drafted or name != "verify_ns_per_seq")
+
+
 def entries(found: Fit, names: Sequence[str], what: str) -> dict[str, dict[str, Any]]:
     """{constant: {value, source}} of a fit; the source names the points, the standard error and the prior."""
     rows = {}

@@ -80,6 +80,7 @@ def _sglang(point: Point, *, exported: bool) -> Point:
 
 
 def _is_qwen_mtp(point: Point) -> bool:
+    """Nightly images, which count as 0.5.9, ran Qwen3.5 in other formats alone."""
     four = point.tensor_parallel_size == 4 and not point.enable_expert_parallel
     return point.version == "0.5.9" and point.dtype == "fp8_block" and four
 
@@ -119,7 +120,7 @@ def _is_mtp(point: Point, source: str) -> bool:
 def _vllm(point: Point, source: str) -> Point:
     if "gpt-oss" in point.model:
         blackwell = point.gpu in ("b200_sxm", "b300_sxm")
-        if point.version == "0.11.2":
+        if point.version == "0.11.2" and point.gpu == "h100_sxm" and point.concurrency > OLD_SEATS:
             return replace(point, gpu_memory_utilization=0.9, max_num_seqs=OLD_SEATS, requests=10 * OLD_SEATS)
         return replace(point, gpu_memory_utilization=0.9, max_num_seqs=512 if blackwell else point.concurrency,
                        kv_cache_dtype="fp8" if blackwell else "auto")  # fmt: skip

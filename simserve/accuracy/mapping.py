@@ -2,9 +2,10 @@
 
 Read otherwise than written, each because other rows of the file hold the same measurement or the id says so:
 - Clients: the notes state them; else `batch_size` of one data-parallel rank times attention_dp_size. Where the notes
-  of other runs than InferenceX's state more than that, `batch_size` is of one GPU, of servers of tp GPUs [derived].
+  of other runs than InferenceX's state more than that, `batch_size` is of one GPU, of servers of tp GPUs, as many as
+  the clients fill [derived].
 - Squares: where moe_tp = moe_ep = n, the exports of InferenceX hold n x n in the place of n ranks, and the experts are
-  over n ranks (86 measurements of n = 4 and 8 are in the file with n ranks, too; ids of 22 rows of n = 2 say tp2_ep2).
+  over n ranks (87 measurements of n = 4 and 8 are in the file with n ranks, too; ids of 22 rows of n = 2 say tp2_ep2).
 - Where attention_dp_size is empty and experts are over more ranks than tp, attention is data-parallel over the rest (19
   rows of Qwen3-235B on H200, too large for tp GPUs).
 - Under vLLM tp = attention dp = n stands for n GPUs: n ranks of tp 1, as the benchmark's scripts start them; or one
@@ -41,10 +42,10 @@ def _unsquared(row: Row) -> Row:
 
 def _with_attention_ranks(row: Row) -> Row:
     """Experts over more ranks than attention, of which nothing is said: attention is data-parallel over the rest."""
-    ranks, tp = size(row, "moe_tp") * size(row, "moe_ep"), size(row, "tp")
-    if row["mode"] != "agg" or row["attention_dp_size"] == row["attention_dp_size"] or ranks <= tp or ranks % tp:
+    experts, tp = size(row, "moe_tp") * size(row, "moe_ep"), size(row, "tp")
+    if row["mode"] != "agg" or row["attention_dp_size"] == row["attention_dp_size"] or experts <= tp or experts % tp:
         return row
-    return {**row, "attention_dp_size": float(ranks // tp)}
+    return {**row, "attention_dp_size": float(experts // tp)}
 
 
 def _measurement(row: Row) -> tuple[Any, ...]:
@@ -57,7 +58,7 @@ def _as_one_server(row: Row, plain: Row | None) -> Row:
     """Under vLLM, the mapping of the row that gives the same measurement without data parallelism."""
     if not counts_twice(row) or plain is None or size(plain, "tp") != size(row, "tp"):
         return row
-    return {**row, **{f"{name}_size": plain[f"{name}_size"] for name in _SIZES}}
+    return {**row, "batch_size": plain["batch_size"], **{f"{name}_size": plain[f"{name}_size"] for name in _SIZES}}
 
 
 def counts_twice(row: Row) -> bool:
@@ -77,8 +78,9 @@ def clients(row: Row) -> tuple[int, int]:
     tp, dp, *_ = ranks(row)
     batch = number(row["batch_size"])
     stated = stated_clients(row) or batch * dp
-    per_gpu = stated != batch * dp and not is_inferencex(str(row["silicon_data_source"]))
-    return stated, max(1, stated // batch // (tp * dp)) if per_gpu else 1
+    servers, rest = divmod(stated, batch * tp * dp)
+    per_gpu = stated > batch * dp and not rest and not is_inferencex(str(row["silicon_data_source"]))
+    return stated, servers if per_gpu else 1
 
 
 def stated_clients(row: Row) -> int:

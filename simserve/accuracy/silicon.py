@@ -1,12 +1,15 @@
 """The measured points of aiconfigurator-core 0.12.0, `systems/silicon_sample.csv` (Apache-2.0, NVIDIA), cleaned.
 
 Left out, each with its reason and count:
-- repeats: rows that agree in everything but id and source, after the first, or the first as it was written;
+- repeats: rows that agree in everything but id and source, after the first that needed no repair, else after the
+  first; copies that round the times stay;
 - inconsistent parallel mappings: expert models whose ranks of attention (tp x pp x dp) are not those of the experts
   (moe_tp x moe_ep x pp), or where both moe_tp and moe_ep are above 1 over more ranks than a node has (the columns were
   filled by the square root of the count); `flags` uses stored verdicts instead, for comparisons on the same rows;
 - rows without a version of the framework, set apart; disaggregated rows.
-Mappings and clients are read as `mapping` says.
+Mappings and clients are read as `mapping` says. Experts in fp8 blocks of 128 cannot be cut finer: MiniMax-M2.5 over
+eight ranks, whose columns say moe_tp 8, ran its experts over them, as vLLM's recipe for it says (36 calibration points
+on H200: TPOT off by 4 instead of 19 %).
 Formats: an empty quantisation is bf16; int4 and mxfp4 are held by experts alone. gpt-oss keeps 16-bit attention. Where
 the published checkpoint is fp8 in blocks (DeepSeek, MiniMax, Kimi, Qwen), or the row's own experts are, `fp8` means
 that. The file does not say how KV was cached: fp8 is assumed beside quantised weights under TensorRT-LLM and vLLM, 16
@@ -22,6 +25,7 @@ by one mean inter-departure time at all loads from 8 to 64 clients; 26 against 4
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +45,7 @@ _ALIASES = {"meta-llama/Llama-3.1-8B-Instruct": "meta-llama/Llama-3.1-8B",
             "nvidia/Llama-3.1-8B-Instruct-FP8": "meta-llama/Llama-3.1-8B",
             "nvidia/Qwen3-32B-NVFP4": "Qwen/Qwen3-32B"}  # fmt: skip
 _WEIGHT_ONLY = {"int4_wo"}
+BLOCK = 128  # of weights that share a scale in fp8_block
 _IN_DYNAMO = (("0.5", "1.1.0rc5"), ("0.8", "1.2.0rc6"), ("1.", "1.3.0rc5"))  # [recalled]
 _FP8_KV = ("trtllm", "vllm")
 
@@ -127,6 +132,7 @@ def _point(row: dict[str, Any]) -> Point:
         point = replace(point, dtype="bf16", moe_dtype=mxfp4, kv_cache_dtype="auto")
     if point.framework == "sglang" and _is_sparse(point.model) and load_gpu(point.gpu).architecture == "blackwell":
         point = replace(point, kv_cache_dtype="fp8")
+    point = replace(point, enable_expert_parallel=point.enable_expert_parallel or _splits_blocks(point))
     return replace(point, obstacle=_obstacle(point, row))
 
 
@@ -155,7 +161,7 @@ def _engine_version(row: dict[str, Any]) -> str:
     version = str(row["backend_version"])
     if version == "gpt-oss-dev":
         return "1.1.0rc2"
-    if row["backend"] == "sglang" and not version[0].isdigit():
+    if row["backend"] == "sglang" and not re.match(r"v?\d", version):
         return "0.5.9"
     if "ai-dynamo/tensorrtllm-runtime" not in str(row["silicon_data_source"]):
         return version
@@ -178,6 +184,17 @@ def _as_run(point: Point, source: str, dumped: bool) -> Point:
     if point.version == "1.0.0rc3" and "Llama" in point.model:
         return replace(point, max_num_seqs=max(1, point.concurrency - 1))
     return point
+
+
+def _splits_blocks(point: Point) -> bool:
+    """Whether a rank's share of an expert would be no whole number of blocks, which vLLM refuses: see above."""
+    if point.framework != "vllm" or point.dtype != "fp8_block" or point.moe_dtype or point.data_parallel_size > 1:
+        return False
+    try:
+        experts = load_model(point.model).experts
+    except UnknownName:
+        return False
+    return experts is not None and experts.moe_intermediate_size % (point.tensor_parallel_size * BLOCK) > 0
 
 
 def _is_sparse(model: str) -> bool:

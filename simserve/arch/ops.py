@@ -78,8 +78,8 @@ class SparseAttention:
         return self.heads * (up + self.value * self.hidden)
 
 
-# Of a gated delta net over prompts: splitting the projections, convolution, gates, two norms, then the chunked rule's
-# sums, products, inverse, operands, states and output, and writing the state [known: flash-linear-attention].
+# Of a gated delta net over prompts: splitting the projections, convolution, gates, norms of queries and keys, then the
+# chunked rule's sums, products, inverse, operands, states, output, and its state [known: flash-linear-attention].
 LINEAR_LAUNCHES = 12
 
 

@@ -57,8 +57,8 @@ def calibrate(
       # the profile that ships
       simserve calibrate --framework vllm --since 0.14 --sample 110 --jobs 2 -o perfdb/engines/vllm.calibrated.yaml
     """
-    from simserve.accuracy.fit import CONSTANTS, fit
-    from simserve.accuracy.fitted import SLOWEST, chosen
+    from simserve.accuracy.fit import fit
+    from simserve.accuracy.fitted import SLOWEST, chosen, seen_in
     from simserve.accuracy.split import CALIBRATION, split
     from simserve.build import profile_name
     from simserve.perf.host import load_profile
@@ -78,7 +78,7 @@ def calibrate(
     most = clients or (0 if mine else SLOWEST)
     fitting = chosen(seen, of, since, before, sample, seed, most)
     kept = [] if few else _kept(points, of, since, before, sample, seed, most)
-    version, names = since or (fitting[0].version if mine else ""), tuple(constant or CONSTANTS)
+    version, names = since or (fitting[0].version if mine else ""), tuple(constant or seen_in(fitting))
     start, begin = load_profile(name, version, calibrated=mine), None
     if go_on:
         begin = load_profile(name, version)
@@ -185,7 +185,8 @@ def _text(
     if out.name.endswith(".calibrated.yaml"):
         remark = "Fitted by `simserve calibrate`, by version of the engine; see perfdb/README.md."
         return merged(out, since[0], rows, remark)
-    whole = {"name": out.stem, "base": framework, **rows}
+    kernels = {"value": found.profile.kernel_tables, "source": f"as for {framework} {found.profile.version or 'now'}"}
+    whole = {"name": out.stem, "base": framework, "kernel_tables": kernels, **rows}
     return str(yaml.safe_dump(whole, sort_keys=False, width=110))
 
 

@@ -116,7 +116,7 @@ class Tables:
                 return gpu, gpu
         if has_rows(self.gpu.name, family, key, value):
             return self.gpu, self.gpu
-        name = source_for(self.gpu, family, key, value, folders)
+        name = source_for(self.gpu, family, key, value, folders, holds)
         if name is None:
             return None
         source = load_gpu(name)

@@ -32,7 +32,7 @@ class EngineProfile:
 
     host_ns_per_step: time of a step that no kernel accounts for (scheduling, launching, sampling, gaps
     between kernels); host_ns_per_seq: the same per running request, verify_ns_per_seq: what a step with drafts takes
-    besides of each; host_ns_sigma: standard deviation over
+    besides for each; host_ns_sigma: standard deviation over
     the runs it comes from, host_ns_stderr: standard error of host_ns_per_step; api_ns: HTTP time that clients see in
     TTFT, api_ns_per_request, api_ns_per_token: work of the API process and its tokenizer, one request after the other,
     handover_ns: what a client's first token takes longer where prefill and decode are pools; none is in engine-side
@@ -137,6 +137,17 @@ def profile_names() -> list[str]:
 def has_profile(name: str) -> bool:
     """Whether there is a profile of this name, the user's own among them."""
     return any(path.stem == name and path.parent.name == "engines" for path in data_files("perfdb"))
+
+
+@lru_cache(maxsize=1)
+def kernel_folders() -> frozenset[str]:
+    """Folders beside devices' tables that some version of a profile asks first."""
+    found: set[str] = set()
+    for name in profile_names():
+        data = _mapping(find_data("perfdb", name))
+        for section in (data, *(data.get("versions") or {}).values()):
+            found.update(str((section.get("kernel_tables") or {}).get("value", "")).split())
+    return frozenset(found)
 
 
 TEXTS = ("name", "version", "base", "other_engine", "versions")

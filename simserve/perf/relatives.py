@@ -5,7 +5,7 @@ The entries, with their evidence, are in `perfdb/relatives.yaml`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -59,16 +59,20 @@ def _relative(entry: dict[str, Any]) -> Relative:
     return Relative(**fields)
 
 
-def source_for(gpu: GpuSpec, family: str, key: str = "", value: str = "", own: Sequence[str] = ()) -> str | None:
+def source_for(
+    gpu: GpuSpec, family: str, key: str = "", value: str = "", own: Sequence[str] = (),
+    holds: Callable[[str], bool] = lambda name: True,
+) -> str | None:  # fmt: skip
     """The relative whose table of `family` answers for `gpu`, with rows where key = value; None for none.
 
-    own: of an engine with tables of its own their names, which go first.
+    own: of an engine with tables of its own their names, which go first; holds: whether such a table has the rest.
     """
     base = gpu.name.partition("/")[0]
     names: tuple[str, ...] = (base,) if base != gpu.name else ()
     if gpu.like is not None:
         base = likeness(gpu).name
-        names += (*(f"{base}/{folder}" for folder in own), base)
+        theirs = (f"{base}/{folder}" for folder in own)
+        names += (*(name for name in theirs if has_rows(name, family, key, value) and holds(name)), base)
     relative = relatives().get(base)
     names += relative.sources(family) if relative is not None else ()
     return next((name for name in names if has_rows(name, family, key, value)), None)

@@ -15,7 +15,7 @@ from simserve.perf import store
 from simserve.perf.collective import measured_all_reduce
 from simserve.perf.decode import measured_decode
 from simserve.perf.gemm import GemmTable
-from simserve.perf.host import has_profile
+from simserve.perf.host import kernel_folders
 from simserve.perf.prefill import measured_prefill
 from simserve.perf.relatives import gemm_table, has_rows
 from simserve.perf.roofline import Floats
@@ -28,10 +28,10 @@ _SHAPE = ("kv_dtype", "heads", "kv_heads", "head_dim", "window")
 def others(device: str) -> list[str]:
     """Names of the second sources of a device: ['vidur'] for tables in perfdb/h100_sxm/vidur.
 
-    A folder named like an engine is none: other kernels, of the same source.
+    A folder that an engine's profile asks first is none: other kernels, of the same source.
     """
     names = (name.partition("/")[2] for name in store.devices() if name.startswith(f"{device}/"))
-    return [name for name in names if not has_profile(name)]
+    return [name for name in names if name not in kernel_folders()]
 
 
 def errors(device: str, source: str, family: str) -> Floats:

@@ -40,9 +40,10 @@ def engines() -> str:
     lines = []
     for path in sorted((ROOT / "perfdb" / "engines").glob("*.yaml")):
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        sections = [("", content), *((f" from {since}", part) for since, part in content.get("versions", {}).items())]
         rows = [
-            (code(key), cell(entry["value"]), cell(entry.get("source", "")))
-            for key, entry in content.items() if isinstance(entry, dict) and "value" in entry
+            (code(key) + since, cell(entry["value"]), cell(entry.get("source", "")))
+            for since, part in sections for key, entry in part.items() if isinstance(entry, dict) and "value" in entry
         ]  # fmt: skip
         if rows:
             lines.append(details(f"{path.name}: {len(rows)} constants", table(("constant", "value", "source"), rows)))

@@ -19,9 +19,9 @@ Experts before the newest versions, whose layers take up to twice as long; a fol
 
 - `sglang_0.5.10`, on Hopper: Triton, slow over prompts under expert parallelism (H200, 512 experts over 8 ranks, 8,192
   tokens in blocks of fp8: 3.1 ms, 1.3 in 0.5.14);
-- `triton`, on B200: vLLM 0.22.0's Triton kernels for the two models whose measured runs of vLLM before 0.18 and SGLang
-  before 0.5.10 are as slow as these (MiniMax-M2.5, Qwen3.5; DeepSeek's were on trtllm-gen under SGLang by then), where
-  0.24.0 measured trtllm-gen (8,192 tokens over 4 ranks: 2.3 ms, 1.1).
+- `triton`, on Blackwell where vLLM 0.22.0 was measured (B200): its Triton kernels for MiniMax-M2.5, whose runs of vLLM
+  before 0.18 are as slow as these, and Qwen3.5, as under SGLang before 0.5.10 (DeepSeek's were on trtllm-gen by then);
+  0.24.0 measured trtllm-gen (Qwen3.5, 8,192 tokens over 4 ranks: 2.3 ms, 1.1).
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def test_pools_of_a_disaggregated_row(tmp_path: Path) -> None:
     ((number, point),) = found.points
     assert number == 1
     assert found.left_out == {"aggregated": 1, "no number of servers": 1, "inconsistent parallel mapping": 1}
-    assert (point.replicas, point.tensor_parallel_size, point.enable_expert_parallel) == (3, 8, False)
+    assert (point.replicas, point.tensor_parallel_size, point.enable_expert_parallel) == (3, 8, True)  # 192 columns
     assert (point.prefill_replicas, point.prefill_data_parallel_size) == (2, 4)
     assert point.prefill_enable_expert_parallel
     assert (point.concurrency, point.num_gpus, point.mode) == (192, 3 * 8 + 2 * 4, "disaggregated")
@@ -187,6 +187,7 @@ INFERENCEX = "source_file=2026-04-06.csv; silicon_concurrency=64; x"
         ({"backend": "trtllm", "tp_size": 1.0, "attention_dp_size": 16.0, "moe_tp_size": 4.0, "moe_ep_size": 4.0,
           "silicon_data_source": INFERENCEX}, 64, (1, 4, 1)),
         ({"tp_size": 1.0, "attention_dp_size": ""}, 32, (1, 4, 1)),  # experts over 4 ranks
+        ({"silicon_data_source": "own; silicon_concurrency=40; x"}, 40, (4, 1, 1)),  # fills no number of servers
     ],
 )  # fmt: skip
 def test_clients_and_gpus_are_those_that_were(
@@ -207,8 +208,16 @@ def test_a_mapping_is_that_of_the_same_measurement(tmp_path: Path) -> None:
     found = silicon_points(sample(tmp_path, plain, twice, {**twice, "silicon_ttft_ms": 100.1}))
     points = [point for _, point in found.points]
     assert [(p.tensor_parallel_size, p.data_parallel_size, p.concurrency) for p in points] == [
-        (4, 1, 8), (4, 1, 2), (1, 4, 8),
+        (4, 1, 8), (4, 1, 8), (1, 4, 8),
     ]  # fmt: skip
+
+
+def test_a_row_as_it_was_written_goes_before_a_repaired_one(tmp_path: Path) -> None:
+    """The square comes first in the file and is the same run: it is the repeat."""
+    row = {"moe_tp_size": 1.0, "moe_ep_size": 4.0, "silicon_data_source": INFERENCEX}
+    found = silicon_points(sample(tmp_path, {**row, "tp_size": 16.0, "moe_tp_size": 4.0}, row))
+    assert [line for line, _ in found.points] == [1]
+    assert found.left_out == {"repeats another row": 1}
 
 
 def test_a_package_without_the_sample_is_named(tmp_path: Path) -> None:
@@ -385,3 +394,12 @@ def test_runs_of_512_clients_had_64_seats(tmp_path: Path) -> None:
     old, new = (exported(tmp_path / version, backend_version=version, **gpt) for version in ("0.11.2", "0.18.0"))
     assert (old.concurrency, old.max_num_seqs, old.requests) == (512, 64, 640)
     assert (new.concurrency, new.max_num_seqs, new.requests) == (512, 512, 0)
+
+
+def test_experts_are_cut_at_blocks_or_not_at_all(tmp_path: Path) -> None:
+    """MiniMax's 1,536 over 4 ranks are three blocks of 128 each; over 8 they are spread whole, but not in nvfp4."""
+    minimax = {"model_path": "MiniMaxAI/MiniMax-M2.5"}
+    eight = {**minimax, "tp_size": 8.0, "moe_tp_size": 8.0}
+    fp4 = {"system": "b200_sxm", "gemm_quant_mode": "nvfp4", "moe_quant_mode": "nvfp4"}
+    found = silicon_points(sample(tmp_path, minimax, eight, {**eight, **fp4}))
+    assert [point.enable_expert_parallel for _, point in found.points] == [False, True, False]

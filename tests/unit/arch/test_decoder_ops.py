@@ -8,6 +8,7 @@ from simserve.arch.decoder import decoder_ops
 from simserve.arch.memory import parameter_count
 from simserve.arch.ops import AllReduce, Attention, Elementwise, Experts, Gemm, LatentAttention, SparseAttention
 from simserve.errors import Infeasible
+from simserve.perf.replica import _without_ends
 from simserve.spec.model import load_model, model_names
 
 LLAMA_8B = "meta-llama/Llama-3.1-8B"
@@ -49,6 +50,8 @@ def test_a_norm_over_all_heads_sums_over_ranks() -> None:
     assert rows == AllReduce(bytes_per_token=6144, count=125, ranks=4)
     assert squares == AllReduce(bytes_per_token=8, count=62, ranks=4)
     assert decoder_ops(minimax, 1).all_reduces == ()
+    later = _without_ends(decoder_ops(minimax, 4), first=False, last=True)
+    assert [op.count for op in later.all_reduces] == [124, 62]
 
 
 def test_a_gated_delta_net_is_a_dozen_launches() -> None:

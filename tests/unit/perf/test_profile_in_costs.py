@@ -1,11 +1,14 @@
 """What a profile changes in prices: factors, and the floor of steps that the host must launch."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from simserve.perf.host import load_profile
+from simserve.api.hardware import vary_gpu
+from simserve.perf.host import kernel_folders, load_profile
 from simserve.perf.model import TableCost, build_cost
+from simserve.perf.second_source import others
 from simserve.spec.hardware import load_gpu
 from simserve.spec.model import load_model
 
@@ -114,3 +117,24 @@ def test_experts_are_those_of_the_version(engine: str, version: str, model: str,
         profile=load_profile(engine, version, calibrated=False),
     )  # fmt: skip
     assert dict(cost.explain((), 4, 4000, 4))["experts"].table == table
+
+
+def test_a_gpu_like_another_takes_its_older_experts_by_model(tmp_path: Path) -> None:
+    """Of B200's Triton rows those of Qwen3.5; DeepSeek's, which are not there, come from the device's table."""
+    mine = vary_gpu("b200_sxm", tmp_path / "mine.yaml", price_usd_per_hour=1.0)
+    tables = []
+    for model in ("Qwen/Qwen3.5-397B-A17B", "deepseek-ai/DeepSeek-R1"):
+        cost = build_cost(
+            load_model(model), load_gpu(mine), tensor_parallel_size=8, dtype="fp8_block",
+            max_num_batched_tokens=512, profile=load_profile("sglang", "0.5.9", calibrated=False),
+        )  # fmt: skip
+        tables.append(dict(cost.explain((), 4, 4000, 4))["experts"].table)
+    assert tables == ["b200_sxm/triton/moe", "b200_sxm/moe"]
+
+
+def test_older_kernels_are_no_second_source() -> None:
+    """Folders that a profile names are of the same source; Vidur's and the others' are not."""
+    assert kernel_folders() == {"sglang", "sglang_0.5.10", "triton", "trtllm"}
+    assert others("b200_sxm") == []
+    assert "vidur" in others("h100_sxm")
+    assert "sglang_0.5.10" not in others("h100_sxm")
