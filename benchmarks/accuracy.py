@@ -62,7 +62,7 @@ def judged(path: Path, points: list[Point]) -> list[Verdict]:
     table = pd.read_csv(path)
     if table["id"].tolist() != [point.id for point in points]:
         raise SystemExit(f"{path} holds other points, or in another order")
-    table["problem"] = table["problem"].fillna("")
+    table["problem"] = table["problem"].astype(object).fillna("")
     return [
         Verdict(point, row.predicted_ttft_ms, row.predicted_tpot_ms, row.predicted_tokens_per_s_per_gpu,
                 row.predicted_half_width, problem=row.problem)
