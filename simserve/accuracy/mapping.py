@@ -28,8 +28,8 @@ _SIZES = ("tp", "pp", "attention_dp", "moe_tp", "moe_ep")
 def repaired(rows: Sequence[Row]) -> list[Row]:
     """Rows with the mapping that was run; those that need none as they are."""
     rows = [_with_attention_ranks(_unsquared(row)) for row in rows]
-    plain = {_measurement(row): row for row in rows if size(row, "attention_dp") == 1}
-    return [_as_one_server(row, plain.get(_measurement(row))) for row in rows]
+    plain = {measurement(row): row for row in rows if size(row, "attention_dp") == 1}
+    return [_as_one_server(row, plain.get(measurement(row))) for row in rows]
 
 
 def _unsquared(row: Row) -> Row:
@@ -48,9 +48,9 @@ def _with_attention_ranks(row: Row) -> Row:
     return {**row, "attention_dp_size": float(experts // tp)}
 
 
-def _measurement(row: Row) -> tuple[Any, ...]:
-    """What tells measurements apart: hundredths of a millisecond, as some copies of a row are rounded."""
-    same = ("backend", "backend_version", "model_path", "system", "mode", "isl", "osl")
+def measurement(row: Row) -> tuple[Any, ...]:
+    """What the copies of a measurement share, whatever they call its model: times to hundredths of a millisecond."""
+    same = ("backend", "system", "mode", "isl", "osl")
     return *(row[name] for name in same), round(row["silicon_ttft_ms"], 2), round(row["silicon_tpot_ms"], 2)
 
 

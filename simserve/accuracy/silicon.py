@@ -32,7 +32,16 @@ from pathlib import Path
 from typing import Any
 
 from simserve.accuracy.inferencex import is_inferencex, with_recipe
-from simserve.accuracy.mapping import clients, consistent, number, pool, ranks, repaired, stated_clients
+from simserve.accuracy.mapping import (
+    clients,
+    consistent,
+    measurement,
+    number,
+    pool,
+    ranks,
+    repaired,
+    stated_clients,
+)
 from simserve.accuracy.points import Point
 from simserve.errors import MissingData, UnknownName
 from simserve.perf.importers.aiconfigurator import find_package
@@ -83,7 +92,7 @@ def silicon_points(
         verdicts = pd.read_csv(flags).set_index("row")
         repeated = verdicts["unique_keep"].reindex(frame.index).ne(1)
         mapped = (~verdicts["bad_par"].reindex(frame.index).astype(bool)).tolist()
-    dumped = {_times(row) for row in rows if str(row["silicon_data_source"]).startswith("db-dump")}
+    dumped = {measurement(row) for row in rows if str(row["silicon_data_source"]).startswith("db-dump")}
     left_out: Counter[str] = Counter()
     points: list[tuple[int, Point]] = []
     for line, row in enumerate(rows):
@@ -93,7 +102,7 @@ def silicon_points(
         elif row["mode"] == "disagg":
             points.append((line, _disaggregated(row)))
         else:
-            points.append((line, _as_run(_point(row), str(row["silicon_data_source"]), _times(row) in dumped)))
+            points.append((line, _as_run(_point(row), str(row["silicon_data_source"]), measurement(row) in dumped)))
     return Sample(points, dict(left_out))
 
 
@@ -166,12 +175,6 @@ def _engine_version(row: dict[str, Any]) -> str:
     if "ai-dynamo/tensorrtllm-runtime" not in str(row["silicon_data_source"]):
         return version
     return next((inside for start, inside in _IN_DYNAMO if version.startswith(start)), version)
-
-
-def _times(row: dict[str, Any]) -> tuple[Any, ...]:
-    """The measurement of a row, by what its copies share."""
-    same = (row[name] for name in ("backend", "system", "isl", "osl"))
-    return *same, round(row["silicon_ttft_ms"], 2), round(row["silicon_tpot_ms"], 2)
 
 
 def _as_run(point: Point, source: str, dumped: bool) -> Point:

@@ -261,11 +261,11 @@ class TableCost:
         if prefill and missing > 0 and decode_seqs + prompts > self.profile.max_mixed_cudagraph_tokens:
             note = "the host launches more slowly than the GPU computes"
             rows.append(("launches", Priced(missing, "modelled", f"engines/{self.profile.name}", note)))
+        drafted = self.drafts.num_speculative_tokens and not prefill
         host = self._host[min(decode_seqs + len(prefill), self._top)]
-        if self.drafts.num_speculative_tokens and not prefill:
-            host += self.profile.verify_ns_per_seq * decode_seqs
+        host += self.profile.verify_ns_per_seq * decode_seqs if drafted else 0
         rows.append(("host", Priced(host, "modelled", f"engines/{self.profile.name}", "fitted constant")))
-        if self.drafts.num_speculative_tokens and not prefill:
+        if drafted:
             whole = self.step_ns((), decode_seqs, decode_context_tokens, sampled)
             share = whole / sum(price.ns for _, price in rows)
             rows = [(name, replace(price, ns=price.ns * share, source="modelled")) for name, price in rows]

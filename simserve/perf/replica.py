@@ -98,7 +98,7 @@ def _without_ends(ops: StepOps, first: bool, last: bool) -> StepOps:
     if not last:
         passes = tuple(replace(op, count=op.count - 1) if op.name == "add_rms_norm" else op for op in passes)
     reduces: tuple[AllReduce, ...] = ops.all_reduces
-    if not first:
+    if not first:  # the embedding's is one of the first kind
         reduces = tuple(replace(op, count=op.count - (i == 0)) for i, op in enumerate(reduces))
     return replace(ops, elementwise=passes, all_reduces=reduces,
                    lm_head=ops.lm_head if last else replace(ops.lm_head, count=0))  # fmt: skip

@@ -169,7 +169,7 @@ def test_kernels_of_tensorrt_llm_lie_beside() -> None:
 
 
 def test_experts_of_older_versions_lie_beside(package: Path) -> None:
-    """On Hopper SGLang 0.5.10's, whatever is newer; on B200 Triton's of the two models, elsewhere none."""
+    """On Hopper SGLang 0.5.10's, whatever is newer; on B200 Triton's of two models, where it was measured."""
     moe = {"kernel_source": "triton", "moe_dtype": "fp8_block", "num_tokens": 8, "hidden_size": 4096, "topk": 10}
     moe |= {"inter_size": 1024, "num_experts": 512, "moe_tp_size": 1, "moe_ep_size": 2, "latency": 0.2}
     moe |= {"distribution": "power_law_1.2"}
