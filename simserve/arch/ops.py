@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +76,6 @@ class SparseAttention:
         """Elements of the projections of this rank's heads: queries, keys and values, output."""
         up = self.q_lora_rank * (self.nope + self.rope) + self.kv_lora_rank * (self.nope + self.value)
         return self.heads * (up + self.value * self.hidden)
-
-
-# Of a gated delta net over prompts: splitting the projections, convolution, gates, norms of queries and keys, then the
-# chunked rule's sums, products, inverse, operands, states, output, and its state [known: flash-linear-attention].
-LINEAR_LAUNCHES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +150,15 @@ class StepOps:
     experts: Experts | None = None
     prefill_gemms: tuple[Gemm, ...] = ()
 
-    def launches(self, expert_launches: int) -> int:
-        """Operations that the host launches in a step with prompts, so many for an expert layer."""
-        several = (self.gemms, self.attentions, self.all_reduces, self.elementwise, self.prefill_gemms)
+    def without(self, passes: str) -> StepOps:
+        """The same but for the passes of these names, parted by blanks, where another kernel does their work."""
+        gone = passes.split()
+        return replace(self, elementwise=tuple(op for op in self.elementwise if op.name not in gone))
+
+    def launches(self, expert_launches: int, linear_launches: int = 1, latent_launches: int = 1) -> int:
+        """Operations that the host launches in a step with prompts, so many for an expert layer and for attention."""
+        several = (self.gemms, self.all_reduces, self.elementwise, self.prefill_gemms)
         experts = expert_launches * self.experts.count if self.experts else 0
-        nets = sum(op.count for op in self.attentions if isinstance(op, LinearAttention))
-        return 1 + experts + (LINEAR_LAUNCHES - 1) * nets + sum(op.count for ops in several for op in ops)
+        each = {LinearAttention: linear_launches, LatentAttention: latent_launches}
+        attention = sum(each.get(type(op), 1) * op.count for op in self.attentions)
+        return 1 + experts + attention + sum(op.count for ops in several for op in ops)

@@ -56,8 +56,8 @@ class AttentionDpCost:
         self.ranks, self.profile = ranks, profile
         self.gpu: GpuSpec = rank.gpu
         self.formats: Formats = rank.formats
-        launches = ops.launches(profile.expert_launches) if ops is not None else 0
-        self._launches_ns = launches * profile.eager_ns_per_op + profile.host_ns_per_step
+        launching = profile.launching_ns(ops) if ops is not None else 0
+        self._launches_ns = launching + profile.host_ns_per_step
         seqs = rank.formats.max_num_seqs
         self._captured = max(self.profile.capture_sizes(seqs), default=0)
         self._padded = [self.profile.padded_tokens(m, seqs) for m in range(self._captured + 1)]

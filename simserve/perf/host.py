@@ -18,6 +18,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from simserve.arch.ops import StepOps
 from simserve.errors import SpecError, UnknownName, nearest_name
 from simserve.paths import data_files, find_data
 
@@ -40,10 +41,11 @@ class EngineProfile:
     max_cudagraph_tokens: largest captured step of decodes, max_mixed_cudagraph_tokens: of steps with prompts;
     shared_expert_stream_tokens: steps of at most so many tokens run shared experts beside the routed ones;
     eager_ns_per_op: host time to launch one operation of a step that is not captured, which no such step can undercut,
-    expert_launches: operations of an expert layer;
+    expert_launches, linear_launches, latent_launches: operations of expert layers, gated delta nets, latent attention;
     *_time_factor: what the kernels of a family take, against the tables (exchange: of experts' tokens);
     memory_rule: see `MEMORY_RULES`; kernel_tables: folders beside a device's own tables, parted by blanks, that are
-    asked first, for kernels of the engine's own; ttft_spread, tpot_spread: of 90 % of the calibration points
+    asked first, for kernels of the engine's own; fused_passes: passes over the tokens, parted by blanks, that those
+    kernels do besides; ttft_spread, tpot_spread: of 90 % of the calibration points
     |log(predicted / measured)| was at most that (0: not calibrated); the rest are the engine's default limits
     (gpu_memory_utilization 0: by `arch.memory.static_share`).
     """
@@ -65,6 +67,8 @@ class EngineProfile:
     max_mixed_cudagraph_tokens: int
     eager_ns_per_op: int
     expert_launches: int
+    linear_launches: int
+    latent_launches: int
     gemm_time_factor: float
     moe_time_factor: float
     prefill_attention_time_factor: float
@@ -75,6 +79,7 @@ class EngineProfile:
     exchange_time_factor: float
     memory_rule: str
     kernel_tables: str
+    fused_passes: str
     ttft_spread: float
     tpot_spread: float
     max_num_batched_tokens: int
@@ -82,6 +87,10 @@ class EngineProfile:
     gpu_memory_utilization: float
     block_size: int
     sources: tuple[tuple[str, str], ...]
+
+    def launching_ns(self, ops: StepOps) -> int:
+        """What the host takes to launch a step operation by operation."""
+        return self.eager_ns_per_op * ops.launches(self.expert_launches, self.linear_launches, self.latent_launches)
 
     def to_dict(self) -> dict[str, Any]:
         """Name, version, and value and source of every number."""
@@ -206,9 +215,9 @@ def _take(section: dict[str, Any], path: Path, entries: dict[str, Any]) -> None:
         if key == "memory_rule":
             if value not in MEMORY_RULES:
                 raise SpecError(f"must be one of {', '.join(MEMORY_RULES)}", file=str(path), key=key, value=value)
-        elif key == "kernel_tables":
+        elif key in ("kernel_tables", "fused_passes"):
             if not isinstance(value, str):
-                raise SpecError("must be names of folders of tables", file=str(path), key=key, value=value)
+                raise SpecError("must be names, parted by blanks", file=str(path), key=key, value=value)
         elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < inf:
             raise SpecError("is not a number of at least 0", file=str(path), key=key, value=value)
         elif key.endswith("_factor") and not value:

@@ -103,7 +103,7 @@ class TableCost:
         self._compile()
 
     def _compile(self) -> None:
-        self._launching = float(self.ops.launches(self.profile.expert_launches) * self.profile.eager_ns_per_op)
+        self._launching = float(self.profile.launching_ns(self.ops))
         seqs = self.formats.max_num_seqs
         captured, tokens = np.array(self.profile.capture_sizes(seqs)), np.arange(self.formats.max_tokens + 1)
         next_size = captured[np.searchsorted(captured, np.minimum(tokens, captured[-1]))]
@@ -353,7 +353,7 @@ def build_cost(
     rows = max_num_seqs * drafts.rows
     formats = Formats(dtype, kv_cache_dtype, largest, rows, moe_dtype, inter_node_link, engine.kernel_tables)
     ops = decoder_ops(model, tensor_parallel_size, dtype, expert_parallel=expert_parallel)
-    return TableCost(ops, gpu, formats, engine, drafts)
+    return TableCost(ops.without(engine.fused_passes), gpu, formats, engine, drafts)
 
 
 def most_tokens(engine: EngineProfile, max_num_batched_tokens: int, max_num_seqs: int, drafts: Drafts) -> int:

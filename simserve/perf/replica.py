@@ -69,7 +69,7 @@ def _stage(
         model, layout.tp, formats.dtype, expert_parallel=layout.expert_parallel, expert_ranks=layout.expert_ranks,
         moe_tp=layout.moe_tp,
     )  # fmt: skip
-    ops = _without_ends(ops, first, last)
+    ops = _without_ends(ops, first, last).without(engine.fused_passes)
     own = engine if first else pipeline.without_host(engine)
     experts = ops.experts
     if experts is None or layout.dp * layout.pcp == 1:

@@ -3,7 +3,8 @@
 - exchange of tokens between the ranks of expert parallelism: DeepEP's kernels as vLLM calls them, tokens per rank;
 - MoE: one fused layer (routing result to summed output) on one rank; `tokens` are those of the whole expert-parallel
   group, `inter` and `experts` those of the model, before the split by `tp` and `ep`. Under a power law over the
-  experts the rank with the most load was measured. vLLM only; older versions fill models that the newest lacks;
+  experts the rank with the most load was measured. vLLM, older versions filling models that the newest lacks; gpt-oss
+  in w4a8_mxfp4_mxfp8, which vLLM was not measured in, from SGLang, on FlashInfer's trtllm-gen as vLLM's are;
 - MLA, part `module`: vLLM's whole attention block of DeepSeek-V3 (hidden 7168, query rank 1536, KV rank 512, heads per
   rank), projections included in the GEMM format `dtype`. Rows of other models and of an fp8 query are left out;
   Norms, rotary embedding and KV writes are inside, and on Hopper the launches of a dozen kernels: with 16 heads at one
@@ -39,12 +40,21 @@ _MOE = {
 PROMPTS = {"heads": "num_heads", "past": "step", "batch": "batch_size", "tokens": "isl"}
 DECODES = {"heads": "num_heads", "batch": "batch_size", "context": "step"}
 _MODULE_MODEL = "DeepseekV3ForCausalLM"
+_GPT_OSS_HIDDEN = 2880
 
 
 def moe(folder: Path) -> Read | None:
     """Fused expert layer."""
 
-    return read_family(folder / "moe" / "vllm", "moe_perf.parquet", lambda c: (layers(c), {}), KEYS["moe"])
+    def gpt_oss(c: Columns) -> tuple[Columns, Counts]:
+        kept = (c["moe_dtype"].astype(str) == "w4a8_mxfp4_mxfp8") & (c["hidden_size"] == _GPT_OSS_HIDDEN)
+        rows = {name: values[kept] for name, values in c.items()}
+        return layers(rows), {"other framework, other formats and models": int((~kept).sum())}
+
+    file, keys = "moe_perf.parquet", KEYS["moe"]
+    own = read_family(folder / "moe" / "vllm", file, lambda c: (layers(c), {}), keys)
+    more = read_family(folder / "moe" / "sglang", file, gpt_oss, keys, fill=False)
+    return together(own, more if more is not None and len(more.columns["latency_ns"]) else None)
 
 
 def layers(c: Columns) -> Columns:

@@ -12,6 +12,7 @@ from simserve.errors import MissingData, UnknownName
 from simserve.perf import store
 from simserve.perf.importers import aiconfigurator as source
 from simserve.perf.importers import aiconfigurator_engines as engines
+from simserve.perf.importers import aiconfigurator_moe as experts
 from simserve.perf.importers import importer, importer_names
 from simserve.spec.hardware import load_gpu
 
@@ -67,7 +68,8 @@ def package(tmp_path: Path) -> Path:
     write(root, "mla/sglang/0.5.1/generation_mla_perf.parquet", [{**mla, "step": 511, "framework": "SGLang"}])
     quant = {"kernel_source": "q", "m": 8, "k": 4096, "quant_dtype": "fp8"}
     trtllm = {**gemm, "kernel_source": "torch_flow", "framework": "TRTLLM"}
-    odd = [{**trtllm, "gemm_dtype": "int8_wo", "latency": 0.1}, {**trtllm, "latency": 0.012}]
+    odd = [{**trtllm, "gemm_dtype": name, "latency": 0.1} for name in ("int8_wo", "fp8")]
+    odd.append({**trtllm, "latency": 0.012})
     write(root, "gemm/trtllm/1.3.0rc2/gemm_perf.parquet", odd)
     over_fp8 = [
         attention(kv_cache_dtype="fp8", attn_dtype=dtype, latency=t) for dtype, t in (("fp8", 0.3), ("bfloat16", 0.4))
@@ -161,11 +163,33 @@ def test_kernels_of_tensorrt_llm_lie_beside() -> None:
     )
 
     assert (gemm["dtype"].tolist(), gemm["latency_ns"].tolist()) == (["bf16"], [12000])
+    without = store.provenance("h100_sxm/trtllm", "gemm")["rows_left_out"]
+    assert without == {"other formats, and fp8 with the quantisation of the input": 2}
     assert (prefill["kv_dtype"].tolist(), prefill["latency_ns"].tolist()) == (["fp8"], [300_000])
     assert moe["tokens"].tolist() == [8]
     assert (reduce["method"].tolist(), reduce["latency_ns"].tolist()) == (["trtllm"], [4000])
     left_out = store.provenance("h100_sxm/trtllm", "prefill_attention")["rows_left_out"]
     assert left_out["16-bit attention over fp8 KV"] == 1
+
+
+def test_gpt_oss_with_activations_in_mxfp8_is_sglangs(package: Path) -> None:
+    """A format of a model that vLLM's rows lack; the same of another model, or in another format, stays out."""
+    moe = {"kernel_source": "trtllm_gen", "num_tokens": 8, "topk": 4, "inter_size": 2880, "num_experts": 128,
+           "moe_tp_size": 1, "moe_ep_size": 1, "distribution": "balanced", "latency": 0.05}  # fmt: skip
+    kinds = [("w4a8_mxfp4_mxfp8", 2880), ("w4a8_mxfp4_mxfp8", 4096), ("w4a16_mxfp4", 2880)]
+    rows = [{**moe, "moe_dtype": name, "hidden_size": hidden} for name, hidden in kinds]
+    write(package, "moe/sglang/0.5.2/moe_perf.parquet", rows)
+    read = experts.moe(package / "systems" / "data" / "h100_sxm")
+    assert read is not None
+    made = read.columns
+    assert list(zip(made["dtype"].tolist(), made["hidden"].tolist(), strict=True)) == [
+        ("bf16", 2048), ("bf16", 2048), ("w4a8_mxfp4_mxfp8", 2880),
+    ]  # fmt: skip
+    assert [raw.framework for raw in read.raws] == ["VLLM", "VLLM"]  # as the rows say
+    write(package, "moe/sglang/0.5.2/moe_perf.parquet", rows[2:])
+    without = experts.moe(package / "systems" / "data" / "h100_sxm")
+    assert without is not None
+    assert len(without.raws) == 1
 
 
 def test_experts_of_older_versions_lie_beside(package: Path) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from simserve.api.hardware import vary_gpu
+from simserve.arch.layout import Layout
 from simserve.perf.host import kernel_folders, load_profile
 from simserve.perf.model import TableCost, build_cost
+from simserve.perf.replica import build_replica
 from simserve.perf.second_source import others
 from simserve.spec.hardware import load_gpu
 from simserve.spec.model import load_model
@@ -84,6 +86,20 @@ def test_an_expert_layer_is_several_launches() -> None:
     others = 1 + sum(op.count for group in several for op in group)
     for engine, own in (("vllm", 8), ("sglang", 8), ("trtllm", 2)):
         assert ops.launches(load_profile(engine, calibrated=False).expert_launches) == others + 48 * own
+
+
+def test_fused_passes_are_neither_priced_nor_launched() -> None:
+    """TensorRT-LLM rotates and caches inside its attention, vLLM in two kernels a layer, on every parallel layout."""
+    model, gpu = load_model("meta-llama/Llama-3.1-8B"), load_gpu("h100_sxm")
+    for layout in (Layout(tp=2), Layout(pp=2)):
+        own, other = (
+            build_replica(model, gpu, layout, max_num_batched_tokens=512, profile=load_profile(name, calibrated=False))
+            for name in ("trtllm", "vllm")
+        )
+        fused, all_of_them = ({name.split()[-1] for name, _ in c.explain((), 1, 1000, 1)} for c in (own, other))
+        assert all_of_them - fused == {"rotary", "kv_write"}
+    both = [build_cost(model, gpu, profile=replace(PLAIN, fused_passes=names)).ops for names in ("", "rotary kv_write")]
+    assert both[0].launches(8) - both[1].launches(8) == 2 * 32
 
 
 def test_delta_nets_over_prompts_have_a_factor_of_their_own() -> None:
