@@ -23,12 +23,13 @@ def chosen(
 ) -> list[Point]:  # fmt: skip
     """Points of a framework's versions [since, before) that can be played, `sample` of them drawn evenly (0: all).
 
-    clients: leave out closed loops of more (0: none).
+    clients: leave out closed loops of more (0: none). Points of a profile other than the framework's are left out.
     MissingData if there are none.
     """
     fitting = [
         point for point in points
-        if framework in ("", point.framework) and not point.obstacle
+        if (not framework or (point.framework == framework and point.engine in ("", framework)))
+        and not point.obstacle
         and (not clients or point.rate_rps or point.concurrency <= clients)
         and not (since and is_older(point.version, since)) and (not before or is_older(point.version, before))
     ]  # fmt: skip

@@ -123,6 +123,7 @@ def deployment_of(point: Point, *, calibrated: bool = True) -> DeploymentSpec:
         "max_num_seqs": point.max_num_seqs or max(256, point.concurrency),
         "scheduler_options": _declared(scheduler, point) | options_of(point),
         "num_speculative_tokens": point.num_speculative_tokens, "acceptance_rate": point.acceptance_rate,
+        "enable_prefix_caching": point.distinct_prompts > 0,
     }  # fmt: skip
     values["async_scheduling"] = scheduler in ASYNC_SINCE and not is_older(point.version, ASYNC_SINCE[scheduler])
     if point.prefill_replicas:
@@ -179,10 +180,15 @@ def requests_of(point: Point, seed: int = 0) -> RequestSet:
 
     prompt, output = lengths(point.prompt_tokens), lengths(point.output_tokens)
     start = np.zeros(count, dtype=np.int64)
+    content = None
+    if point.distinct_prompts:
+        which = np.arange(count) % point.distinct_prompts
+        prompt = prompt[which]
+        content = [((number, tokens),) for number, tokens in zip(which.tolist(), prompt.tolist(), strict=True)]
     if point.rate_rps:
         arrival = np.cumsum(draw.exponential(NS_PER_S / point.rate_rps, count)).astype(np.int64)
-        return RequestSet(arrival, prompt, output, start, None, {})
-    return RequestSet(start, prompt, output, start, point.concurrency, {})
+        return RequestSet(arrival, prompt, output, start, None, {}, content)
+    return RequestSet(start, prompt, output, start, point.concurrency, {}, content)
 
 
 def measured_rate(point: Point) -> float | None:

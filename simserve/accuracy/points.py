@@ -3,8 +3,9 @@
 Needed: model, gpu, concurrency, prompt_tokens, output_tokens, and one of ttft_ms, tpot_ms, e2e_ms. The run is a closed
 loop of `concurrency` clients and `requests` requests (0: ten per client), whose lengths are uniform between
 `least_share` of prompt_tokens and output_tokens and all of them, without shared prefixes; TTFT, TPOT and E2E are means
-over requests. rate_rps above 0: not a closed loop but Poisson arrivals at that rate. gpu_memory_utilization 0 and
-max_num_seqs 0: the engine's own; scheduler_options: knobs of the engine's scheduler, as in
+over requests. rate_rps above 0: not a closed loop but Poisson arrivals at that rate. distinct_prompts above 0: clients
+went through so many prompts again and again, and the engine cached prefixes. gpu_memory_utilization 0 and max_num_seqs
+0: the engine's own; scheduler_options: knobs of the engine's scheduler, as in
 'scheduler_recv_interval=10; max_prefill_tokens=16384'. prefill_replicas above 0: so many servers run the prompts, of
 the sizes with prefill_, and `replicas` servers decode. engine: the profile, where it is not the framework's.
 """
@@ -51,6 +52,7 @@ class Point:
     num_speculative_tokens: int = 0
     acceptance_rate: float = 0.7
     rate_rps: float = 0.0
+    distinct_prompts: int = 0
     replicas: int = 1
     prefill_replicas: int = 0
     prefill_tensor_parallel_size: int = 1

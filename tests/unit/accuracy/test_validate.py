@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from simserve.accuracy.fitted import chosen
 from simserve.accuracy.judge import (
     Verdict,
     band,
@@ -240,6 +241,22 @@ def test_requests_are_those_of_the_benchmark() -> None:
     assert len(requests_of(replace(POINT, requests=7)).prompt_tokens) == 7
 
 
+def test_prompts_that_come_back_are_cached() -> None:
+    """The ninth prompt is the first again, under the same content id, and costs no second prefill."""
+    again = replace(POINT, distinct_prompts=8)
+    load = requests_of(again)
+    assert load.content is not None
+    assert [pieces[0][0] for pieces in load.content[:10]] == [0, 1, 2, 3, 4, 5, 6, 7, 0, 1]
+    assert load.prompt_tokens[8] == load.prompt_tokens[0] == load.content[8][0][1]
+    assert not np.array_equal(load.output_tokens[:8], load.output_tokens[8:16])
+    assert requests_of(POINT).content is None
+    assert deployment_of(again).enable_prefix_caching
+    first, second = predict(POINT).ttft_ms, predict(again).ttft_ms
+    assert first is not None
+    assert second is not None
+    assert second < first - 1
+
+
 def test_a_point_is_played_and_one_that_cannot_be_says_why() -> None:
     """Throughput by Little's law within 5 % of the simulated one; no crash for what does not fit."""
     verdict = predict(POINT)
@@ -394,6 +411,29 @@ def test_runs_of_512_clients_had_64_seats(tmp_path: Path) -> None:
     old, new = (exported(tmp_path / version, backend_version=version, **gpt) for version in ("0.11.2", "0.18.0"))
     assert (old.concurrency, old.max_num_seqs, old.requests) == (512, 64, 640)
     assert (new.concurrency, new.max_num_seqs, new.requests) == (512, 512, 0)
+
+
+def test_prompts_were_launched_from_python_until_march(tmp_path: Path) -> None:
+    """vLLM 0.17 on B200, and MiniMax on eight H200; not in April, nor on four."""
+    kimi = {"model_path": "moonshotai/Kimi-K2.5", "system": "b200_sxm", "backend_version": "0.17.0",
+            "gemm_quant_mode": "nvfp4", "moe_quant_mode": "nvfp4"}  # fmt: skip
+    dump = "db-dump/2026-04-27; measured=2026-{}-20T00:00:00.000Z"
+    march, april = (exported(tmp_path / month, dump.format(month), **kimi) for month in ("03", "04"))
+    minimax = {"model_path": "MiniMaxAI/MiniMax-M2.5", "backend_version": "0.18.0"}
+    four = exported(tmp_path / "four", **minimax)
+    eight = exported(tmp_path / "eight", **minimax, tp_size=8.0, moe_tp_size=8.0)
+    assert [point.engine for point in (march, april, eight, four)] == ["vllm_uncompiled", "", "vllm_uncompiled", ""]
+    assert chosen([march, april], "vllm") == [april]
+
+
+def test_vllm_0_12_met_its_prompts_again(tmp_path: Path) -> None:
+    """Of Llama and Qwen3-235B; not of Qwen3-32B, nor under another version."""
+    other = {"isl": 2000, "backend_version": "0.14.0"}
+    qwen = [{"model_path": f"Qwen/Qwen3-{size}", "backend_version": "0.12.0"} for size in ("235B-A22B-FP8", "32B")]
+    llama = {"model_path": "nvidia/Llama-3.1-8B-Instruct-FP8", "backend_version": "0.12.0"}
+    plain = {"silicon_data_source": "source_file=/runs/mine.csv"}
+    found = silicon_points(sample(tmp_path, *({**row, **plain} for row in (llama, *qwen, {**llama, **other}))))
+    assert [point.distinct_prompts for _, point in found.points] == [100, 100, 0, 0]
 
 
 def test_experts_are_cut_at_blocks_or_not_at_all(tmp_path: Path) -> None:
