@@ -27,6 +27,7 @@ from simserve.perf.host import is_older
 # what 0.7 gives. With a template (the TensorRT-LLM scripts) 0.7 leaves a bias of -2 % [derived].
 RAW_ACCEPTANCE = 0.35
 TEMPLATE_ACCEPTANCE = 0.6  # under SGLang, with a template: TPOT of Qwen3.5 +-0 %, of DeepSeek-R1 -12 % [derived]
+ONE_DRAFT_ACCEPTANCE = 0.85  # of the second token, DeepSeek-V3's report: 85 to 90 % [known]
 ADP_TIMEOUT = 60  # timeout_iters of the DeepSeek scripts' attention_dp_config [known]; its default is 50 [recalled]
 # TTFT of gpt-oss under vLLM 0.11.2 is that of ten rounds through 64 seats on 2, 4 and 8 H100: 4.2 to 4.5 times the time
 # of an output, all sent at once; TPOT is that of 64 clients, not 512 [derived, calibration scenarios].
@@ -104,8 +105,10 @@ def _trtllm(point: Point, source: str) -> Point:
         drafts, parts = (1, 4 if point.dtype == "nvfp4" else 8) if balance else (3, 1)
         seqs = max(1, concurrency // parts)
         tokens = ((drafts + 1) * seqs + prompt + 127) // 64 * 64
+        acceptance = ONE_DRAFT_ACCEPTANCE if drafts == 1 else point.acceptance_rate
         return replace(point, max_num_batched_tokens=tokens, gpu_memory_utilization=0.8, max_num_seqs=seqs,
-                       kv_cache_dtype="fp8", num_speculative_tokens=drafts, scheduler_options=balance)  # fmt: skip
+                       kv_cache_dtype="fp8", num_speculative_tokens=drafts, acceptance_rate=acceptance,
+                       scheduler_options=balance)  # fmt: skip
     tokens = max(8192, (concurrency + prompt + 127) // 64 * 64)
     waits = point.dtype != "nvfp4" and point.gpu == "b200_sxm" and prompt == point.output_tokens
     holds = "batch_wait_timeout_iters=40; batch_wait_max_tokens_ratio=0.8"
