@@ -73,6 +73,8 @@ def predict(
         return Verdict(point, problem=str(error))
     ttft, tpot, e2e, rate = _means(run)
     width = half_width(run)
+    # As the measured rate is come by: without the ends of the run, when not all clients are at it.
+    rate = implied_rate(point, ttft, tpot) or rate
     return Verdict(point, ttft, tpot, rate, width, e2e, _within(run, width))
 
 
@@ -192,11 +194,16 @@ def requests_of(point: Point, seed: int = 0) -> RequestSet:
 
 
 def measured_rate(point: Point) -> float | None:
-    """Output tokens per second and GPU that latencies imply (Little's law); None without both or at a given rate."""
-    if point.ttft_ms is None or point.tpot_ms is None or point.rate_rps:
+    """Output tokens per second and GPU that the measured latencies imply; None without both or at a given rate."""
+    return implied_rate(point, point.ttft_ms, point.tpot_ms)
+
+
+def implied_rate(point: Point, ttft_ms: float | None, tpot_ms: float | None) -> float | None:
+    """Output tokens per second and GPU of a closed loop by Little's law; None without both or at a given rate."""
+    if ttft_ms is None or tpot_ms is None or point.rate_rps:
         return None
     mean = (1 + point.least_share) / 2 * point.output_tokens
-    seconds = (point.ttft_ms + point.tpot_ms * (mean - 1)) / 1000
+    seconds = (ttft_ms + tpot_ms * (mean - 1)) / 1000
     return point.concurrency * mean / seconds / point.num_gpus
 
 
