@@ -117,7 +117,8 @@ def _check_lengths(model: ModelSpec, deployment: DeploymentSpec, workload: Reque
 def _front_end(engines: Sequence[Engine]) -> FrontEnd:
     profile = engines[0].cost.inner.profile
     between = profile.handover_ns if len(engines) > 1 else 0
-    return FrontEnd(profile.api_ns + between, profile.api_ns_per_token, profile.api_ns_per_request)
+    streams = profile.api_ns_per_output_token
+    return FrontEnd(profile.api_ns + between, profile.api_ns_per_token, profile.api_ns_per_request, streams)
 
 
 def _confidence(workload: RequestSet) -> Confidence | None:

@@ -43,6 +43,7 @@ CONSTANTS = {
     "api_ns": Constant(10_000_000, 10, 1_000_000_000),
     "api_ns_per_request": Constant(10_000_000, 3, 100_000_000),
     "api_ns_per_token": Constant(5_000, 3, 100_000),
+    "api_ns_per_output_token": Constant(10_000, 5, 200_000),
     "eager_ns_per_op": Constant(20_000, 6, 400_000),
     "gemm_time_factor": Constant(0, 0.2, 2),
     "moe_time_factor": Constant(0, 0.2, 2),

@@ -175,7 +175,8 @@ def judge_run(
         load = load_of(stages, seed)
         profile = None
         if api_ns is not None:
-            profile = replace(engine_profile(engine), api_ns=api_ns, api_ns_per_request=0, api_ns_per_token=0)
+            profile = replace(engine_profile(engine), api_ns=api_ns, api_ns_per_request=0, api_ns_per_token=0,
+                              api_ns_per_output_token=0)
         run = simulate(load_model(rows[0].model), engine, load, client_side=client_side, profile=profile)
     except SimserveError as error:
         return [replace(record, problem=str(error)) for record in records]

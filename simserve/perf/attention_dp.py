@@ -115,8 +115,11 @@ class AttentionDpCost:
         return own, -(-context * own // seqs) if seqs else 0, -(-sampled // self.ranks)
 
     def _tokens(self, most: int, whole: int) -> int:
-        """Tokens that the experts see: a captured step is padded to the same size on every rank."""
-        return min(self.ranks * self._padded[most], len(self._shared_ns) - 1) if most <= self._captured else whole
+        """Tokens that the experts see, where steps are padded to the same size on every rank."""
+        if most > self._captured and not self.profile.data_parallel_padding:
+            return whole
+        own = self._padded[most] if most <= self._captured else most
+        return min(self.ranks * own, len(self._shared_ns) - 1)
 
     def _slowest(
         self, prefill: Sequence[tuple[int, int]], decode_seqs: int, context: int, sampled: int

@@ -35,13 +35,15 @@ class EngineProfile:
     between kernels); host_ns_per_seq: the same per running request, verify_ns_per_seq: what a step with drafts takes
     besides for each; host_ns_sigma: standard deviation over
     the runs it comes from, host_ns_stderr: standard error of host_ns_per_step; api_ns: HTTP time that clients see in
-    TTFT, api_ns_per_request, api_ns_per_token: work of the API process and its tokenizer, one request after the other,
+    TTFT, api_ns_per_request, api_ns_per_token, api_ns_per_output_token: work of the API process on requests, their
+    prompts and the tokens that it streams, one after the other,
     handover_ns: what a client's first token takes longer where prefill and decode are pools; none is in engine-side
     times; encode_host_ns: host time of an encoder's pass, during which its process does nothing else;
     max_cudagraph_tokens: largest captured step of decodes, max_mixed_cudagraph_tokens: of steps with prompts;
     shared_expert_stream_tokens: steps of at most so many tokens run shared experts beside the routed ones;
     eager_ns_per_op: host time to launch one operation of a step that is not captured, which no such step can undercut,
     expert_launches, linear_launches, latent_launches: operations of expert layers, gated delta nets, latent attention;
+    data_parallel_padding: 1 where steps of data-parallel ranks are padded to the largest, 0 where captured ones alone are;
     *_time_factor: what the kernels of a family take, against the tables (exchange: of experts' tokens);
     memory_rule: see `MEMORY_RULES`; kernel_tables: folders beside a device's own tables, parted by blanks, that are
     asked first, for kernels of the engine's own; fused_passes: passes over the tokens, parted by blanks, that those
@@ -63,12 +65,14 @@ class EngineProfile:
     shared_expert_stream_tokens: int
     api_ns_per_request: int
     api_ns_per_token: int
+    api_ns_per_output_token: int
     max_cudagraph_tokens: int
     max_mixed_cudagraph_tokens: int
     eager_ns_per_op: int
     expert_launches: int
     linear_launches: int
     latent_launches: int
+    data_parallel_padding: int
     gemm_time_factor: float
     moe_time_factor: float
     prefill_attention_time_factor: float

@@ -25,6 +25,7 @@ from simserve.sim.plan import InstanceView, Router, Scheduler
 from simserve.sim.prefix import PrefixLedger
 from simserve.sim.request import Outcome, Request
 from simserve.sim.source import Load, Source, source
+from simserve.sim.step import Step
 from simserve.sim.swap import SwapSpace
 from simserve.sim.trace import REQUEST_COLUMNS, Spans, Trace, columns, pack_request, step_columns
 
@@ -102,6 +103,9 @@ class Cluster:
         """Run `load` to its end, or up to `until_ns`; what is then in flight is UNFINISHED."""
         total = len(load.arrival_ns)
         self._source = source(load, self.clock, self.arrive if self.front is None else self._receive)
+        if self.front is not None and self.front.ns_per_output_token:
+            for instance in self.instances:
+                instance.on_tokens = self._stream
         self._source.start()
         self.clock.run(until_ns)
         for request in list(self.in_flight.values()):
@@ -114,7 +118,7 @@ class Cluster:
             steps=steps,
             itl_gaps_ns=np.concatenate([np.array(i.itl_gaps, dtype=np.int64) for i in self.instances]),
             total_blocks=[i.ledger.total for i in self.instances],
-            end_ns=max(int(steps["end_ns"].max(initial=0)), until_ns or 0),
+            end_ns=max(int(steps["end_ns"].max(initial=0)), int(requests["finish_ns"].max(initial=0)), until_ns or 0),
             truncated=sum(i.truncated for i in self.instances),
             resources=self.spans.resources,
             depths=self._depths,
@@ -132,6 +136,16 @@ class Cluster:
         self.in_flight[request.id] = request
         ready_ns = self.front.ready_ns(self.clock.now_ns, request.prompt_tokens)
         self.clock.call_at(ready_ns, lambda: self.arrive(request), ARRIVAL)
+
+    def _stream(self, step: Step) -> None:
+        """Tokens of a step that ends now pass the front end; a first one is the client's when it is through."""
+        assert self.front is not None
+        now = self.clock.now_ns
+        self.front.stream(step.start_ns, now, step.count, step.sampled)
+        if step.count == 1:
+            for request in step.batch:
+                if request.first_token_ns == now:
+                    request.first_token_ns += self.front.behind_ns
 
     def arrive(self, request: Request) -> None:
         """Route a request that arrives now; REJECTED when every instance refuses it."""
@@ -160,6 +174,15 @@ class Cluster:
         return self._views
 
     def _end(self, request: Request, outcome: Outcome) -> None:
+        """A request leaves its instance; the last token of one that finished may still be in the front end."""
+        behind_ns = self.front.behind_ns if self.front is not None and outcome is Outcome.FINISHED else 0
+        if behind_ns:
+            request.last_token_ns += behind_ns
+            self.clock.call_at(request.last_token_ns, lambda: self._record(request, outcome), ARRIVAL)
+        else:
+            self._record(request, outcome)
+
+    def _record(self, request: Request, outcome: Outcome) -> None:
         finished = outcome is Outcome.FINISHED
         self.request_log.frombytes(pack_request(
             request.id, request.arrival_ns, request.first_scheduled_ns, request.first_token_ns,

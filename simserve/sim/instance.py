@@ -60,6 +60,7 @@ class Instance:
         self.hand_over: Callable[[Request], None] | None = None
         self.fetch: Callable[[Request, Callable[[], None]], None] | None = None
         self.on_cut: Callable[[NDArray[np.int64], int], None] | None = None  # (a leap's durations, steps it took)
+        self.on_tokens: Callable[[Step], None] | None = None
         self._seen = View(
             0, queues.running, queues.waiting, queues.preempted, ledger, queues.suspended, queues.loading,
             queues.loaded, queues.swapped, swap, offload,
@@ -328,6 +329,8 @@ class Instance:
         done = self._commit_many(step, end) if step.count > 1 else self._commit_one(step, end)
         if self._offload is not None and step.prefill:
             self._store_prompts(step, self._offload)
+        if self.on_tokens is not None:
+            self.on_tokens(step)
         step.log_to(self.step_log)
         for request in done:
             self._drop(request)

@@ -18,9 +18,11 @@ from simserve.testing.toy import ToyCost
 STEP = ToyCost(base_ns=100)
 
 
-def played(rows: list[tuple[int, int, int]], front: FrontEnd | None, concurrency: int | None = None) -> Trace:
+def played(
+    rows: list[tuple[int, int, int]], front: FrontEnd | None, concurrency: int | None = None, *, leap: bool = True
+) -> Trace:
     """Requests through the front end into one engine."""
-    cluster = Cluster(RoundRobin())
+    cluster = Cluster(RoundRobin(), leap=leap)
     cluster.front = front
     cluster.add(Vllm(), STEP, num_gpu_blocks=1001, block_size=16)
     return cluster.play(load(rows, concurrency=concurrency))
@@ -72,3 +74,24 @@ def test_clients_see_the_profiles_constants(system: str | None) -> None:
     engine, client = (simulate(model, deployment, one, client_side=seen).trace for seen in (False, True))
     extra = client.requests["first_token_ns"] - engine.requests["first_token_ns"]
     assert np.array_equal(extra, [15_600_000 + 8_000 * 1000])
+
+
+@pytest.mark.parametrize(("each", "first", "last"), [(30, 130, 330), (150, 250, 550)])
+def test_tokens_are_streamed_one_after_the_other(each: int, first: int, last: int) -> None:
+    """Steps end at 100, 200, 300; 30 ns a token are through before the next one, 150 ns pile up: 250, 400, 550."""
+    for leap in (True, False):
+        trace = played([(0, 10, 3), (0, 10, 1)], FrontEnd(0, 0, 0, each), concurrency=1, leap=leap)
+        assert trace.requests["first_token_ns"].tolist() == [first, last + 100 + each]
+        assert trace.requests["finish_ns"].tolist() == [last, last + 100 + each]
+        assert trace.requests["arrival_ns"].tolist() == [0, last]
+        assert trace.end_ns == last + 100 + each
+
+
+def test_prompts_and_tokens_wait_for_one_another() -> None:
+    """110 ns a token, 40 a request. The first token, of 140, is through at 250, the request of 150 at 290; the token of
+    240 comes behind it, 400; that of the second request's step, 290 to 390, at 510.
+    """
+    trace = played([(0, 10, 2), (150, 10, 1)], FrontEnd(0, 0, 40, 110))
+    assert trace.requests["first_scheduled_ns"].tolist() == [40, 290]
+    assert trace.requests["first_token_ns"].tolist() == [250, 510]
+    assert trace.requests["finish_ns"].tolist() == [400, 510]

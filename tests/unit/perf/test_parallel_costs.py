@@ -100,6 +100,16 @@ def test_the_slowest_rank_sets_the_pace() -> None:
     assert cost.step_ns(five, 0, 0, 5) == slowest + int(sum(op.ns[5400] for op in cost.shared) + 0.5)
 
 
+def test_ranks_without_a_prompt_were_padded_to_the_longest() -> None:
+    """In older versions the experts saw 4 x 2,002 tokens of a prompt of 2,000 beside two decodes on each rank."""
+    cost = dp_cost()
+    old = cost.under(replace(cost.profile, data_parallel_padding=1))
+    alone = cost.rank.step_ns([(2000, 0)], 2, 2000, 3)
+    assert old.step_ns([(2000, 0)], 8, 8000, 9) == alone + int(sum(op.ns[8008] for op in cost.shared) + 0.5)
+    assert old.step_ns((), 9, 9000, 9) == cost.step_ns((), 9, 9000, 9)
+    assert [load_profile("vllm", version).data_parallel_padding for version in ("0.12.0", "0.14.0")] == [1, 0]
+
+
 def test_the_exchange_moves_every_token_to_every_rank() -> None:
     """All-gather and reduce-scatter of 16-bit rows among the data-parallel ranks, once an expert layer."""
     cost = dp_cost(layout=Layout(2, dp=4, expert_parallel=True))
