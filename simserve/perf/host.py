@@ -43,7 +43,7 @@ class EngineProfile:
     shared_expert_stream_tokens: steps of at most so many tokens run shared experts beside the routed ones;
     eager_ns_per_op: host time to launch one operation of a step that is not captured, which no such step can undercut,
     expert_launches, linear_launches, latent_launches: operations of expert layers, gated delta nets, latent attention;
-    data_parallel_padding: 1 where all steps of data-parallel ranks are padded to the largest, 0 where captured ones are;
+    data_parallel_padding: 1 where all steps of data-parallel ranks are padded to the largest, 0: captured ones alone;
     *_time_factor: what the kernels of a family take, against the tables (exchange: of experts' tokens);
     memory_rule: see `MEMORY_RULES`; kernel_tables: folders beside a device's own tables, parted by blanks, that are
     asked first, for kernels of the engine's own; fused_passes: passes over the tokens, parted by blanks, that those
