@@ -119,13 +119,17 @@ def fit(
         return np.array([(robust(x + h * unit) - here) / h for h, unit in zip(steps, np.eye(len(x)), strict=True)]).T
 
     before = robust(first)
-    inside = np.clip(origin, np.array(bounds[0]) + 1e-6, np.array(bounds[1]) - 1e-6)
+    low, high = np.array(bounds)
+    inside = np.clip(origin, low + 1e-6, high - 1e-6)
+    # In widths of the priors, from where they hold: so far the first step may go, however small a constant is.
     found = least_squares(
-        robust, inside, slopes, bounds=bounds, x_scale=widths, max_nfev=rounds + 1, ftol=1e-3, xtol=1e-3
+        lambda z: robust(first + z * widths), (inside - first) / widths, lambda z: slopes(first + z * widths) * widths,
+        bounds=((low - first) / widths, (high - first) / widths), max_nfev=rounds + 1, ftol=1e-3, xtol=1e-3,
     )  # fmt: skip
-    spread = np.sqrt(np.diag(np.linalg.inv(found.jac.T @ found.jac)))
-    profile = _profile(start, chosen, found.x)
-    errors = {name: _outward_error(name, x, s) for name, x, s in zip(chosen, found.x, spread, strict=True)}
+    spread = np.sqrt(np.diag(np.linalg.inv(found.jac.T @ found.jac))) * widths
+    best = first + found.x * widths
+    profile = _profile(start, chosen, best)
+    errors = {name: _outward_error(name, x, s) for name, x, s in zip(chosen, best, spread, strict=True)}
     return Fit(profile, errors, points, float(before @ before) / 2, float(found.cost))
 
 

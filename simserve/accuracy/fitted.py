@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from simserve.accuracy.fit import CONSTANTS, Fit
-from simserve.accuracy.judge import Floats
+from simserve.accuracy.judge import Floats, measured_rate
 from simserve.accuracy.points import Point
 from simserve.errors import MissingData, SpecError
 from simserve.perf.host import is_older
 
+STREAMED_TOKENS_PER_S = 5000.0  # by one server: half of what an API process manages at 100 us a token [derived]
 SLOWEST = 128  # clients; more make a run long and teach little about constants
 
 
@@ -43,9 +44,16 @@ def chosen(
 
 
 def seen_in(points: Iterable[Point]) -> tuple[str, ...]:
-    """The constants that these points can show: what verifying takes is seen in runs with drafts alone."""
-    drafted = any(point.num_speculative_tokens for point in points)
-    return tuple(name for name in CONSTANTS if drafted or name != "verify_ns_per_seq")
+    """The constants that these points can show.
+
+    What verifying takes is seen in runs with drafts alone, what streaming a token takes where a server sent many.
+    """
+    points = list(points)
+    hidden = set() if any(point.num_speculative_tokens for point in points) else {"verify_ns_per_seq"}
+    rates = [(measured_rate(point) or 0.0) * point.num_gpus / point.replicas for point in points]
+    if max(rates, default=0.0) < STREAMED_TOKENS_PER_S:
+        hidden.add("api_ns_per_output_token")
+    return tuple(name for name in CONSTANTS if name not in hidden)
 
 
 def entries(found: Fit, names: Sequence[str], what: str) -> dict[str, dict[str, Any]]:

@@ -54,6 +54,7 @@ class Cluster:
         self._refreshed_ns = -1
         self._reads_blocks: bool = getattr(router, "reads_blocks", False)
         self._source: Source | None = None
+        self._first_behind_ns: dict[int, int] = {}  # of requests whose first token waited in the front end
 
     def add(
         self, scheduler: Scheduler, cost: CostModel, *, num_gpu_blocks: int, block_size: int,
@@ -103,7 +104,9 @@ class Cluster:
         """Run `load` to its end, or up to `until_ns`; what is then in flight is UNFINISHED."""
         total = len(load.arrival_ns)
         self._source = source(load, self.clock, self.arrive if self.front is None else self._receive)
-        if self.front is not None and self.front.ns_per_output_token:
+        # Of plain replicas alone; what pools, stages and other models stream is not modelled.
+        plain = all(type(i) is Instance and i.hand_over is None for i in self.instances)
+        if self.front is not None and self.front.ns_per_output_token and plain:
             for instance in self.instances:
                 instance.on_tokens = self._stream
         self._source.start()
@@ -138,14 +141,13 @@ class Cluster:
         self.clock.call_at(ready_ns, lambda: self.arrive(request), ARRIVAL)
 
     def _stream(self, step: Step) -> None:
-        """Tokens of a step that ends now pass the front end; a first one is the client's when it is through."""
+        """The tokens of a step that ends now pass the front end, the first ones of requests among them."""
         assert self.front is not None
         now = self.clock.now_ns
-        self.front.stream(step.start_ns, now, step.count, step.sampled)
-        if step.count == 1:
-            for request in step.batch:
-                if request.first_token_ns == now:
-                    request.first_token_ns += self.front.behind_ns
+        self.front.stream(now, step.sampled)
+        for request in step.batch:
+            if request.first_token_ns == now:
+                self._first_behind_ns[request.id] = self.front.behind_ns
 
     def arrive(self, request: Request) -> None:
         """Route a request that arrives now; REJECTED when every instance refuses it."""
@@ -177,16 +179,17 @@ class Cluster:
         """A request leaves its instance; the last token of one that finished may still be in the front end."""
         behind_ns = self.front.behind_ns if self.front is not None and outcome is Outcome.FINISHED else 0
         if behind_ns:
-            request.last_token_ns += behind_ns
-            self.clock.call_at(request.last_token_ns, lambda: self._record(request, outcome), ARRIVAL)
+            sent_ns = self.clock.now_ns + behind_ns
+            self.clock.call_at(sent_ns, lambda: self._record(request, outcome, behind_ns), ARRIVAL)
         else:
-            self._record(request, outcome)
+            self._record(request, outcome, 0)
 
-    def _record(self, request: Request, outcome: Outcome) -> None:
+    def _record(self, request: Request, outcome: Outcome, behind_ns: int) -> None:
         finished = outcome is Outcome.FINISHED
+        first_ns = request.first_token_ns + self._first_behind_ns.pop(request.id, 0)
         self.request_log.frombytes(pack_request(
-            request.id, request.arrival_ns, request.first_scheduled_ns, request.first_token_ns,
-            request.last_token_ns if finished else -1, request.prompt_tokens,
+            request.id, request.arrival_ns, request.first_scheduled_ns, first_ns,
+            request.last_token_ns + behind_ns if finished else -1, request.prompt_tokens,
             request.num_tokens - request.prompt_tokens, request.instance, request.preemptions, int(outcome),
             request.cached_tokens, request.prefill_instance, request.kv_arrived_ns,
         ))  # fmt: skip

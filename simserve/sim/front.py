@@ -25,9 +25,7 @@ class FrontEnd:
         self._free_ns = max(self._free_ns, now_ns) + self.ns_per_request + prompt_tokens * self.ns_per_token
         return self._free_ns + self.latency_ns
 
-    def stream(self, start_ns: int, now_ns: int, steps: int, tokens: int) -> None:
-        """Take `tokens` of each of the equal steps since then; behind_ns is how long after now the last is sent."""
-        work = tokens * self.ns_per_output_token
-        first = max(self._free_ns, start_ns + (now_ns - start_ns) // steps)
-        self._free_ns = max(first + steps * work, now_ns + work)
+    def stream(self, now_ns: int, tokens: int) -> None:
+        """Take the tokens of a step that ends now; behind_ns is how long after now the last of them is sent."""
+        self._free_ns = max(self._free_ns, now_ns) + tokens * self.ns_per_output_token
         self.behind_ns = self._free_ns - now_ns

@@ -54,13 +54,12 @@ class Instance:
         queues = self.queues = Queues()
         self.running = queues.running
         self.view = InstanceView(index, free_blocks=ledger.free, total_blocks=ledger.total)
-        self.step_log = array("q")
-        self.itl_gaps = array("q")
+        self.step_log, self.itl_gaps = array("q"), array("q")
         self.truncated = 0
         self.hand_over: Callable[[Request], None] | None = None
         self.fetch: Callable[[Request, Callable[[], None]], None] | None = None
         self.on_cut: Callable[[NDArray[np.int64], int], None] | None = None  # (a leap's durations, steps it took)
-        self.on_tokens: Callable[[Step], None] | None = None
+        self.on_tokens: Callable[[Step], None] | None = None  # each step that ends, without leaps
         self._seen = View(
             0, queues.running, queues.waiting, queues.preempted, ledger, queues.suspended, queues.loading,
             queues.loaded, queues.swapped, swap, offload,
@@ -70,8 +69,7 @@ class Instance:
             offload.changed = lambda: self.wake(always=True)
         self._gpu, self._own_gpu = gpu, gpu or GpuLanes(clock)
         self._async = async_scheduling
-        self._stopped: dict[int, Step] = {}
-        self._stops = 0
+        self._stopped, self._stops = dict[int, Step](), 0
         self._commit = COMMIT + index
         self._on_end, self._observer, self._leap = on_end, observer, leap and observer is None
         self._timer: Timer | None = None
@@ -269,7 +267,8 @@ class Instance:
     def _price(self, step: Step) -> None:
         """Set the duration; for a plan that repeats, of all steps up to the next change."""
         plan = step.plan
-        leaps = self._leap and plan.repeats and step.regular == step.decode == len(plan.tokens)
+        alike = plan.repeats and step.regular == step.decode == len(plan.tokens)
+        leaps = alike and self._leap and self.on_tokens is None
         count = step.steps_that_fit(self.ledger.block_size, self.ledger.free) if leaps and step.left > 1 else 1
         if count > 1:
             durations = self.cost.decode_run_ns(step.decode, step.context, count)

@@ -1,8 +1,11 @@
 """HTTP and tokenizer before the engine: worked out by hand, in integers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from simserve.perf.host import load_profile
 from simserve.policies.routers import RoundRobin
 from simserve.run import simulate
 from simserve.sim.cluster import Cluster
@@ -95,3 +98,38 @@ def test_prompts_and_tokens_wait_for_one_another() -> None:
     assert trace.requests["first_scheduled_ns"].tolist() == [40, 290]
     assert trace.requests["first_token_ns"].tolist() == [250, 510]
     assert trace.requests["finish_ns"].tolist() == [400, 510]
+
+
+def test_streaming_is_the_same_with_and_without_leaps() -> None:
+    """A full engine, a request that comes inside what would be a leap, two engines behind one front end."""
+    rows = [(0, 10, 100), (0, 10, 90), (9050, 10, 2), (9060, 20, 40)]
+    for engines in (1, 2):
+        traces = []
+        for leap in (True, False):
+            cluster = Cluster(RoundRobin(), leap=leap)
+            cluster.front = FrontEnd(50, 3, 40, 60)
+            for _ in range(engines):
+                cluster.add(Vllm(max_num_seqs=1), STEP, num_gpu_blocks=1001, block_size=16)
+            traces.append(cluster.play(load(rows)))
+        for name, column in traces[0].requests.items():
+            assert column.tolist() == traces[1].requests[name].tolist(), name
+
+
+def test_a_first_token_is_late_once() -> None:
+    """100 ns a token: through at 200, when the second step ends, whose token is through at 300, the third's at 400."""
+    trace = played([(0, 10, 3)], FrontEnd(0, 0, 0, 100), leap=False)
+    assert (trace.requests["first_token_ns"].tolist(), trace.requests["finish_ns"].tolist()) == ([200], [400])
+
+
+def test_pools_do_not_stream() -> None:
+    """What a front end adds to tokens that two pools make is not modelled: as without it."""
+    pools = {"system": "distserve", "pools": {"prefill": {"replicas": 1}, "decode": {"replicas": 1}}}
+    deployment = DeploymentSpec(calibrated=False, **pools)  # type: ignore[arg-type]
+    model, rows = load_model("meta-llama/Llama-3.1-8B"), load([(0, 1000, 5), (10, 500, 9)])
+    profile = load_profile("vllm", calibrated=False)
+    slow = replace(profile, api_ns_per_output_token=1_000_000_000)
+    plain, same = (simulate(model, deployment, rows, client_side=True, profile=p).trace for p in (profile, slow))
+    assert plain.requests["finish_ns"].tolist() == same.requests["finish_ns"].tolist()
+    alone = DeploymentSpec(calibrated=False)
+    late = simulate(model, alone, rows, client_side=True, profile=slow).trace.requests["finish_ns"]
+    assert late.tolist()[1] > 5_000_000_000

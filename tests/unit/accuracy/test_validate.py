@@ -267,7 +267,8 @@ def test_a_point_is_played_and_one_that_cannot_be_says_why() -> None:
     assert verdict.tpot_ms is not None
     assert verdict.ttft_ms > 15.6
     same = replace(POINT, ttft_ms=verdict.ttft_ms, tpot_ms=verdict.tpot_ms)
-    assert verdict.tokens_per_s_per_gpu == measured_rate(same)
+    by_hand = 4 * 57.6 / ((verdict.ttft_ms + 56.6 * verdict.tpot_ms) / 1000)
+    assert verdict.tokens_per_s_per_gpu == measured_rate(same) == pytest.approx(by_hand)
     run = simulate(load_model(POINT.model), deployment_of(POINT), requests_of(POINT), client_side=True)
     whole = run.trace.requests["output_tokens"].sum() / (run.trace.end_ns / 1e9) / run.num_gpus
     assert verdict.tokens_per_s_per_gpu == pytest.approx(whole, rel=0.05)
@@ -423,7 +424,9 @@ def test_prompts_were_launched_from_python_until_march(tmp_path: Path) -> None:
     kimi = {"model_path": "moonshotai/Kimi-K2.5", "system": "b200_sxm", "backend_version": "0.17.0",
             "gemm_quant_mode": "nvfp4", "moe_quant_mode": "nvfp4"}  # fmt: skip
     dump = "db-dump/2026-04-27; measured=2026-{}-20T00:00:00.000Z"
-    march, april = (exported(tmp_path / month, dump.format(month), **kimi) for month in ("03", "04"))
+    march, april, may = (exported(tmp_path / month, dump.format(month), **kimi) for month in ("03", "04", "05"))
+    undated = exported(tmp_path / "undated", "source_file=kimi-k2.5-gap-analysis.csv", **kimi)
+    assert (undated.engine, may.engine) == ("vllm_uncompiled", "")
     minimax = {"model_path": "MiniMaxAI/MiniMax-M2.5", "backend_version": "0.18.0"}
     four = exported(tmp_path / "four", **minimax)
     eight = exported(tmp_path / "eight", **minimax, tp_size=8.0, moe_tp_size=8.0)

@@ -177,7 +177,7 @@ def test_gpt_oss_with_activations_in_mxfp8_is_sglangs(package: Path) -> None:
     moe = {"kernel_source": "trtllm_gen", "num_tokens": 8, "topk": 4, "inter_size": 2880, "num_experts": 128,
            "moe_tp_size": 1, "moe_ep_size": 1, "distribution": "balanced", "latency": 0.05}  # fmt: skip
     kinds = [("w4a8_mxfp4_mxfp8", 2880), ("w4a8_mxfp4_mxfp8", 4096), ("w4a16_mxfp4", 2880)]
-    rows = [{**moe, "moe_dtype": name, "hidden_size": hidden} for name, hidden in kinds]
+    rows = [{**moe, "framework": "SGLang", "moe_dtype": name, "hidden_size": hidden} for name, hidden in kinds]
     write(package, "moe/sglang/0.5.2/moe_perf.parquet", rows)
     read = experts.moe(package / "systems" / "data" / "h100_sxm")
     assert read is not None
@@ -185,7 +185,7 @@ def test_gpt_oss_with_activations_in_mxfp8_is_sglangs(package: Path) -> None:
     assert list(zip(made["dtype"].tolist(), made["hidden"].tolist(), strict=True)) == [
         ("bf16", 2048), ("bf16", 2048), ("w4a8_mxfp4_mxfp8", 2880),
     ]  # fmt: skip
-    assert [raw.framework for raw in read.raws] == ["VLLM", "VLLM"]  # as the rows say
+    assert [raw.framework for raw in read.raws] == ["VLLM", "SGLang"]
     write(package, "moe/sglang/0.5.2/moe_perf.parquet", rows[2:])
     without = experts.moe(package / "systems" / "data" / "h100_sxm")
     assert without is not None
