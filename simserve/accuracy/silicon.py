@@ -21,10 +21,11 @@ calibration scenarios: SGLang's are of equal length (median error of TTFT on Qwe
 mem_fraction_static of 0.8 (Qwen3-32B on one H100 held 5 of 16 clients, 6,000 tokens, by Little's law), and
 TensorRT-LLM 1.0.0rc3 held one of max_batch_size = concurrency seats back on Llama-3.1-8B (its TTFT exceeds the model's
 by one mean inter-departure time at all loads from 8 to 64 clients; 26 against 48 %). vLLM 0.12 ran Llama-3.1-8B and
-Qwen3-235B on prompts that came back, and cached their prefixes: one H200 took 85,000 prompt tokens a second, more than
-its fp8 GEMMs can (1.4 PFLOP/s) and decoded besides. 100 different prompts are assumed, genai-perf's default [recalled]:
-TPOT of the 13 calibration points of Llama was off by 14 instead of 48 % in the median, of the 7 with 15 clients or more
-of Qwen3-235B on four GPUs by 4 instead of 21 %; Qwen3-32B on H100 ran without (5 against 15 %).
+Qwen3-235B on prompts that came back, and cached their prefixes: one H200 took 85,000 prompt tokens a second, the 1.2
+PFLOP/s that its fp8 GEMMs reach at best, and attended and decoded besides. 100 different prompts are assumed,
+genai-perf's default [recalled]: TPOT of the 13 calibration points of Llama was off by 14 instead of 48 % in the median,
+of the 7 with 15 clients or more of Qwen3-235B on four GPUs by 4 instead of 21 %; Qwen3-32B on H100 ran without (5
+against 15 %).
 """
 
 from __future__ import annotations
