@@ -55,6 +55,7 @@ from simserve.spec.model import checkpoint_formats, load_model
 
 FILE = Path("systems") / "silicon_sample.csv"
 SOURCE, LICENCE = f"aiconfigurator-core 0.12.0, {FILE.as_posix()}", "Apache-2.0, NVIDIA"
+WHOLE_CONTEXTS = "enable_chunked_context=false"
 _ALIASES = {"meta-llama/Llama-3.1-8B-Instruct": "meta-llama/Llama-3.1-8B",
             "nvidia/Llama-3.1-8B-Instruct-FP8": "meta-llama/Llama-3.1-8B",
             "nvidia/Qwen3-32B-NVFP4": "Qwen/Qwen3-32B"}  # fmt: skip
@@ -107,7 +108,8 @@ def silicon_points(
         elif row["mode"] == "disagg":
             points.append((line, _disaggregated(row)))
         else:
-            points.append((line, _as_run(_point(row), str(row["silicon_data_source"]), measurement(row) in dumped)))
+            point = _as_run(_point(row), str(row["silicon_data_source"]), measurement(row) in dumped)
+            points.append((line, _with_whole_contexts(point)))
     return Sample(points, dict(left_out))
 
 
@@ -194,6 +196,16 @@ def _as_run(point: Point, source: str, dumped: bool) -> Point:
     if point.version == "1.0.0rc3" and "Llama" in point.model:
         return replace(point, max_num_seqs=max(1, point.concurrency - 1))
     return point
+
+
+def _with_whole_contexts(point: Point) -> Point:
+    """TensorRT-LLM cuts no prompts unless enable_chunked_prefill asks for it, which no script does [known].
+
+    It must have, where the budget as we know it does not hold one.
+    """
+    if point.framework != "trtllm" or 0 < point.max_num_batched_tokens < point.prompt_tokens:
+        return point
+    return replace(point, scheduler_options="; ".join(filter(None, (point.scheduler_options, WHOLE_CONTEXTS))))
 
 
 def _splits_blocks(point: Point) -> bool:

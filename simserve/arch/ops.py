@@ -159,6 +159,15 @@ class StepOps:
         """Operations that the host launches in a step with prompts, so many for an expert layer and for attention."""
         several = (self.gemms, self.all_reduces, self.elementwise, self.prefill_gemms)
         experts = expert_launches * self.experts.count if self.experts else 0
-        each = {LinearAttention: linear_launches, LatentAttention: latent_launches}
-        attention = sum(each.get(type(op), 1) * op.count for op in self.attentions)
+        attention = self.attention_launches(linear_launches, latent_launches)
         return 1 + experts + attention + sum(op.count for ops in several for op in ops)
+
+    @property
+    def layers(self) -> int:
+        """Layers of the model, each with its attention."""
+        return sum(op.count for op in self.attentions)
+
+    def attention_launches(self, linear_launches: int = 1, latent_launches: int = 1) -> int:
+        """Those of attention alone."""
+        each = {LinearAttention: linear_launches, LatentAttention: latent_launches}
+        return sum(each.get(type(op), 1) * op.count for op in self.attentions)

@@ -56,7 +56,7 @@ class AttentionDpCost:
         self.ranks, self.profile = ranks, profile
         self.gpu: GpuSpec = rank.gpu
         self.formats: Formats = rank.formats
-        launching = profile.launching_ns(ops) if ops is not None else 0
+        launching = profile.launching_ns(ops, drafts.num_speculative_tokens) if ops is not None else 0
         self._launches_ns = launching + profile.host_ns_per_step
         seqs = rank.formats.max_num_seqs
         self._captured = max(self.profile.capture_sizes(seqs), default=0)

@@ -43,6 +43,7 @@ class EngineProfile:
     shared_expert_stream_tokens: steps of at most so many tokens run shared experts beside the routed ones;
     eager_ns_per_op: host time to launch one operation of a step that is not captured, which no such step can undercut,
     expert_launches, linear_launches, latent_launches: operations of expert layers, gated delta nets, latent attention;
+    piecewise_capture: 1 where of steps that are not captured whole, attention alone is launched so;
     data_parallel_padding: 1 where all steps of data-parallel ranks are padded to the largest, 0: captured ones alone;
     *_time_factor: what the kernels of a family take, against the tables (exchange: of experts' tokens);
     memory_rule: see `MEMORY_RULES`; kernel_tables: folders beside a device's own tables, parted by blanks, that are
@@ -72,6 +73,7 @@ class EngineProfile:
     expert_launches: int
     linear_launches: int
     latent_launches: int
+    piecewise_capture: int
     data_parallel_padding: int
     gemm_time_factor: float
     moe_time_factor: float
@@ -92,9 +94,15 @@ class EngineProfile:
     block_size: int
     sources: tuple[tuple[str, str], ...]
 
-    def launching_ns(self, ops: StepOps) -> int:
-        """What the host takes to launch a step operation by operation."""
-        return self.eager_ns_per_op * ops.launches(self.expert_launches, self.linear_launches, self.latent_launches)
+    def launching_ns(self, ops: StepOps, drafts: int = 0) -> int:
+        """What the host takes to launch a step that is not captured, or what of it is not.
+
+        drafts: passes through a layer that draft tokens, as MTP modules are; none is captured beside prompts [derived].
+        """
+        whole = ops.launches(self.expert_launches, self.linear_launches, self.latent_launches)
+        attention = ops.attention_launches(self.linear_launches, self.latent_launches)
+        launches = attention if self.piecewise_capture else whole
+        return self.eager_ns_per_op * (launches + drafts * whole // ops.layers)
 
     def to_dict(self) -> dict[str, Any]:
         """Name, version, and value and source of every number."""

@@ -103,7 +103,7 @@ class TableCost:
         self._compile()
 
     def _compile(self) -> None:
-        self._launching = float(self.profile.launching_ns(self.ops))
+        self._launching = float(self.profile.launching_ns(self.ops, self.drafts.num_speculative_tokens))
         seqs = self.formats.max_num_seqs
         captured, tokens = np.array(self.profile.capture_sizes(seqs)), np.arange(self.formats.max_tokens + 1)
         next_size = captured[np.searchsorted(captured, np.minimum(tokens, captured[-1]))]
