@@ -399,7 +399,8 @@ def test_ranks_of_tensorrt_have_limits_of_their_own(tmp_path: Path) -> None:
     plain = exported(tmp_path / "b", **deepseek, backend_version="1.2.0rc6.post2")
     assert (drafted.concurrency, drafted.max_num_seqs, drafted.max_num_batched_tokens) == (128, 16, 1152)
     assert (drafted.num_speculative_tokens, plain.num_speculative_tokens) == (1, 0)
-    assert drafted.scheduler_options == plain.scheduler_options == "attention_dp_timeout_iters=60"
+    assert drafted.scheduler_options == plain.scheduler_options
+    assert plain.scheduler_options == "attention_dp_timeout_iters=60; enable_chunked_context=false"
 
 
 def test_runs_with_drafts_are_those_that_the_dump_lacks(tmp_path: Path) -> None:
@@ -451,3 +452,57 @@ def test_experts_are_cut_at_blocks_or_not_at_all(tmp_path: Path) -> None:
     fp4 = {"system": "b200_sxm", "gemm_quant_mode": "nvfp4", "moe_quant_mode": "nvfp4"}
     found = silicon_points(sample(tmp_path, minimax, eight, {**eight, **fp4}))
     assert [point.enable_expert_parallel for _, point in found.points] == [False, True, False]
+
+
+DEEPSEEK = {"model_path": "deepseek-ai/DeepSeek-R1", "backend": "trtllm", "backend_version": "1.2.0rc6.post2",
+            "system": "b200_sxm", "tp_size": 8.0, "moe_tp_size": 8.0}  # fmt: skip
+FP4 = {"gemm_quant_mode": "nvfp4", "moe_quant_mode": "nvfp4"}
+SHORT, LONG_ANSWER, LONG_PROMPT = ({"isl": isl, "osl": osl} for isl, osl in ((1024, 1024), (1024, 8192), (8192, 1024)))
+
+
+@pytest.mark.parametrize(("loads", "changes"), [
+    ({63: False, 64: True}, SHORT), ({127: False, 128: True, 256: False}, LONG_ANSWER),
+    ({63: False, 64: True}, LONG_PROMPT), ({64: False}, SHORT | {"system": "h200_sxm"}),
+    ({64: False}, SHORT | {"backend_version": "1.1.0rc2.post2"}),
+    ({4: False, 64: False}, SHORT | FP4), ({4: True, 64: True}, SHORT | FP4 | {"moe_tp_size": 1.0, "moe_ep_size": 8.0}),
+    ({64: False}, LONG_ANSWER | FP4 | {"moe_tp_size": 1.0, "moe_ep_size": 8.0}),
+])  # fmt: skip
+def test_scripts_capture_prompts_at_some_loads(
+    tmp_path: Path, loads: dict[int, bool], changes: dict[str, object]
+) -> None:
+    """DeepSeek under TensorRT-LLM 1.2 on B200: of fp8 by load and lengths, of nvfp4 with experts over eight GPUs."""
+    for clients, captured in loads.items():
+        point = exported(tmp_path / str(clients), **(DEEPSEEK | {"batch_size": float(clients)} | changes))
+        assert point.engine == ("trtllm_piecewise" if captured else ""), clients
+
+
+@pytest.mark.parametrize(("loads", "changes"), [
+    ({4: False, 8: True}, SHORT), ({8: False, 16: True}, LONG_ANSWER), ({16: False, 32: True}, LONG_PROMPT),
+    ({16: False, 32: True, 64: True, 128: True, 256: False}, SHORT | FP4),
+    ({32: False, 64: True, 128: False}, LONG_ANSWER | FP4), ({64: False}, LONG_PROMPT | FP4),
+])  # fmt: skip
+def test_scripts_with_drafts_capture_at_other_loads(
+    tmp_path: Path, loads: dict[int, bool], changes: dict[str, object]
+) -> None:
+    """The MTP image's, without data-parallel attention; with it, of nvfp4 alone and not at 128 clients."""
+    drafted = DEEPSEEK | {"backend_version": "1.2.0rc6.post3"}
+    for clients, captured in loads.items():
+        point = exported(tmp_path / str(clients), **(drafted | {"batch_size": float(clients)} | changes))
+        assert point.engine == ("trtllm_piecewise" if captured else ""), clients
+        assert point.num_speculative_tokens == 3
+    ranks = {"tp_size": 1.0, "attention_dp_size": 8.0, "moe_tp_size": 1.0, "moe_ep_size": 8.0}
+    for number, (clients, formats) in enumerate(((64.0, FP4), (128.0, FP4), (64.0, {}))):
+        row = drafted | SHORT | ranks | formats | {"batch_size": clients / 8}
+        assert bool(exported(tmp_path / f"ranks{number}", **row).engine) == (number == 0)
+
+
+def test_prompts_of_tensorrt_llm_are_whole_where_they_fit(tmp_path: Path) -> None:
+    """One at a time under 1.1 in fp8, whose budget is a prompt's; a prompt beyond the budget must have been cut."""
+    old = exported(tmp_path / "old", **(DEEPSEEK | SHORT | {"backend_version": "1.1.0rc2.post2", "batch_size": 32.0}))
+    new = exported(tmp_path / "new", **(DEEPSEEK | SHORT | {"batch_size": 32.0}))
+    assert (old.max_num_batched_tokens, old.max_num_seqs) == (1152, 1152)
+    assert (new.max_num_batched_tokens, new.max_num_seqs) == (8192, 2048)
+    assert old.scheduler_options == new.scheduler_options == "enable_chunked_context=false"
+    plain = {"silicon_data_source": "source_file=/runs/mine.csv", "isl": 15000}
+    ((_, cut),) = silicon_points(sample(tmp_path / "cut", DEEPSEEK | plain)).points
+    assert cut.scheduler_options == "" and cut.max_num_batched_tokens == 8192

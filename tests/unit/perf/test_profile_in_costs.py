@@ -37,6 +37,15 @@ def test_a_step_of_prompts_is_no_faster_than_its_launches() -> None:
     assert abs(sum(price.ns for price in named.values()) - slow.step_ns([(1000, 0)], 0, 0, 1)) <= 1
 
 
+def test_captured_pieces_leave_attention_to_launch() -> None:
+    """32 operations of 1,000 us instead of all; a draft module is a layer launched whole; captured decodes: none."""
+    pieces = cost(eager_ns_per_op=1_000_000, piecewise_capture=1, max_mixed_cudagraph_tokens=0)
+    assert pieces.step_ns([(1000, 0)], 0, 0, 1) == 32 * 1_000_000 + PLAIN.host_ns_per_step
+    assert pieces.step_ns((), 4, 4000, 4) == cost().step_ns((), 4, 4000, 4)
+    whole = pieces.ops.launches(PLAIN.expert_launches)
+    assert pieces.profile.launching_ns(pieces.ops, drafts=3) == (32 + 3 * whole // 32) * 1_000_000
+
+
 def test_factors_scale_their_family_alone() -> None:
     """Twice the GEMMs, and the LM head, which is one; the rest of the explanation stays."""
     step = [(900, 0)], 3, 900, 4
