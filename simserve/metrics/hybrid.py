@@ -3,6 +3,7 @@
     decode_gpu, decode_pipeline, decode_overlap    of the steps without prompts: the GPU alone; two sub-batches
                                     (asymmetric pipelining); one beside which the CPU attends for a cohort that takes
                                     its results a step later (asynchronous overlap); they add up to 1
+    hosted_overlap                  of the steps without prompts while requests are on the host: overlapped
     cpu_tokens                      of the sampled tokens: those whose attention the CPU computed
     cpu_busy                        of the time in steps: CPU attention
     cpu_wait, copy_wait             of it: the GPU stands still for the CPU, for copies of KV
@@ -24,6 +25,7 @@ class HybridMetrics:
     decode_gpu: float
     decode_pipeline: float
     decode_overlap: float
+    hosted_overlap: float
     cpu_tokens: float
     cpu_busy: float
     cpu_wait: float
@@ -41,6 +43,7 @@ def hybrid_metrics(hosts: Sequence[HostUse]) -> HybridMetrics | None:
     busy = max(sum(use.busy_ns for use in hosts), 1)
     return HybridMetrics(
         gpu, pipeline, overlap,
+        hosted_overlap=by_strategy[2] / max(sum(use.hosted_steps for use in hosts), 1),
         cpu_tokens=sum(use.cpu_tokens for use in hosts) / tokens,
         cpu_busy=sum(use.cpu_ns for use in hosts) / busy,
         cpu_wait=sum(use.cpu_wait_ns for use in hosts) / busy,

@@ -91,13 +91,15 @@ class HostUse:
     """What an instance did with its host, in all.
 
     decode_steps: steps without prompts, by strategy; one beside which the CPU attends for a cohort is overlapped, also
-    if the cohort does not join in it. tokens: sampled; cpu_tokens: those of them whose attention the CPU computed.
-    busy_ns: of all steps; cpu_ns: of CPU attention; cpu_wait_ns, copy_wait_ns: by which steps are longer than the GPU's
-    own part of them, for the CPU and for copies of KV; block_ns: host blocks in use x step time; blocks: there are.
+    if the cohort does not join in it; hosted_steps: those with requests on the host. tokens: sampled; cpu_tokens: those
+    of them whose attention the CPU computed. busy_ns: of all steps; cpu_ns: of CPU attention; cpu_wait_ns,
+    copy_wait_ns: by which steps are longer than the GPU's own part of them, for the CPU and for copies of KV; block_ns:
+    host blocks in use x step time; blocks: there are.
     """
 
     blocks: int
     decode_steps: dict[Strategy, int] = field(default_factory=lambda: dict.fromkeys(Strategy, 0))
+    hosted_steps: int = 0
     tokens: int = 0
     cpu_tokens: int = 0
     busy_ns: int = 0

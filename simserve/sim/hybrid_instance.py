@@ -78,6 +78,7 @@ class HybridInstance(Instance):
             strategy = Strategy.GPU if hybrid is None else hybrid.strategy
             beside = strategy is Strategy.GPU and self.cohorts
             use.decode_steps[Strategy.OVERLAP if beside else strategy] += step.count
+            use.hosted_steps += step.count if self._hosted else 0
         use.tokens += step.sampled * step.count
         use.cpu_tokens += step.cpu_decode
         use.busy_ns += step.duration_ns

@@ -420,6 +420,15 @@ def test_runs_of_512_clients_had_64_seats(tmp_path: Path) -> None:
     assert (new.concurrency, new.max_num_seqs, new.requests) == (512, 512, 0)
 
 
+def test_scripts_of_b300_sent_a_request_per_client(tmp_path: Path) -> None:
+    """DeepSeek under SGLang; ten each on B200 and of other models."""
+    row = {"model_path": "deepseek-ai/DeepSeek-V3", "backend": "sglang", "backend_version": "0.5.10.post1",
+           "system": "b300_sxm"}  # fmt: skip
+    assert exported(tmp_path / "once", **row).requests == exported(tmp_path / "again", **row).concurrency
+    assert exported(tmp_path / "b200", **{**row, "system": "b200_sxm"}).requests == 0
+    assert exported(tmp_path / "qwen", **{**row, "model_path": QWEN["model_path"]}).requests == 0
+
+
 def test_prompts_were_launched_from_python_until_march(tmp_path: Path) -> None:
     """vLLM 0.17 on B200, and MiniMax on eight H200; not in April, nor on four."""
     kimi = {"model_path": "moonshotai/Kimi-K2.5", "system": "b200_sxm", "backend_version": "0.17.0",
@@ -505,4 +514,4 @@ def test_prompts_of_tensorrt_llm_are_whole_where_they_fit(tmp_path: Path) -> Non
     assert old.scheduler_options == new.scheduler_options == "enable_chunked_context=false"
     plain = {"silicon_data_source": "source_file=/runs/mine.csv", "isl": 15000}
     ((_, cut),) = silicon_points(sample(tmp_path / "cut", DEEPSEEK | plain)).points
-    assert cut.scheduler_options == "" and cut.max_num_batched_tokens == 8192
+    assert (cut.scheduler_options, cut.max_num_batched_tokens) == ("", 8192)

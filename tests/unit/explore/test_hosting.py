@@ -21,8 +21,8 @@ from simserve.spec.deployment import DeploymentSpec
 from simserve.spec.hybrid import HybridSpec
 from simserve.spec.study import StudySpec
 
-HYBRID = {"decode_gpu": 0.1, "decode_pipeline": 0.2, "decode_overlap": 0.7, "cpu_tokens": 0.4, "cpu_busy": 0.8,
-          "cpu_wait": 0.0, "copy_wait": 0.0, "host_kv": 0.5}  # fmt: skip
+HYBRID = {"decode_gpu": 0.1, "decode_pipeline": 0.2, "decode_overlap": 0.7, "hosted_overlap": 0.8, "cpu_tokens": 0.4,
+          "cpu_busy": 0.8, "cpu_wait": 0.0, "copy_wait": 0.0, "host_kv": 0.5}  # fmt: skip
 USE: dict[str, Any] = {"pool": "", "busy": 1.0, "running": 40.0, "waits": {"kv": 0.5}, "resources": {"weights": 0.9},
                        "ridge_tokens": 200, "prompt_steps": 0.0, "time": {}}  # fmt: skip
 

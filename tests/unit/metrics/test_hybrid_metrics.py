@@ -27,18 +27,20 @@ def use(steps: tuple[int, int, int], **numbers: int) -> HostUse:
 
 def test_shares_are_over_all_instances() -> None:
     """Of 1 + 2 + 1 and 4 steps; times weigh as they are."""
-    busy = use((1, 2, 1), tokens=10, cpu_tokens=5, busy_ns=60, cpu_ns=40, cpu_wait_ns=4, copy_wait_ns=2, block_ns=300)
+    busy = use((1, 2, 1), hosted_steps=2, tokens=10, cpu_tokens=5, busy_ns=60, cpu_ns=40, cpu_wait_ns=4, copy_wait_ns=2,
+               block_ns=300)  # fmt: skip
     idle = use((4, 0, 0), tokens=10, busy_ns=20)
 
     assert hybrid_metrics([busy, idle]) == HybridMetrics(
-        5 / 8, 2 / 8, 1 / 8, cpu_tokens=0.25, cpu_busy=0.5, cpu_wait=0.05, copy_wait=0.025, host_kv=300 / 800
-    )
+        5 / 8, 2 / 8, 1 / 8, hosted_overlap=1 / 2, cpu_tokens=0.25, cpu_busy=0.5, cpu_wait=0.05, copy_wait=0.025,
+        host_kv=300 / 800,
+    )  # fmt: skip
 
 
 def test_nothing_happened() -> None:
     """No host: no metrics; a host and no step: zeros."""
     assert hybrid_metrics([]) is None
-    assert hybrid_metrics([HostUse(10)]) == HybridMetrics(0, 0, 0, 0, 0, 0, 0, 0)
+    assert hybrid_metrics([HostUse(10)]) == HybridMetrics(0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def test_they_have_names_where_there_is_a_host() -> None:
