@@ -102,7 +102,7 @@ class EngineProfile:
         whole = ops.launches(self.expert_launches, self.linear_launches, self.latent_launches)
         attention = ops.attention_launches(self.linear_launches, self.latent_launches)
         launches = attention if self.piecewise_capture else whole
-        return self.eager_ns_per_op * (launches + drafts * whole // ops.layers)
+        return self.eager_ns_per_op * (launches + drafts * whole // max(ops.layers, 1))
 
     def to_dict(self) -> dict[str, Any]:
         """Name, version, and value and source of every number."""
