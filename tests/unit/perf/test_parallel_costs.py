@@ -120,6 +120,17 @@ def test_the_exchange_moves_every_token_to_every_rank() -> None:
     assert np.allclose(by_name["moe_dispatch"].ns[:65], gather.ns)
 
 
+def test_tokens_for_experts_in_nvfp4_are_gathered_quantised() -> None:
+    """9 bits for two values, scales included; results are summed in 16 bits."""
+    b200 = load_gpu("b200_sxm")
+    cost = build_replica(DEEPSEEK, b200, Layout(1, dp=8, expert_parallel=True), dtype="nvfp4")
+    assert isinstance(cost, AttentionDpCost)
+    tables, shared = Tables(b200, Formats("nvfp4", "auto", 64, 256)), {op.name: op for op in cost.shared}
+    for name, op, row in (("moe_dispatch", "all_gather", 4032), ("moe_combine", "reduce_scatter", 14336)):
+        curve = tables.collective("x", op, row_bytes=row, count=DEEPSEEK.expert_layers, ranks=8)
+        assert np.allclose(shared[name].ns[:65], curve.ns), name
+
+
 def test_experts_are_shared_over_all_ranks() -> None:
     """tp 2 x dp 4 with whole experts is the expert layer split 8 ways; split both ways as asked."""
     tables = Tables(H100, Formats("bf16", "auto", 64, 256))
