@@ -13,8 +13,8 @@ Launching: under vLLM 0.17 on B200 until March 2026, and of MiniMax-M2.5 on eigh
 that Python needs to launch them: Kimi-K2.5 in nvfp4 had its first token of 1,024 tokens after 170 to 180 ms where the
 same row took 74 to 91 in April, and of 8,192 after as long; MiniMax had it later on four ranks than on two [derived
 from calibration scenarios; what changed in the scripts is not known]. TensorRT-LLM 1.2's scripts for DeepSeek on B200
-capture steps with prompts piecewise at some loads (`_captures`) [known]: without that TPOT of drafting runs of 64 and
-more clients is off by +25 to +58 %; as measured, TPOT of 1,024 and of 8,192 output tokens was the same.
+capture steps with prompts piecewise at some loads (`_captures`) [known]; TPOT of 1,024 and of 8,192 output tokens is
+then the same.
 """
 
 from __future__ import annotations
@@ -115,15 +115,15 @@ def _trtllm(point: Point, source: str) -> Point:
             max_num_seqs=concurrency if hopper else 512, kv_cache_dtype="auto" if hopper else "fp8",
             scheduler_options="attention_dp_timeout_iters=50" if point.data_parallel_size > 1 else "",
         )  # fmt: skip
-    share = 0.75 if point.gpu == "h200_sxm" or (point.tensor_parallel_size == 4 and prompt == 8192) else 0.8
     balance = f"attention_dp_timeout_iters={ADP_TIMEOUT}" if point.data_parallel_size > 1 else ""
     if _is_mtp(point, source):
         drafts, parts = (1, 4 if point.dtype == "nvfp4" else 8) if balance else (3, 1)
         seqs = max(1, concurrency // parts)
         tokens = ((drafts + 1) * seqs + prompt + 127) // 64 * 64
         acceptance = ONE_DRAFT_ACCEPTANCE if drafts == 1 else point.acceptance_rate
-        return replace(point, max_num_batched_tokens=tokens, gpu_memory_utilization=0.8, max_num_seqs=seqs,
-                       kv_cache_dtype="fp8", num_speculative_tokens=drafts, acceptance_rate=acceptance,
+        return replace(point, max_num_batched_tokens=tokens, max_num_seqs=seqs,
+                       gpu_memory_utilization=_memory_share(point, drafts=True), kv_cache_dtype="fp8",
+                       num_speculative_tokens=drafts, acceptance_rate=acceptance,
                        engine=_piecewise(point, drafts=True), scheduler_options=balance)  # fmt: skip
     # 8,192 tokens at least, by 1.2's scripts; under 1.1 what TTFT says: one prompt after the other in fp8 (predicted
     # 0.53 to 0.95 of it else, 0.77 to 1.0 so), not in nvfp4 (0.87, and 1.37 so) [derived, calibration scenarios].
@@ -132,9 +132,21 @@ def _trtllm(point: Point, source: str) -> Point:
     waits = point.dtype != "nvfp4" and point.gpu == "b200_sxm" and prompt == point.output_tokens
     holds = "batch_wait_timeout_iters=40; batch_wait_max_tokens_ratio=0.8"
     options = holds if waits and 64 <= concurrency < 256 and not balance else balance
-    return replace(point, max_num_batched_tokens=tokens, gpu_memory_utilization=share, kv_cache_dtype="fp8",
-                   max_num_seqs=min(2048, tokens), engine=_piecewise(point, drafts=False),
-                   scheduler_options=options)  # fmt: skip
+    return replace(point, max_num_batched_tokens=tokens, max_num_seqs=min(2048, tokens),  # no more seats than tokens
+                   gpu_memory_utilization=_memory_share(point, drafts=False), kv_cache_dtype="fp8",
+                   engine=_piecewise(point, drafts=False), scheduler_options=options)  # fmt: skip
+
+
+def _memory_share(point: Point, *, drafts: bool) -> float:
+    """free_gpu_memory_fraction of DeepSeek's scripts [known]: 0.7 where experts run with DeepGEMM."""
+    if point.gpu == "h200_sxm":
+        return 0.75
+    if point.dtype == "nvfp4":
+        return 0.8
+    long_answers = (point.prompt_tokens, point.output_tokens) == (1024, 8192)
+    deep_gemm = point.data_parallel_size > 1 if drafts else long_answers and point.concurrency >= 256
+    four = not drafts and point.tensor_parallel_size == 4 and point.prompt_tokens == 8192
+    return 0.7 if deep_gemm else 0.75 if four else 0.8
 
 
 def _piecewise(point: Point, *, drafts: bool) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simserve.arch.dtypes import ACTIVATION_BYTES
+from simserve.arch.dtypes import ACTIVATION_BYTES, weight_element_bytes
 from simserve.arch.layout import Layout
 from simserve.arch.ops import Experts, StepOps
 from simserve.perf.collective import AllReduceCurve, measured_exchange
@@ -152,7 +152,7 @@ def shared_ops(experts: Experts, layout: Layout, tables: Tables, all2all_backend
         return [layer, *_deepep(experts, layout, tables, DEEPEP[all2all_backend])]
     row = ACTIVATION_BYTES * experts.hidden
     dtype = tables.formats.moe_dtype or tables.formats.dtype
-    gathered = experts.hidden * 9 // 16 if dtype == "nvfp4" else row
+    gathered = round(weight_element_bytes(dtype) * experts.hidden) if dtype == "nvfp4" else row
     around = [
         tables.collective(name, op, row_bytes=size, count=experts.count, ranks=peers, stride=layout.tp)
         for name, op, size in (("moe_dispatch", "all_gather", gathered), ("moe_combine", "reduce_scatter", row))

@@ -97,7 +97,7 @@ class EngineProfile:
     def launching_ns(self, ops: StepOps, drafts: int = 0) -> int:
         """What the host takes to launch a step that is not captured, or what of it is not.
 
-        drafts: passes through a layer that draft tokens, as MTP modules are; none is captured beside prompts [derived].
+        drafts: passes through a layer that draft tokens, as MTP modules are: not captured beside prompts [derived].
         """
         whole = ops.launches(self.expert_launches, self.linear_launches, self.latent_launches)
         attention = ops.attention_launches(self.linear_launches, self.latent_launches)

@@ -3,8 +3,9 @@
 k tokens are drafted, each by one layer and the LM head, and verified together with the one that is due: the token
 operations of the step see k + 1 rows a request, its attention reads the cache once [derived]. With acceptance rate p a
 step yields 1 + p + ... + p^k tokens on average [known: Leviathan et al., 2023], so a token costs the step's time over
-that. Simplified: every token takes the mean time; beside prompts a decode counts one row; drafts take no memory, and
-what all requests verify is one step, whatever the token budget.
+that. Simplified: every token takes the mean time; beside prompts a decode counts one row, and drafting there takes
+launches (`EngineProfile.launching_ns`), no kernels; drafts take no memory, and what all requests verify is one step,
+whatever the token budget.
 """
 
 from __future__ import annotations

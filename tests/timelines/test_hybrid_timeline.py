@@ -70,6 +70,7 @@ def test_what_neo_did_with_its_host() -> None:
     (use,) = played(Neo(**LIMITS, launch_ms=1e-6), PAIR, FLAT, 5, block_in_ns=20).hosts
 
     assert {Strategy.GPU: 1, Strategy.PIPELINE: 2, Strategy.OVERLAP: 0} == use.decode_steps
+    assert use.hosted_steps == 2  # the last one runs with the host empty
     assert (2, 7, 30, 264) == (use.cpu_tokens, use.tokens, use.cpu_ns, use.busy_ns)
     assert (2, 22) == (use.cpu_wait_ns, use.copy_wait_ns)
     assert (20, 2 * 204) == (use.blocks, use.block_ns)
@@ -81,6 +82,7 @@ def test_what_a_step_beside_a_cohort_counts_as() -> None:
     (use,) = played(Apex(**APEX), [(0, 14, 5), (0, 6, 2)], slow, 5).hosts
 
     assert {Strategy.GPU: 0, Strategy.PIPELINE: 0, Strategy.OVERLAP: 4} == use.decode_steps
+    assert use.hosted_steps == 4
     assert (1, 7, 140, 25, 0) == (use.cpu_tokens, use.tokens, use.cpu_ns, use.cpu_wait_ns, use.copy_wait_ns)
 
 

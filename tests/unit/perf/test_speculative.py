@@ -100,7 +100,22 @@ def test_more_requests_than_were_asked_for_have_no_price() -> None:
             some.decode_run_ns(65, 65_000, 3)
 
 
-def test_prompts_cost_what_they_do_without_drafts() -> None:
+@pytest.mark.parametrize(("pieces", "drafts", "alone_ms", "ranks_ms"), [
+    (0, 0, 1746, 1623), (0, 3, 1746 + 85, 1623 + 79), (1, 3, 61 + 85, 61 + 79),
+])  # fmt: skip
+def test_draft_modules_are_launched_beside_prompts(pieces: int, drafts: int, alone_ms: int, ranks_ms: int) -> None:
+    """1 ms an operation: 61 layers of 1,746 in all (1,623 without tensor parallelism), 85 (79) for three modules."""
+    slow = replace(PROFILE, eager_ns_per_op=1_000_000, max_mixed_cudagraph_tokens=0, piecewise_capture=pieces,
+                   host_ns_per_step=0, host_ns_per_seq=0)  # fmt: skip
+    drafted = Drafts(drafts, 0.5) if drafts else Drafts()
+    assert cost(drafted).under(slow).step_ns([(1000, 0)], 0, 0, 1) == alone_ms * 1_000_000
+    model, layout = load_model("deepseek-ai/DeepSeek-V3"), Layout(1, dp=8, expert_parallel=True)
+    ranks = build_replica(model, load_gpu("h200_sxm"), layout, dtype="fp8_block", profile=slow, max_num_seqs=64,
+                          drafts=drafted)  # fmt: skip
+    assert ranks.step_ns([(1000, 0)], 0, 0, 1) == ranks_ms * 1_000_000
+
+
+def test_kernels_of_prompts_are_those_without_drafts() -> None:
     """Also where reading their cached context is what counts."""
     plain, drafted = cost(Drafts()), cost(Drafts(3, 0.9))
     for prompts in ([(4000, 0)], [(2, 100_000)], [(2, 100_000)] * 8):
