@@ -180,11 +180,12 @@ def _peaks_where_it_says(found: Reproduced) -> None:
 
 @pytest.mark.parametrize("box", BOXES)
 def test_a_testbed_has_one_cpu_bandwidth_and_one_kv_budget(box: tuple[str, ...]) -> None:
-    """In all of its studies and runs; NEO's A10G instances share one bandwidth in proportion to their cores."""
+    """In all of its studies and runs; of NEO's A10G instances one for each die of eight cores, begun or full."""
     seen = set()
     for run in (run for name in box for run in load_paper(paper_files()[name]).runs):
         d = run.study.deployment
-        rate = d.hybrid.cpu_attention_bytes_per_s / (d.hybrid.threads or 32) * 32 if d.hybrid is not None else None
+        host = d.hybrid
+        rate = host.cpu_attention_bytes_per_s / -(-(host.threads or 32) // 8) if host is not None else None
         seen.add((d.gpu, d.num_gpu_blocks, rate))
     assert len({blocks for _, blocks, _ in seen}) == 1
     assert len({rate for *_, rate in seen if rate is not None}) == 1
