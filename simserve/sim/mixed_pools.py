@@ -1,8 +1,9 @@
 """Prompt and token machines, some of which do both for a while; a scheduler of the cluster assigns both at arrival.
 
 A machine that gets work of the other pool is mixed until that work is done. A request whose prompt and tokens are
-assigned to one machine stays there. Long prompts send KV layer by layer while they are computed: what is left to move
-when the prompt is done is the KV of the last layer, or, on a slow link, what the link could not move meanwhile.
+assigned to one machine stays there, and so does one whose other machine waits for room that this one holds. Long
+prompts send KV layer by layer while they are computed: what is left to move when the prompt is done is the KV of the
+last layer, or, on a slow link, what the link could not move meanwhile.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class MixedPoolCluster(DisaggregatedCluster):
         self._homes.append(role)
         self.prefills(instance, egress())
         self.decodes(instance)
-        instance.stays = lambda request: self.assigned[request.id][1] == index
+        instance.stays = lambda request: self._stays(index, request.id)
 
     def arrive(self, request: Request) -> None:
         """Assign both machines, then to the prompt's."""
@@ -78,6 +79,20 @@ class MixedPoolCluster(DisaggregatedCluster):
         prompt, token = self.assigned[request.id] = self._assigner.assign(request, machines)
         self.mixed |= {i for i, role in ((prompt, Role.DECODE), (token, Role.PREFILL)) if self._homes[i] is role}
         super().arrive(request)
+
+    def _stays(self, index: int, key: int) -> bool:
+        """Whether a prompt's machine decodes it as well: also where the other one waits for room that this one holds.
+
+        Decided once, when the prompt is done. Machines that hold KV for one another in a circle could wait for ever.
+        """
+        reached, seen = {self.assigned[key][1]}, 0
+        while index not in reached and len(reached) > seen:
+            seen = len(reached)
+            held = ((source.view.index, self.assigned[other][1]) for other, (source, _) in self._left_behind.items())
+            reached |= {fetcher for holder, fetcher in held if holder in reached}
+        if index in reached:
+            self.assigned[key] = index, index
+        return index in reached
 
     def machines(self) -> list[Machine]:
         """What was assigned to each and is not done; mixed ones without work of the other pool go home."""

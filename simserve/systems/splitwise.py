@@ -14,7 +14,9 @@ first served [recalled]; mixed machines batch both in one step. KV moves layer b
 prompts of 512 tokens or more, and after it for shorter ones [recalled].
 Simplified: memory of the token pool is counted by the blocks in use and the prompts to come, for nobody knows how many
 tokens will; what moves beside a prompt does not slow other transfers; the state of the pools is that at the last
-arrival; one kind of machine a pool, no power caps. A prompt longer than the budget is computed in pieces.
+arrival; one kind of machine a pool, no power caps; a request stays where its prompt was computed if the machine for
+its tokens waits for room that this one holds, for both could wait for ever [guessed]. A prompt longer than the budget
+is computed in pieces.
 Knobs: `max_pending_prompt_tokens` is the threshold of the simulator's `is_queue_long`; its value there is a setting.
 Reproduces: no published figure; hand-made timelines.
 """

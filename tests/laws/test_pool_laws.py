@@ -1,7 +1,7 @@
 """Laws of clusters with a mixed pool or a gateway, over random loads."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from simserve.policies.routers import LeastLoaded
@@ -51,6 +51,11 @@ def split(requests: Rows, system: Splitwise, machine: dict[str, int], blocks: in
     tokens=st.sampled_from([8, 33, 2048]), seqs=st.sampled_from([1, 3, 8]), pending=st.sampled_from([1, 60, 8192]),
     mixed=st.booleans(), overlap=st.sampled_from([1, 512]), rate=st.sampled_from([10**7, 10**10]),
 )  # fmt: skip
+@example(
+    requests=[(0, 1, 17), (0, 10, 2), (0, 1, 4), (0, 48, 2), (20000, 18, 1), (20000, 85, 2), (20000, 1, 1),
+              (20001, 73, 2), (20001, 1, 1), (20001, 1, 1)],
+    counts=(3, 1), blocks=41, tokens=8, seqs=1, pending=1, mixed=True, overlap=1, rate=10**7,
+)  # two machines that held KV for one another waited for ever
 def test_mixed_pools_keep_the_laws(
     requests: Rows, counts: tuple[int, int], blocks: int, tokens: int, seqs: int, pending: int, mixed: bool,
     overlap: int, rate: int,
