@@ -47,6 +47,7 @@ CONSTANTS = {
     "eager_ns_per_op": Constant(20_000, 6, 400_000),
     "gemm_time_factor": Constant(0, 0.2, 2),
     "moe_time_factor": Constant(0, 0.2, 2),
+    "fp8_moe_time_factor": Constant(0, 0.2, 2),
     "prefill_attention_time_factor": Constant(0, 0.2, 2),
     "decode_attention_time_factor": Constant(0, 0.2, 2),
     "all_reduce_time_factor": Constant(0, 0.3, 3),

@@ -13,6 +13,7 @@ from simserve.accuracy.judge import Floats, measured_rate
 from simserve.accuracy.points import Point
 from simserve.errors import MissingData, SpecError
 from simserve.perf.host import is_older
+from simserve.spec.model import load_model
 
 STREAMED_TOKENS_PER_S = 5000.0  # by one server: half of what an API process manages at 100 us a token [derived]
 SLOWEST = 128  # clients; more make a run long and teach little about constants
@@ -46,13 +47,17 @@ def chosen(
 def seen_in(points: Iterable[Point]) -> tuple[str, ...]:
     """The constants that these points can show.
 
-    What verifying takes is seen in runs with drafts alone, what streaming a token takes where a server sent many.
+    What verifying takes is seen in runs with drafts alone, what streaming a token takes where a server sent many, and
+    what experts in fp8 take beside others where there are both.
     """
     points = list(points)
     hidden = set() if any(point.num_speculative_tokens for point in points) else {"verify_ns_per_seq"}
     rates = [(measured_rate(point) or 0.0) * point.num_gpus / point.replicas for point in points]
     if max(rates, default=0.0) < STREAMED_TOKENS_PER_S:
         hidden.add("api_ns_per_output_token")
+    experts = (point.moe_dtype or point.dtype for point in points if load_model(point.model).experts)
+    if len({dtype.startswith("fp8") for dtype in experts}) < 2:
+        hidden.add("fp8_moe_time_factor")
     return tuple(name for name in CONSTANTS if name not in hidden)
 
 

@@ -130,6 +130,9 @@ class Elementwise:
     count: int
 
 
+# Of `decoder_ops`, between the norm of a layer and its attention.
+LATENT_PASSES = ("qkv_a_proj", "q_b_proj", "kv_b_proj", "latent_norm")
+
 AnyAttention = Attention | LatentAttention | SparseAttention | LinearAttention
 
 
@@ -171,3 +174,13 @@ class StepOps:
         """Those of attention alone."""
         each = {LinearAttention: linear_launches, LatentAttention: latent_launches}
         return sum(each.get(type(op), 1) * op.count for op in self.attentions)
+
+    def uncaptured_launches(self, linear_launches: int = 1, latent_launches: int = 1) -> int:
+        """Those of attention as TensorRT-LLM leaves it out of captured pieces: latent attention from hidden states on.
+
+        mla_custom_op_inplace takes the hidden states, so projections and norms of latent vectors, and their
+        quantisation, are launched, too; elsewhere attn_custom_op_inplace is the kernel [known].
+        """
+        passes: tuple[Gemm | Elementwise, ...] = (*self.gemms, *self.prefill_gemms, *self.elementwise)
+        within = sum(op.count for op in passes if op.name.startswith(LATENT_PASSES))
+        return self.attention_launches(linear_launches, latent_launches) + within

@@ -52,7 +52,7 @@ class AttentionDpCost:
         # the floor of launches is that of rank and experts together
         self.rank = rank.under(replace(profile, eager_ns_per_op=0))
         self._rest = (shared, ranks, ops, drafts, layers)
-        factors = {"experts": profile.moe_time_factor}
+        factors = {"experts": profile.experts_factor(rank.formats.experts)}
         self.shared = [op.times(factors.get(op.name, profile.exchange_time_factor)) for op in shared]
         self.ranks, self.profile = ranks, profile
         self.gpu: GpuSpec = rank.gpu
@@ -151,7 +151,7 @@ def shared_ops(experts: Experts, layout: Layout, tables: Tables, all2all_backend
     if all2all_backend in DEEPEP:
         return [layer, *_deepep(experts, layout, tables, DEEPEP[all2all_backend])]
     row = ACTIVATION_BYTES * experts.hidden
-    dtype = tables.formats.moe_dtype or tables.formats.dtype
+    dtype = tables.formats.experts
     gathered = round(weight_element_bytes(dtype) * experts.hidden) if dtype == "nvfp4" else row
     around = [
         tables.collective(name, op, row_bytes=size, count=experts.count, ranks=peers, stride=layout.tp)

@@ -89,6 +89,11 @@ class Formats:
     kernel_tables: str = ""  # of the engine: `EngineProfile.kernel_tables`
 
     @property
+    def experts(self) -> str:
+        """The format of the experts' weights."""
+        return self.moe_dtype or self.dtype
+
+    @property
     def kv_dtype(self) -> str:
         """bf16 or fp8: 'auto' and fp16 hold two bytes."""
         return "fp8" if self.kv_cache_dtype == "fp8" else "bf16"
@@ -250,7 +255,7 @@ class Tables:
         """One expert layer over 1..max_tokens rows."""
         shape = MoeShape(op.hidden, op.inter, op.experts, op.topk, tp=op.tp, ep=op.ep)
         tokens = np.arange(1, self.formats.max_tokens + 1, dtype=np.float64)
-        dtype = self.formats.moe_dtype or self.formats.dtype
+        dtype = self.formats.experts
         twin = "bf16" if dtype == "fp16" else dtype
         pair = self.origin("moe", "dtype", twin, lambda name: shape.model in measured_models(name, twin))
         curve = MoeTable(*pair, dtype).curve(shape, tokens) if pair else roofline_moe(self.gpu, dtype, shape, tokens)

@@ -43,9 +43,11 @@ class EngineProfile:
     shared_expert_stream_tokens: steps of at most so many tokens run shared experts beside the routed ones;
     eager_ns_per_op: host time to launch one operation of a step that is not captured, which no such step can undercut,
     expert_launches, linear_launches, latent_launches: operations of expert layers, gated delta nets, latent attention;
-    piecewise_capture: 1 where of steps that are not captured whole, attention alone is launched so;
+    piecewise_capture: 1 where of steps that are not captured whole, attention alone is launched so
+    (`StepOps.uncaptured_launches`);
     data_parallel_padding: 1 where all steps of data-parallel ranks are padded to the largest, 0: captured ones alone;
-    *_time_factor: what the kernels of a family take, against the tables (exchange: of experts' tokens);
+    *_time_factor: what the kernels of a family take, against the tables (exchange: of experts' tokens; fp8_moe: of
+    experts in fp8 beside moe_time_factor);
     memory_rule: see `MEMORY_RULES`; kernel_tables: folders beside a device's own tables, parted by blanks, that are
     asked first, for kernels of the engine's own; fused_passes: passes over the tokens, parted by blanks, that those
     kernels do besides; ttft_spread, tpot_spread: of 90 % of the calibration points
@@ -77,6 +79,7 @@ class EngineProfile:
     data_parallel_padding: int
     gemm_time_factor: float
     moe_time_factor: float
+    fp8_moe_time_factor: float
     prefill_attention_time_factor: float
     decode_attention_time_factor: float
     gdn_prefill_time_factor: float
@@ -100,9 +103,13 @@ class EngineProfile:
         drafts: passes through a layer that draft tokens, as MTP modules are: not captured beside prompts [derived].
         """
         whole = ops.launches(self.expert_launches, self.linear_launches, self.latent_launches)
-        attention = ops.attention_launches(self.linear_launches, self.latent_launches)
-        launches = attention if self.piecewise_capture else whole
+        pieces = ops.uncaptured_launches(self.linear_launches, self.latent_launches)
+        launches = pieces if self.piecewise_capture else whole
         return self.eager_ns_per_op * (launches + drafts * whole // max(ops.layers, 1))
+
+    def experts_factor(self, dtype: str) -> float:
+        """What expert layers in a format take against the tables."""
+        return self.moe_time_factor * (self.fp8_moe_time_factor if dtype.startswith("fp8") else 1.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Name, version, and value and source of every number."""

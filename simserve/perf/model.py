@@ -92,7 +92,7 @@ class TableCost:
     def _adopt(self, profile: EngineProfile) -> None:
         self.profile = profile
         tokens, prompts, head, attentions = self._priced
-        factors = {"gemm": profile.gemm_time_factor, "moe": profile.moe_time_factor,
+        factors = {"gemm": profile.gemm_time_factor, "moe": profile.experts_factor(self.formats.experts),
                    "all_reduce": profile.all_reduce_time_factor,
                    "elementwise": profile.elementwise_time_factor}  # fmt: skip
         self.token_ops, self.prompt_ops, (self.head,) = (

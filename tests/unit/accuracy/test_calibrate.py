@@ -10,7 +10,7 @@ import yaml
 
 from simserve.accuracy.benches import like_study, read_bench
 from simserve.accuracy.fit import fit, residuals
-from simserve.accuracy.fitted import chosen
+from simserve.accuracy.fitted import chosen, seen_in
 from simserve.accuracy.judge import Floats, deployment_of, play, requests_of
 from simserve.accuracy.points import Point
 from simserve.cli.calibrate import _going_on
@@ -79,6 +79,16 @@ def test_a_factor_that_no_point_shows_does_not_move() -> None:
     found = fit(BASE, lambda profile: residuals(points, profile), len(points), ("moe_time_factor", "api_ns"), rounds=2)
     assert found.profile.moe_time_factor == 1.0
     assert found.errors["moe_time_factor"] == pytest.approx(0.2, rel=1e-3)
+
+
+def test_points_show_some_constants_together_alone() -> None:
+    """Experts in fp8 beside others in 16 bits, verifying with drafts; dense models and one format do not."""
+    moe = replace(POINT, model="Qwen/Qwen3-30B-A3B", dtype="bf16")
+    dense, fp8, mixed = replace(POINT, dtype="fp8"), replace(moe, dtype="fp8"), replace(moe, moe_dtype="fp8_block")
+    for points, shown in (([moe, dense], False), ([fp8, mixed], False), ([moe, fp8], True), ([moe, mixed], True)):
+        assert ("fp8_moe_time_factor" in seen_in(points)) == shown
+    assert "verify_ns_per_seq" not in seen_in([moe])
+    assert "verify_ns_per_seq" in seen_in([replace(moe, num_speculative_tokens=3)])
 
 
 def test_constants_and_points_are_checked() -> None:

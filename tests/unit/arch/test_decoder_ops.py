@@ -197,6 +197,14 @@ def test_gpt_oss_has_two_kinds_of_attention() -> None:
     )  # fmt: skip
 
 
+def test_captured_pieces_leave_latent_attention_from_the_hidden_states_on() -> None:
+    """61 layers: attention, three projections, in fp8 two passes that quantise, and the norm; of Llama attention."""
+    deepseek = load_model("deepseek-ai/DeepSeek-V3")
+    assert decoder_ops(deepseek, 8, "bf16").uncaptured_launches(latent_launches=15) == 61 * (15 + 3 + 1)
+    assert decoder_ops(deepseek, 8, "fp8_block").uncaptured_launches(latent_launches=15) == 61 * (15 + 3 + 2 + 1)
+    assert decoder_ops(load_model("meta-llama/Llama-3.1-8B"), 2).uncaptured_launches() == 32
+
+
 def test_experts_that_cannot_be_split_are_infeasible() -> None:
     """256 experts over 3 ranks, 768 columns over 512."""
     deepseek = load_model("deepseek-ai/DeepSeek-V3")

@@ -163,3 +163,16 @@ def test_older_kernels_are_no_second_source() -> None:
     assert others("b200_sxm") == []
     assert "vidur" in others("h100_sxm")
     assert "sglang_0.5.10" not in others("h100_sxm")
+
+
+@pytest.mark.parametrize("layout", [Layout(4), Layout(1, dp=4, expert_parallel=True)])
+def test_experts_in_fp8_have_a_factor_of_their_own(layout: Layout) -> None:
+    """Beside that of all experts: 1.5 x 2 in fp8, 1.5 in 16 bits; a dense model does not see it."""
+    model, gpu = load_model("Qwen/Qwen3-30B-A3B"), load_gpu("h100_sxm")
+    for dtype, factor in (("fp8", 3.0), ("bf16", 1.5)):
+        plain = build_replica(model, gpu, layout, dtype=dtype, profile=PLAIN)
+        slow = plain.under(replace(PLAIN, moe_time_factor=1.5, fp8_moe_time_factor=2.0))
+        before, after = ({name: price.ns for name, price in c.explain((), 8, 8000, 8)} for c in (plain, slow))
+        assert after["experts"] == pytest.approx(factor * before["experts"], abs=2)
+        assert sum(after.values()) - sum(before.values()) == pytest.approx(after["experts"] - before["experts"], abs=4)
+    assert cost(fp8_moe_time_factor=2.0).step_ns((), 8, 8000, 8) == cost().step_ns((), 8, 8000, 8)
