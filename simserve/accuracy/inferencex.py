@@ -113,6 +113,7 @@ def _trtllm(point: Point, source: str) -> Point:
         return replace(
             point, max_num_batched_tokens=20_000, gpu_memory_utilization=0.85,
             max_num_seqs=concurrency if hopper else 512, kv_cache_dtype="auto" if hopper else "fp8",
+            engine="trtllm_triton" if hopper else "",  # moe_config.backend of the scripts [known]
             scheduler_options="attention_dp_timeout_iters=50" if point.data_parallel_size > 1 else "",
         )  # fmt: skip
     balance = f"attention_dp_timeout_iters={ADP_TIMEOUT}" if point.data_parallel_size > 1 else ""

@@ -16,16 +16,7 @@ that. The file does not say how KV was cached: fp8 is assumed beside quantised w
 bit elsewhere, as decided on the calibration scenarios, where 16 bit lets requests queue for memory that the measured
 ones never queued for (mean error of TTFT 50 against 42 % and 53 against 27 %; under SGLang it was not so). Sparse
 attention under SGLang is cached in fp8 on Blackwell, its default there [known: server_args]. InferenceX's runs have the
-settings of its scripts (`inferencex`). Of the others it is not said either how lengths were drawn; decided on the
-calibration scenarios: SGLang's are of equal length (median error of TTFT on Qwen3-32B 13 against 84 %) on a
-mem_fraction_static of 0.8 (Qwen3-32B on one H100 held 5 of 16 clients, 6,000 tokens, by Little's law), and
-TensorRT-LLM 1.0.0rc3 held one of max_batch_size = concurrency seats back on Llama-3.1-8B (its TTFT exceeds the model's
-by one mean inter-departure time at all loads from 8 to 64 clients; 26 against 48 %). vLLM 0.12 ran Llama-3.1-8B and
-Qwen3-235B on prompts that came back, and cached their prefixes: one H200 took 85,000 prompt tokens a second, the 1.2
-PFLOP/s that its fp8 GEMMs reach at best, and attended and decoded besides. 100 different prompts are assumed,
-genai-perf's default [recalled]: TPOT of the 13 calibration points of Llama was off by 14 instead of 48 % in the median,
-of the 7 with 15 clients or more of Qwen3-235B on four GPUs by 4 instead of 21 %; Qwen3-32B on H100 ran without (5
-against 15 %).
+settings of its scripts (`inferencex`), the others those of AIConfigurator's evaluation (`aiconfigurator_runs`).
 """
 
 from __future__ import annotations
@@ -36,6 +27,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from simserve.accuracy.aiconfigurator_runs import as_evaluated
 from simserve.accuracy.inferencex import is_inferencex, with_recipe
 from simserve.accuracy.mapping import (
     clients,
@@ -188,22 +180,12 @@ def _as_run(point: Point, source: str, dumped: bool) -> Point:
     """The point with what is known, or was decided, of the settings of its run; dumped: the dump holds it, too."""
     if is_inferencex(source):
         return with_recipe(point, source, dumped=dumped)
-    if point.framework == "sglang":
-        fixed = 0.8 if "Llama" in point.model else 1.0
-        return replace(point, least_share=fixed, gpu_memory_utilization=0.8)
-    if (point.framework, point.version) == ("vllm", "0.12.0") and not point.model.startswith("Qwen/Qwen3-32B"):
-        return replace(point, distinct_prompts=100)
-    if point.version == "1.0.0rc3" and "Llama" in point.model:
-        return replace(point, max_num_seqs=max(1, point.concurrency - 1))
-    return point
+    return as_evaluated(point)
 
 
 def _with_whole_contexts(point: Point) -> Point:
-    """TensorRT-LLM cuts no prompts unless enable_chunked_prefill asks for it, which no script does [known].
-
-    It must have, where the budget as we know it does not hold one.
-    """
-    if point.framework != "trtllm" or 0 < point.max_num_batched_tokens < point.prompt_tokens:
+    """TensorRT-LLM cuts no prompts unless enable_chunked_prefill asks for it, which no script does [known]."""
+    if point.framework != "trtllm":
         return point
     return replace(point, scheduler_options="; ".join(filter(None, (point.scheduler_options, WHOLE_CONTEXTS))))
 

@@ -454,6 +454,34 @@ def test_vllm_0_12_met_its_prompts_again(tmp_path: Path) -> None:
     assert [point.distinct_prompts for _, point in found.points] == [100, 100, 0, 0]
 
 
+def test_aiconfigurators_own_runs_have_the_settings_of_its_evaluation(tmp_path: Path) -> None:
+    """One length, a prompt and 1,500 tokens beside the batch; Llama's last seat; fifty rounds through Dynamo.
+
+    The image with Dynamo 0.8.1 served 16 clients on two servers of two GPUs, where batch_size is of one GPU.
+    """
+    dense = {"tp_size": 2.0, "moe_tp_size": 1.0, "moe_quant_mode": None, "backend": "trtllm", "isl": 2000}
+    old = dense | {"silicon_data_source": "source_file=/runs/mine.csv", "backend_version": "1.0.0rc3"}
+    notes = "source_file=/runs/mine.csv; silicon_concurrency=16; image=ai-dynamo/tensorrtllm-runtime:0.8.1"
+    rows = [
+        old | {"model_path": "meta-llama/Llama-3.1-8B-Instruct"}, old | {"model_path": "Qwen/Qwen3-32B"},
+        dense | {"model_path": "Qwen/Qwen3-32B", "backend_version": "1.2.0", "silicon_data_source": notes,
+                 "batch_size": 4.0},
+    ]  # fmt: skip
+    llama, qwen, dynamo = (silicon_points(sample(tmp_path / str(n), row)).points[0][1] for n, row in enumerate(rows))
+    clients = llama.concurrency
+    assert [point.least_share for point in (llama, qwen, dynamo)] == [1.0] * 3
+    assert (llama.max_num_seqs, qwen.max_num_seqs, dynamo.max_num_seqs) == (clients - 1, clients, 8)
+    assert (llama.max_num_batched_tokens, dynamo.max_num_batched_tokens) == (clients + 3500, 3508)
+    assert (llama.requests, dynamo.concurrency, dynamo.replicas, dynamo.requests) == (0, 16, 2, 800)
+
+
+def test_gpt_oss_on_h200_launches_triton(tmp_path: Path) -> None:
+    """By moe_config.backend of the scripts; on B200 TensorRT-LLM's own experts."""
+    gpt = {"model_path": "openai/gpt-oss-120b", "backend": "trtllm", "backend_version": "1.1.0rc2"}
+    assert exported(tmp_path / "a", **gpt, system="h200_sxm").engine == "trtllm_triton"
+    assert not exported(tmp_path / "b", **gpt, system="b200_sxm").engine
+
+
 def test_experts_are_cut_at_blocks_or_not_at_all(tmp_path: Path) -> None:
     """MiniMax's 1,536 over 4 ranks are three blocks of 128 each; over 8 they are spread whole, but not in nvfp4."""
     minimax = {"model_path": "MiniMaxAI/MiniMax-M2.5"}
@@ -505,13 +533,10 @@ def test_scripts_with_drafts_capture_at_other_loads(
         assert bool(exported(tmp_path / f"ranks{number}", **row).engine) == (number == 0)
 
 
-def test_prompts_of_tensorrt_llm_are_whole_where_they_fit(tmp_path: Path) -> None:
-    """One at a time under 1.1 in fp8, whose budget is a prompt's; a prompt beyond the budget must have been cut."""
+def test_prompts_of_tensorrt_llm_are_whole(tmp_path: Path) -> None:
+    """One at a time under 1.1 in fp8, whose budget is a prompt's."""
     old = exported(tmp_path / "old", **(DEEPSEEK | SHORT | {"backend_version": "1.1.0rc2.post2", "batch_size": 32.0}))
     new = exported(tmp_path / "new", **(DEEPSEEK | SHORT | {"batch_size": 32.0}))
     assert (old.max_num_batched_tokens, old.max_num_seqs) == (1152, 1152)
     assert (new.max_num_batched_tokens, new.max_num_seqs) == (8192, 2048)
     assert old.scheduler_options == new.scheduler_options == "enable_chunked_context=false"
-    plain = {"silicon_data_source": "source_file=/runs/mine.csv", "isl": 15000}
-    ((_, cut),) = silicon_points(sample(tmp_path / "cut", DEEPSEEK | plain)).points
-    assert (cut.scheduler_options, cut.max_num_batched_tokens) == ("", 8192)
