@@ -1,11 +1,11 @@
 """Settings of the measured points that AIConfigurator's authors ran themselves: by their scripts, and by decision.
 
-Sources: the evaluation of `aiconfigurator` 0.2 to 0.4 (Apache-2.0, eval/benchmarks/genai_perf_runner.py) sent ten
+Sources: the evaluation of `aiconfigurator` 0.2 to 0.6 (Apache-2.0, eval/benchmarks/genai_perf_runner.py) sent ten
 requests a client, after a warm-up of two, all of one length; its engines had max_num_tokens = max_batch_size + prompt
-+ 1,500, prompts whole, and free_gpu_memory_fraction 0.8 (generator/backends/trtllm.py). From 0.7 on, with AIPerf on
-Dynamo, it was 50 requests a client (generator/config/backend_templates/benchmark/bench_run.sh.j2) [known; that these
-runs used them as they were is derived: TTFT of Qwen3-32B under TensorRT-LLM 1.0 is that of two whole prompts whatever
-the output, 1.5 to 3 times what random lengths give; of DeepSeek through Dynamo it does not rise with the load].
++ 1,500, prompts whole, and free_gpu_memory_fraction 0.8 (generator/backends/trtllm.py). From 0.7 on, March 2026, it was
+50 requests a client (generator/config/backend_templates/benchmark/bench_run.sh.j2) [known; that these runs used them as
+they were is derived: TTFT of Qwen3-32B under TensorRT-LLM 1.0 is that of two whole prompts whatever the output, 1.5 to
+3 times what random lengths give; of DeepSeek in March it does not rise with the load].
 max_batch_size is taken to be the clients of a server [derived]. Decided on the calibration scenarios:
 
 - TensorRT-LLM 1.0.0rc3 held one of max_batch_size seats back on Llama-3.1-8B: its TTFT exceeds the model's by one mean
@@ -22,30 +22,33 @@ max_batch_size is taken to be the clients of a server [derived]. Decided on the 
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from simserve.accuracy.points import Point
 from simserve.perf.host import is_older
 
 ROOM = 1500  # tokens beside a prompt and a full batch
-DYNAMO_ROUNDS = 50
+LATE_ROUNDS = 50  # requests a client
+_LATE = re.compile(r"measured=2026-(0[3-9]|1)")
 
 
-def as_evaluated(point: Point) -> Point:
+def as_evaluated(point: Point, source: str) -> Point:
     """The point with what is known, or was decided, of the settings of its run."""
     if point.framework == "sglang":
         fixed = 0.8 if "Llama" in point.model else 1.0
         return replace(point, least_share=fixed, gpu_memory_utilization=0.8)
     if (point.framework, point.version) == ("vllm", "0.12.0") and not point.model.startswith("Qwen/Qwen3-32B"):
         return replace(point, distinct_prompts=100)
-    return _trtllm(point) if point.framework == "trtllm" else point
+    return _trtllm(point, source) if point.framework == "trtllm" else point
 
 
-def _trtllm(point: Point) -> Point:
+def _trtllm(point: Point, source: str) -> Point:
     clients = -(-point.concurrency // point.replicas)
     old = is_older(point.version, "1.1")
+    requests = LATE_ROUNDS * point.concurrency if _LATE.search(source) else 0
     return replace(
-        point, least_share=1.0, requests=0 if old else DYNAMO_ROUNDS * point.concurrency, gpu_memory_utilization=0.8,
+        point, least_share=1.0, requests=requests, gpu_memory_utilization=0.8,
         max_num_batched_tokens=clients + point.prompt_tokens + ROOM,
         max_num_seqs=max(1, clients - 1) if old and "Llama" in point.model else clients,
     )  # fmt: skip

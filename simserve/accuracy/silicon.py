@@ -180,7 +180,7 @@ def _as_run(point: Point, source: str, dumped: bool) -> Point:
     """The point with what is known, or was decided, of the settings of its run; dumped: the dump holds it, too."""
     if is_inferencex(source):
         return with_recipe(point, source, dumped=dumped)
-    return as_evaluated(point)
+    return as_evaluated(point, source)
 
 
 def _with_whole_contexts(point: Point) -> Point:

@@ -455,24 +455,26 @@ def test_vllm_0_12_met_its_prompts_again(tmp_path: Path) -> None:
 
 
 def test_aiconfigurators_own_runs_have_the_settings_of_its_evaluation(tmp_path: Path) -> None:
-    """One length, a prompt and 1,500 tokens beside the batch; Llama's last seat; fifty rounds through Dynamo.
+    """One length, a prompt and 1,500 tokens beside the batch; Llama's last seat; fifty rounds from March 2026 on.
 
-    The image with Dynamo 0.8.1 served 16 clients on two servers of two GPUs, where batch_size is of one GPU.
+    Dynamo served 16 clients on two servers of two GPUs, where batch_size is of one GPU.
     """
     dense = {"tp_size": 2.0, "moe_tp_size": 1.0, "moe_quant_mode": None, "backend": "trtllm", "isl": 2000}
     old = dense | {"silicon_data_source": "source_file=/runs/mine.csv", "backend_version": "1.0.0rc3"}
-    notes = "source_file=/runs/mine.csv; silicon_concurrency=16; image=ai-dynamo/tensorrtllm-runtime:0.8.1"
+    notes = "source_file=/mine.csv; silicon_concurrency=16; measured=2026-{}; image=ai-dynamo/tensorrtllm-runtime:1"
+    dynamo = dense | {"model_path": "Qwen/Qwen3-32B", "backend_version": "1.2.0", "batch_size": 4.0}
     rows = [
         old | {"model_path": "meta-llama/Llama-3.1-8B-Instruct"}, old | {"model_path": "Qwen/Qwen3-32B"},
-        dense | {"model_path": "Qwen/Qwen3-32B", "backend_version": "1.2.0", "silicon_data_source": notes,
-                 "batch_size": 4.0},
+        *(dynamo | {"silicon_data_source": notes.format(day)} for day in ("01-25", "03-23")),
     ]  # fmt: skip
-    llama, qwen, dynamo = (silicon_points(sample(tmp_path / str(n), row)).points[0][1] for n, row in enumerate(rows))
+    found = [silicon_points(sample(tmp_path / str(number), row)).points for number, row in enumerate(rows)]
+    llama, qwen, before, late = (points[0][1] for points in found)
     clients = llama.concurrency
-    assert [point.least_share for point in (llama, qwen, dynamo)] == [1.0] * 3
-    assert (llama.max_num_seqs, qwen.max_num_seqs, dynamo.max_num_seqs) == (clients - 1, clients, 8)
-    assert (llama.max_num_batched_tokens, dynamo.max_num_batched_tokens) == (clients + 3500, 3508)
-    assert (llama.requests, dynamo.concurrency, dynamo.replicas, dynamo.requests) == (0, 16, 2, 800)
+    assert [point.least_share for point in (llama, qwen, before, late)] == [1.0] * 4
+    assert (llama.max_num_seqs, qwen.max_num_seqs, late.max_num_seqs) == (clients - 1, clients, 8)
+    assert (llama.max_num_batched_tokens, late.max_num_batched_tokens) == (clients + 3500, 3508)
+    assert [point.requests for point in (llama, before, late)] == [0, 0, 800]
+    assert (late.concurrency, late.replicas) == (16, 2)
 
 
 def test_gpt_oss_on_h200_launches_triton(tmp_path: Path) -> None:
