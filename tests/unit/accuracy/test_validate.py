@@ -445,13 +445,15 @@ def test_prompts_were_launched_from_python_until_march(tmp_path: Path) -> None:
 
 
 def test_vllm_0_12_met_its_prompts_again(tmp_path: Path) -> None:
-    """Of Llama and Qwen3-235B; not of Qwen3-32B, nor under another version."""
+    """Of Llama and Qwen3-235B; not of Qwen3-32B, whose were of one length, nor under another version."""
     other = {"isl": 2000, "backend_version": "0.14.0"}
     qwen = [{"model_path": f"Qwen/Qwen3-{size}", "backend_version": "0.12.0"} for size in ("235B-A22B-FP8", "32B")]
     llama = {"model_path": "nvidia/Llama-3.1-8B-Instruct-FP8", "backend_version": "0.12.0"}
     plain = {"silicon_data_source": "source_file=/runs/mine.csv"}
     found = silicon_points(sample(tmp_path, *({**row, **plain} for row in (llama, *qwen, {**llama, **other}))))
     assert [point.distinct_prompts for _, point in found.points] == [100, 100, 0, 0]
+    of_one_length = [point.max_num_batched_tokens for _, point in found.points if point.least_share == 1]
+    assert of_one_length == [found.points[2][1].concurrency + found.points[2][1].prompt_tokens + 1500]
 
 
 def test_aiconfigurators_own_runs_have_the_settings_of_its_evaluation(tmp_path: Path) -> None:
