@@ -6,10 +6,11 @@ requests a client, after a warm-up of two, all of one length; its engines had ma
 50 requests a client (generator/config/backend_templates/benchmark/bench_run.sh.j2) [known; that these runs used them as
 they were is derived: TTFT of Qwen3-32B under TensorRT-LLM 1.0 is that of two whole prompts whatever the output, 1.5 to
 3 times what random lengths give; of DeepSeek in March it does not rise with the load].
-max_batch_size is taken to be the clients of a server [derived]. Decided on the calibration scenarios:
+max_batch_size is taken to be the clients of a server [derived]. All of it holds for TensorRT-LLM; of other engines what
+follows, the rest is default. Decided on the calibration scenarios:
 
-- TensorRT-LLM 1.0.0rc3 held one of max_batch_size seats back on Llama-3.1-8B: its TTFT exceeds the model's by one mean
-  inter-departure time at all loads from 8 to 64 clients (11 against 24 % off with all seats).
+- TensorRT-LLM before 1.1 held one of max_batch_size seats back on Llama-3.1-8B: its TTFT exceeds the model's by one
+  mean inter-departure time at all loads from 8 to 64 clients (11 against 24 % off with all seats).
 - SGLang's lengths are equal (median error of TTFT on Qwen3-32B 13 against 84 %), Llama-3.1-8B's are not, on a
   mem_fraction_static of 0.8 (Qwen3-32B on one H100 held 5 of 16 clients, 6,000 tokens, by Little's law).
 - vLLM 0.12 ran Qwen3-32B so, too (TTFT then agrees on 4 and 8 GPUs and is a quarter too long on 2; its API time comes

@@ -1,8 +1,9 @@
 """The few physical constants of an engine profile, fitted to measured points by playing them.
 
-Fitted are host times, API times, and one factor per kernel family; never the predictions themselves. The residuals are
-log(predicted / measured) of TTFT and TPOT; soft_l1 keeps points that something else explains from pulling; each
-constant is held near where it started by a prior of the width below, so that what the points do not show does not move.
+Fitted are host times, API times, one factor per kernel family and one for experts in fp8; never the predictions
+themselves. The residuals are log(predicted / measured) of TTFT and TPOT; soft_l1 keeps points that something else
+explains from pulling; each constant is held near where it started by a prior of the width below, so that what the
+points do not show does not move.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ class Elementwise:
     count: int
 
 
-# Of `decoder_ops`, between the norm of a layer and its attention.
+# Of `decoder_ops`, between a layer's norm and attention; rotary and kv_write are in TensorRT-LLM's kernel.
 LATENT_PASSES = ("qkv_a_proj", "q_b_proj", "kv_b_proj", "latent_norm")
 
 AnyAttention = Attention | LatentAttention | SparseAttention | LinearAttention

@@ -170,6 +170,15 @@ def test_the_readme_is_a_tour() -> None:
     assert [line for line in headline().splitlines() if line not in text] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tables_have_a_rule_as_wide_as_their_head(page: Path) -> None:
+    """Otherwise no table is drawn."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    rules = [i for i, line in enumerate(lines) if re.fullmatch(r" *\|[ :|-]*---[ :|-]*\|", line)]
+    wide = [re.sub(r"`[^`]*`|\\\|", "", lines[i - 1]).count("|") for i in rules]
+    assert [lines[i].count("|") for i in rules] == wide
+
+
 def test_the_python_of_the_page_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
     """The first block, run; the text below it is its output."""
     text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")

@@ -479,6 +479,16 @@ def test_aiconfigurators_own_runs_have_the_settings_of_its_evaluation(tmp_path: 
     assert (late.concurrency, late.replicas) == (16, 2)
 
 
+@pytest.mark.parametrize("version", ["1.1.0rc2.post2", "1.2.0rc6.post2", "1.2.0rc6.post3"])
+def test_prompts_of_tensorrt_llm_fit_into_a_step(tmp_path: Path, version: str) -> None:
+    """It does not cut them, and one beyond the budget would be cut by the model."""
+    rows = [DEEPSEEK | SHORT, DEEPSEEK | LONG_PROMPT, DEEPSEEK | LONG_PROMPT | FP4, DEEPSEEK | {"isl": 15000},
+            DEEPSEEK | LONG_PROMPT | {"model_path": "openai/gpt-oss-120b"}]  # fmt: skip
+    for number, row in enumerate(rows):
+        point = exported(tmp_path / str(number), **(row | {"backend_version": version, "batch_size": 4.0}))
+        assert point.max_num_batched_tokens >= point.prompt_tokens, row
+
+
 def test_gpt_oss_on_h200_launches_triton(tmp_path: Path) -> None:
     """By moe_config.backend of the scripts; on B200 TensorRT-LLM's own experts."""
     gpt = {"model_path": "openai/gpt-oss-120b", "backend": "trtllm", "backend_version": "1.1.0rc2"}

@@ -103,6 +103,15 @@ def test_versions_and_fits_change_a_base(tmp_path: Path, monkeypatch: pytest.Mon
     assert api_ns("0.12") != api_ns("0.15") != api_ns("", calibrated=False)
 
 
+@pytest.mark.parametrize(("name", "older", "first"), [
+    ("vllm", "0.10.2", "0.11.0"), ("vllm_uncompiled", "0.10.2", "0.17.0"), ("trtllm_triton", "0.21.0", "1.1.0"),
+])  # fmt: skip
+def test_a_version_before_the_first_that_was_fitted_has_nothing_fitted(name: str, older: str, first: str) -> None:
+    """Neither constants nor spreads."""
+    assert load_profile(name, older) == load_profile(name, older, calibrated=False)
+    assert load_profile(name, first) != load_profile(name, first, calibrated=False)
+
+
 @pytest.mark.parametrize("name", ["sglang", "trtllm"])
 def test_what_was_fitted_to_vllm_stays_with_vllm(name: str) -> None:
     """Of a version that nobody calibrated an engine has its own and the base's plain numbers."""
