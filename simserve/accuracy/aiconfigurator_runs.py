@@ -13,13 +13,13 @@ follows, the rest is default. Decided on the calibration scenarios:
   mean inter-departure time at all loads from 8 to 64 clients (11 against 24 % off with all seats).
 - SGLang's lengths are equal (median error of TTFT on Qwen3-32B 13 against 84 %), Llama-3.1-8B's are not, on a
   mem_fraction_static of 0.8 (Qwen3-32B on one H100 held 5 of 16 clients, 6,000 tokens, by Little's law).
-- vLLM 0.12 ran Qwen3-32B so, too (TTFT then agrees on 4 and 8 GPUs and is a quarter too long on 2; its API time comes
-  out at 5 ms, as in later versions, not at 23). Of Llama-3.1-8B and Qwen3-235B lengths were not equal (TTFT of the
-  latter 12 against 73 % off) and the budget was the default; their prompts came back, and their prefixes were cached:
-  one H200 took 85,000 prompt tokens a second, the 1.2 PFLOP/s that its fp8 GEMMs reach at best, and attended and
-  decoded besides. 100 different prompts are assumed, the clients' default [recalled]: TPOT of the 13 calibration points
-  of Llama was off by 14 instead of 48 % in the median, of the 7 with 15 clients or more of Qwen3-235B on four GPUs by 4
-  instead of 21 %.
+- vLLM 0.12's lengths were equal on Qwen3-32B, the budget as above, as release 0.5 writes it for vLLM (TTFT then
+  agrees on 4 and 8 GPUs and is a quarter too long on 2; API time comes out at 5 ms, as in later versions, not at 23).
+  Of Llama-3.1-8B and Qwen3-235B lengths were not equal (TTFT of the latter 12 against 73 % off) and the budget was
+  the default; their prompts came back, and their prefixes were cached: one H200 took 85,000 prompt tokens a second,
+  the 1.2 PFLOP/s that its fp8 GEMMs reach at best, and attended and decoded besides. 100 different prompts are
+  assumed, the clients' default [recalled]: TPOT of the 13 calibration points of Llama was off by 14 instead of 48 %
+  in the median, of the 7 with 15 clients or more of Qwen3-235B on four GPUs by 4 instead of 21 %.
 """
 
 from __future__ import annotations

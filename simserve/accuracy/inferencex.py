@@ -14,7 +14,7 @@ that Python needs to launch them: Kimi-K2.5 in nvfp4 had its first token of 1,02
 same row took 74 to 91 in April, and of 8,192 after as long; MiniMax had it later on four ranks than on two [derived
 from calibration scenarios; what changed in the scripts is not known]. TensorRT-LLM 1.2's scripts for DeepSeek on B200
 capture steps with prompts piecewise at some loads (`_captures`) [known]; TPOT of 1,024 and of 8,192 output tokens is
-then the same.
+then the same. Those for gpt-oss on H200 ask for Triton's experts [known].
 """
 
 from __future__ import annotations
