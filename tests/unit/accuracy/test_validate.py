@@ -453,11 +453,11 @@ def test_vllm_0_12_met_its_prompts_again(tmp_path: Path) -> None:
     found = silicon_points(sample(tmp_path, *({**row, **plain} for row in (llama, *qwen, {**llama, **other}))))
     assert [point.distinct_prompts for _, point in found.points] == [100, 100, 0, 0]
     of_one_length = [point.max_num_batched_tokens for _, point in found.points if point.least_share == 1]
-    assert of_one_length == [found.points[2][1].concurrency + found.points[2][1].prompt_tokens + 1500]
+    assert of_one_length == [1536]  # 4 clients, 1,024 tokens and 500, in blocks of 32
 
 
 def test_aiconfigurators_own_runs_have_the_settings_of_its_evaluation(tmp_path: Path) -> None:
-    """One length, a prompt and 1,500 tokens beside the batch; Llama's last seat; fifty rounds from March 2026 on.
+    """One length, a prompt and 500 tokens beside the batch, in blocks of 32; Llama's last seat; fifty rounds from March 2026 on.
 
     Dynamo served 16 clients on two servers of two GPUs, where batch_size is of one GPU.
     """
@@ -474,7 +474,7 @@ def test_aiconfigurators_own_runs_have_the_settings_of_its_evaluation(tmp_path: 
     clients = llama.concurrency
     assert [point.least_share for point in (llama, qwen, before, late)] == [1.0] * 4
     assert (llama.max_num_seqs, qwen.max_num_seqs, late.max_num_seqs) == (clients - 1, clients, 8)
-    assert (llama.max_num_batched_tokens, late.max_num_batched_tokens) == (clients + 3500, 3508)
+    assert (llama.max_num_batched_tokens, late.max_num_batched_tokens) == (2528, 2528)
     assert [point.requests for point in (llama, before, late)] == [0, 0, 800]
     assert (late.concurrency, late.replicas) == (16, 2)
 
