@@ -173,12 +173,18 @@ def _scalar(text: str) -> bool | int | float | str:
 
 
 def requests_of(point: Point, seed: int = 0) -> RequestSet:
-    """The requests of the closed loop, or of Poisson arrivals at a rate; equal points get equal ones."""
+    """The requests of the closed loop, or of Poisson arrivals at a rate; equal points get equal ones.
+
+    Lengths are evenly spread over their range, in random order: of a few random ones the mean would be an accident,
+    which no measurement shares (TTFT of two seeds differs by 0.6 instead of 1.2 %).
+    """
     count = point.requests or 10 * point.concurrency
     draw = np.random.default_rng(seed)
 
     def lengths(most: int) -> NDArray[np.int64]:
-        return draw.integers(max(1, int(point.least_share * most)), most + 1, count)
+        least = max(1, int(point.least_share * most))
+        shares = (np.arange(count) + 0.5) / count
+        return draw.permutation((least + shares * (most + 1 - least)).astype(np.int64))
 
     prompt, output = lengths(point.prompt_tokens), lengths(point.output_tokens)
     start = np.zeros(count, dtype=np.int64)

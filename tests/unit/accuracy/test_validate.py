@@ -232,7 +232,7 @@ def test_a_package_without_the_sample_is_named(tmp_path: Path) -> None:
 
 
 def test_requests_are_those_of_the_benchmark() -> None:
-    """Ten per client, from 80 % of the lengths to all of them, the same for the same seed."""
+    """Ten per client, from 80 % of the lengths to all of them, evenly spread, in the order of a seed."""
     load = requests_of(POINT)
     assert len(load.prompt_tokens) == 40
     assert load.concurrency == 4
@@ -240,6 +240,10 @@ def test_requests_are_those_of_the_benchmark() -> None:
     assert 51 <= load.output_tokens.min() <= load.output_tokens.max() <= 64
     assert np.array_equal(load.prompt_tokens, requests_of(POINT).prompt_tokens)
     assert not np.array_equal(load.prompt_tokens, requests_of(POINT, seed=1).prompt_tokens)
+    assert np.array_equal(np.sort(load.prompt_tokens), np.sort(requests_of(POINT, seed=1).prompt_tokens))
+    assert set(np.diff(np.sort(load.prompt_tokens)).tolist()) == {2, 3}
+    assert load.output_tokens.mean() == pytest.approx((51 + 64) / 2, abs=0.5)
+    assert np.corrcoef(load.prompt_tokens, load.output_tokens)[0, 1] < 0.5
     assert len(requests_of(replace(POINT, requests=7)).prompt_tokens) == 7
 
 
@@ -457,7 +461,7 @@ def test_vllm_0_12_met_its_prompts_again(tmp_path: Path) -> None:
 
 
 def test_aiconfigurators_own_runs_have_the_settings_of_its_evaluation(tmp_path: Path) -> None:
-    """One length, a prompt and 500 tokens beside the batch, in blocks of 32; Llama's last seat; fifty rounds from March 2026 on.
+    """One length, a prompt and 500 tokens beside the batch, in blocks of 32; Llama's last seat; fifty rounds from March 2026.
 
     Dynamo served 16 clients on two servers of two GPUs, where batch_size is of one GPU.
     """
