@@ -461,7 +461,7 @@ def test_vllm_0_12_met_its_prompts_again(tmp_path: Path) -> None:
 
 
 def test_aiconfigurators_own_runs_have_the_settings_of_its_evaluation(tmp_path: Path) -> None:
-    """One length, a prompt and 500 tokens beside the batch, in blocks of 32; Llama's last seat; fifty rounds from March 2026.
+    """One length, a prompt and 500 tokens beside the batch, in blocks of 32; Llama's last seat; 50 rounds from March.
 
     Dynamo served 16 clients on two servers of two GPUs, where batch_size is of one GPU.
     """
