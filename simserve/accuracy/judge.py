@@ -179,18 +179,19 @@ def requests_of(point: Point, seed: int = 0) -> RequestSet:
     which no measurement shares (TTFT of two seeds differs by 0.6 instead of 1.2 %).
     """
     count = point.requests or 10 * point.concurrency
+    prompts = min(count, point.distinct_prompts) or count
     draw = np.random.default_rng(seed)
 
-    def lengths(most: int) -> NDArray[np.int64]:
+    def lengths(most: int, number: int) -> NDArray[np.int64]:
         least = max(1, int(point.least_share * most))
-        shares = (np.arange(count) + 0.5) / count
+        shares = (np.arange(number) + 0.5) / number
         return draw.permutation((least + shares * (most + 1 - least)).astype(np.int64))
 
-    prompt, output = lengths(point.prompt_tokens), lengths(point.output_tokens)
+    prompt, output = lengths(point.prompt_tokens, prompts), lengths(point.output_tokens, count)
     start = np.zeros(count, dtype=np.int64)
     content = None
     if point.distinct_prompts:
-        which = np.arange(count) % point.distinct_prompts
+        which = np.arange(count) % prompts
         prompt = prompt[which]
         content = [((number, tokens),) for number, tokens in zip(which.tolist(), prompt.tolist(), strict=True)]
     if point.rate_rps:

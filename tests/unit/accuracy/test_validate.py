@@ -236,14 +236,16 @@ def test_requests_are_those_of_the_benchmark() -> None:
     load = requests_of(POINT)
     assert len(load.prompt_tokens) == 40
     assert load.concurrency == 4
-    assert 409 <= load.prompt_tokens.min() <= load.prompt_tokens.max() <= 512
-    assert 51 <= load.output_tokens.min() <= load.output_tokens.max() <= 64
+    assert (load.output_tokens.min(), load.output_tokens.max()) == (51, 64)
     assert np.array_equal(load.prompt_tokens, requests_of(POINT).prompt_tokens)
     assert not np.array_equal(load.prompt_tokens, requests_of(POINT, seed=1).prompt_tokens)
     assert np.array_equal(np.sort(load.prompt_tokens), np.sort(requests_of(POINT, seed=1).prompt_tokens))
     assert set(np.diff(np.sort(load.prompt_tokens)).tolist()) == {2, 3}
-    assert load.output_tokens.mean() == pytest.approx((51 + 64) / 2, abs=0.5)
-    assert np.corrcoef(load.prompt_tokens, load.output_tokens)[0, 1] < 0.5
+    assert load.output_tokens.mean() == pytest.approx((51 + 64) / 2, abs=0.01)
+    assert load.prompt_tokens.mean() == pytest.approx((409 + 512) / 2, abs=0.5)
+    assert abs(np.corrcoef(load.prompt_tokens, load.output_tokens)[0, 1]) < 0.5
+    lone = requests_of(replace(POINT, requests=1, output_tokens=1))
+    assert (lone.prompt_tokens.tolist(), lone.output_tokens.tolist()) == ([461], [1])
     assert len(requests_of(replace(POINT, requests=7)).prompt_tokens) == 7
 
 
@@ -254,6 +256,7 @@ def test_prompts_that_come_back_are_cached() -> None:
     assert load.content is not None
     assert [pieces[0][0] for pieces in load.content[:10]] == [0, 1, 2, 3, 4, 5, 6, 7, 0, 1]
     assert load.prompt_tokens[8] == load.prompt_tokens[0] == load.content[8][0][1]
+    assert load.prompt_tokens[:8].mean() == pytest.approx((409 + 512) / 2, abs=1)
     assert not np.array_equal(load.output_tokens[:8], load.output_tokens[8:16])
     assert requests_of(POINT).content is None
     assert deployment_of(again).enable_prefix_caching
@@ -454,10 +457,11 @@ def test_vllm_0_12_met_its_prompts_again(tmp_path: Path) -> None:
     qwen = [{"model_path": f"Qwen/Qwen3-{size}", "backend_version": "0.12.0"} for size in ("235B-A22B-FP8", "32B")]
     llama = {"model_path": "nvidia/Llama-3.1-8B-Instruct-FP8", "backend_version": "0.12.0"}
     plain = {"silicon_data_source": "source_file=/runs/mine.csv"}
+    qwen[1]["isl"] = 996
     found = silicon_points(sample(tmp_path, *({**row, **plain} for row in (llama, *qwen, {**llama, **other}))))
     assert [point.distinct_prompts for _, point in found.points] == [100, 100, 0, 0]
     of_one_length = [point.max_num_batched_tokens for _, point in found.points if point.least_share == 1]
-    assert of_one_length == [1536]  # 4 clients, 1,024 tokens and 500, in blocks of 32
+    assert of_one_length == [1504]  # 4 clients, 996 tokens and 500, in blocks of 32
 
 
 def test_aiconfigurators_own_runs_have_the_settings_of_its_evaluation(tmp_path: Path) -> None:
@@ -465,7 +469,7 @@ def test_aiconfigurators_own_runs_have_the_settings_of_its_evaluation(tmp_path: 
 
     Dynamo served 16 clients on two servers of two GPUs, where batch_size is of one GPU.
     """
-    dense = {"tp_size": 2.0, "moe_tp_size": 1.0, "moe_quant_mode": None, "backend": "trtllm", "isl": 2000}
+    dense = {"tp_size": 2.0, "moe_tp_size": 1.0, "moe_quant_mode": None, "backend": "trtllm", "isl": 2026}
     old = dense | {"silicon_data_source": "source_file=/runs/mine.csv", "backend_version": "1.0.0rc3"}
     notes = "source_file=/mine.csv; silicon_concurrency=16; measured=2026-{}; image=ai-dynamo/tensorrtllm-runtime:1"
     dynamo = dense | {"model_path": "Qwen/Qwen3-32B", "backend_version": "1.2.0", "batch_size": 4.0}
@@ -478,7 +482,7 @@ def test_aiconfigurators_own_runs_have_the_settings_of_its_evaluation(tmp_path: 
     clients = llama.concurrency
     assert [point.least_share for point in (llama, qwen, before, late)] == [1.0] * 4
     assert (llama.max_num_seqs, qwen.max_num_seqs, late.max_num_seqs) == (clients - 1, clients, 8)
-    assert (llama.max_num_batched_tokens, late.max_num_batched_tokens) == (2528, 2528)
+    assert (clients, llama.max_num_batched_tokens, late.max_num_batched_tokens) == (8, 2560, 2560)
     assert [point.requests for point in (llama, before, late)] == [0, 0, 800]
     assert (late.concurrency, late.replicas) == (16, 2)
 
